@@ -1,0 +1,35 @@
+# make setup       install into .venv (does nothing when it is current)
+# make quickstart  the whole chain in small: teacher, pseudo labels, student, evaluation, report
+# make test        all tests
+# make lint        style and types
+# make coverage    all tests, with the share of lines they run
+
+PYTHON ?= python3
+BIN := .venv/bin
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: setup quickstart test lint coverage
+setup: .venv/.current
+
+# The stamp is newer than both files exactly when what they ask for is installed.
+.venv/.current: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/depth-anything run pipeline=quickstart
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+coverage: setup
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --sort=cover --fail-under=85

@@ -1,0 +1,58 @@
+"""The one program: `depth-anything COMMAND key=value ...`.
+
+Commands are found through the entry-point group `depth_anything.commands`, so that the engine's join the library's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib.metadata import entry_points
+
+from depth_anything_train.runtime import console, die_with_parent
+
+GROUP = "depth_anything.commands"
+
+USAGE = """\
+usage: depth-anything COMMAND key=value ...
+
+{commands}
+
+depth-anything COMMAND --help       the keys of a command
+depth-anything COMMAND --cfg job    what it would run with, without running it
+"""
+
+SUMMARIES = {
+    "run": "a named list of stages, e.g. run pipeline=quickstart; finished stages are skipped",
+    "prepare": "raw data set or folder -> shards with an index",
+    "label": "teacher + image shards -> pseudo-label shards",
+    "verify": "read shards back: checksums, counts, label statistics, contact sheet",
+    "train": "any stage of training: train experiment=...",
+    "evaluate": "a model on labelled shards -> table (CSV, Markdown, JSON)",
+    "predict": "images -> disparity, colour picture, 16-bit",
+    "report": "what ran, curves, tables and pictures -> one HTML page",
+}
+
+
+def main() -> None:
+    """Find the command named first on the command line and hand the rest over to it."""
+    die_with_parent()
+    commands = {entry.name: entry for entry in entry_points(group=GROUP)}
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        order = sorted(commands, key=lambda name: (*SUMMARIES, name).index(name))
+        lines = "\n".join(f"  {name:<10} {SUMMARIES.get(name, '')}" for name in order)
+        print(USAGE.format(commands=lines))
+        sys.exit(0 if arguments else 2)
+    name = arguments[0]
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(commands))}."
+        console.print(f"[bold red]error:[/] {name} is no command; {hint}")
+        sys.exit(2)
+    sys.argv = [f"depth-anything {name}", *arguments[1:]]
+    commands[name].load()()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""`depth-anything run pipeline=...`: a named list of stages, each an ordinary command of the program.
+
+A stage is a process of its own (several GPUs start several processes from one command line, which must then be the
+stage's and not the pipeline's). A finished stage leaves `stages/<name>.json`; the next run skips it. What a stage does
+when it was interrupted is its own business: `prepare`, `label` and `train` all continue where they stood.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from depth_anything_train.command import command
+from depth_anything_train.runtime import PARENT, UserError, console, fingerprint, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a pipeline; `key` changes with its arguments and with every stage before it."""
+
+    name: str
+    arguments: tuple[str, ...]
+    key: str
+
+    @property
+    def shown(self) -> str:
+        """The line a user would type."""
+        return shlex.join(["depth-anything", *self.arguments])
+
+
+@command("run")
+def main(cfg: DictConfig) -> None:
+    """Run the stages of a pipeline one after another."""
+    run_pipeline(plan(cfg), Path(cfg.out))
+
+
+def plan(cfg: DictConfig) -> list[Stage]:
+    """The stages of a composed pipeline config, those left out whose `when` names another value of `data`."""
+    stages: list[Stage] = []
+    for name, node in cfg.stages.items():
+        if node.get("when", cfg.data) == cfg.data:
+            arguments = (node.command, *map(str, OmegaConf.to_object(node.args)))
+            key = fingerprint([arguments, [stage.key for stage in stages]])
+            stages.append(Stage(str(name), arguments, key))
+    return stages
+
+
+def run_pipeline(stages: list[Stage], out: Path) -> None:
+    """Run what is not finished yet.
+
+    Raises:
+        UserError: a stage failed; the message names it and the command that repeats it.
+    """
+    marks = out / "stages"
+    marks.mkdir(parents=True, exist_ok=True)
+    with _only_run_in(out):
+        for number, stage in enumerate(stages, 1):
+            mark = marks / f"{number:02d}-{stage.name}.json"
+            if mark.exists() and read_json(mark)["key"] == stage.key:
+                console.print(f"[dim]({number}/{len(stages)}) {stage.name}: finished before[/]")
+                continue
+            console.print(f"[bold]({number}/{len(stages)}) {stage.name}[/]\n[dim]{stage.shown}[/]", soft_wrap=True)
+            start = time.monotonic()
+            program = [sys.executable, "-m", "depth_anything_train.cli", *stage.arguments]
+            status = subprocess.run(program, env={**os.environ, PARENT: str(os.getpid())}).returncode
+            if status != 0:
+                raise UserError(
+                    f"stage {stage.name} ended with status {status}; finished stages are kept, run the same command "
+                    f"again to continue, or this stage alone: {stage.shown}"
+                )
+            seconds = round(time.monotonic() - start, 1)
+            write_json(mark, {"name": stage.name, "command": stage.shown, "key": stage.key, "seconds": seconds})
+
+
+@contextmanager
+def _only_run_in(out: Path) -> Iterator[None]:
+    """Wait for another run in the same folder; the lock goes with its process, however that ends."""
+    with open(out / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            console.print(f"Another run is working in {out}; waiting for it to end.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

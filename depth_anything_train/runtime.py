@@ -1,0 +1,183 @@
+"""What every command shares: user errors, safe writes, seeds, progress bars, provenance of a run."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+
+class UserError(ValueError):
+    """Something the user can mend: the message says what was expected, what came and what to do.
+
+    The program prints it as one sentence and exits with status 2; it never shows a traceback.
+    """
+
+
+def require_folder(path: str | Path, *, what: str) -> Path:
+    """Return `path` as a folder that exists.
+
+    Raises:
+        UserError: it does not exist or is no folder; `what` names its role in the message.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"Expected {what} in a folder, but {folder} {state}; check the path.")
+    return folder
+
+
+# -- Nothing half-written is ever visible: write beside the target, flush to disk, rename. -----------------------------
+
+
+@contextmanager
+def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path`; on leaving without an error it is flushed to disk and takes the name.
+
+    The parent folder is made. On an error the temporary file goes and `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a whole file atomically."""
+    with atomic_writer(path) as file:
+        file.write(content)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON atomically, with sorted keys, so that equal content gives equal bytes."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: the file is missing or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"Expected the file {path}, which does not exist; was the step before it finished?") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: expected JSON ({error}); delete it and run the step again.") from None
+
+
+def fingerprint(content: Any) -> str:
+    """A short hash of anything JSON can hold; equal content gives an equal hash."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+# -- A stage that outlived the run that started it would race with the next run. ---------------------------------------
+
+PARENT = "DEPTH_ANYTHING_PARENT"
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it ends, if that one asked for it through the environment (Linux)."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it ended before we asked
+        os._exit(1)
+
+
+# -- Random numbers are a pure function of what they are for. ----------------------------------------------------------
+
+
+def keyed_seed(*key: int | str) -> int:
+    """A 64-bit seed from a key such as (seed, "crop", epoch, index): the same key gives the same seed everywhere."""
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+# -- What a person sees. -----------------------------------------------------------------------------------------------
+
+
+class ProgressBar:
+    """One bar with time left; in a log file, where a bar cannot be drawn, a line every ten seconds."""
+
+    def __init__(self, description: str, total: int, *, done: int = 0) -> None:
+        self.description, self.total, self.done = description, total, done
+        self.start, self.first, self.next_line = time.monotonic(), done, 10.0
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> ProgressBar:
+        if console.is_terminal:
+            counts = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self.bar = Progress(*counts, *left, console=console)
+            self.bar.start()
+            self.task = self.bar.add_task(self.description, total=self.total, completed=self.done, note="")
+        return self
+
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        """Count `count` more items as done; `note` stands behind the bar."""
+        self.done += count
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, note=note)
+            return
+        elapsed = time.monotonic() - self.start
+        if elapsed >= self.next_line or self.done >= self.total:
+            self.next_line = elapsed + 10.0
+            left = elapsed / max(self.done - self.first, 1) * max(self.total - self.done, 0)
+            line = f"{self.description}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left {note}"
+            console.print(line.rstrip(), soft_wrap=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def provenance() -> dict[str, Any]:
+    """Where a result comes from: command, commit, versions, machine kind. Holds no path and no host name."""
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
+    versions = {name: metadata.version(name) for name in ("torch", "timm", "pytorch-lightning", "numpy")}
+    return {
+        "command": " ".join(["depth-anything", *sys.argv[1:]]),
+        "commit": git.stdout.strip() or "installed package",
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": versions,
+    }

@@ -1,0 +1,70 @@
+"""What flows through the library: the names, shapes, units and ranges that every other module uses.
+
+Letters: B images in a batch, H and W pixels, N patches, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+ImageBytes = UInt8[Tensor, "B 3 H W"]
+"""RGB as decoded, 0 to 255: what leaves the loader. Normalised on the device, which keeps the hand-over small."""
+
+Image = Float[Tensor, "B 3 H W"]
+"""RGB after ImageNet normalisation: what a model takes."""
+
+Disparity = Float[Tensor, "B 1 H W"]
+"""Inverse depth, larger is nearer, >= 0, known only up to a scale > 0 and a shift."""
+
+DepthMetres = Float[Tensor, "B 1 H W"]
+"""Depth along the optical axis in metres."""
+
+Valid = Bool[Tensor, "B 1 H W"]
+"""True where a label may be used; everything else may hold any value, NaN included."""
+
+Patches = Float[Tensor, "B N C"]
+"""Encoder features, one row per patch, without the class token."""
+
+Scalar = Float[Tensor, ""]
+"""A loss: one number, attached to the graph."""
+
+
+class LabelledBatch(TypedDict):
+    """Images with real labels."""
+
+    image: ImageBytes
+    disparity: Disparity
+    valid: Valid
+    key: list[str]
+
+
+class UnlabelledBatch(TypedDict):
+    """Strongly perturbed images with pseudo labels, after CutMix.
+
+    `region` is True where a pixel comes from the image itself and False where CutMix pasted its partner;
+    the pseudo label and its validity were mixed the same way.
+    """
+
+    image: ImageBytes
+    disparity: Disparity
+    valid: Valid
+    region: Valid
+    key: list[str]
+
+
+class SemanticBatch(TypedDict):
+    """Images with class labels, for pre-training an encoder on the procedural world; 255 marks no class."""
+
+    image: ImageBytes
+    classes: UInt8[Tensor, "B H W"]
+    key: list[str]
+
+
+class StudentBatch(TypedDict):
+    """One step of the student: labelled and unlabelled images, 1 : 2 in the paper."""
+
+    labelled: LabelledBatch
+    unlabelled: UnlabelledBatch

@@ -1,0 +1,82 @@
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.runtime import UserError
+
+
+def program(*arguments, **options):
+    command = [sys.executable, "-m", "depth_anything_train.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_compose__an_unknown_key_is_refused_with_the_nearest_known_one():
+    with pytest.raises(UserError, match=r"samples_per_shart is no key of `prepare`; did you mean samples_per_shard\?"):
+        compose("prepare", ["dataset=images", "root=x", "samples_per_shart=3"])
+
+
+def test_compose__an_unknown_nested_key_is_refused_with_the_nearest_known_one():
+    with pytest.raises(UserError, match=r"did you mean checkpoint.every_n_steps\?"):
+        compose("train", ["experiment=tiny_teacher", "checkpoint.every_n_step=3"])
+
+
+def test_compose__an_unknown_choice_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"dataset=imagez is not known; did you mean dataset=images\?.*pairs"):
+        compose("prepare", ["dataset=imagez"])
+
+
+def test_compose__a_missing_choice_lists_the_choices():
+    with pytest.raises(UserError, match="experiment.*tiny_teacher"):
+        compose("train", [])
+
+
+def test_compose__text_that_is_no_override_is_named():
+    with pytest.raises(UserError, match="'root' cannot be read: expected key=value"):
+        compose("prepare", ["dataset=images", "root"])
+
+
+def test_build__refuses_targets_that_are_not_on_the_list():
+    with pytest.raises(UserError, match="os.system"):
+        build(OmegaConf.create({"inner": [{"_target_": "os.system", "command": "true"}]}))
+
+
+def test_build__makes_what_is_on_the_list():
+    size = build(OmegaConf.create({"_target_": "depth_anything_train.runtime.fingerprint", "content": 1}))
+    assert len(size) == 16
+
+
+def test_config_folder__holds_a_config_for_every_command():
+    from importlib.metadata import entry_points
+
+    names = {entry.name for entry in entry_points(group="depth_anything.commands")}
+    assert names
+    assert all((config_folder() / f"{name}.yaml").is_file() for name in names)
+
+
+def test_program__without_a_command_prints_the_commands():
+    result = program("--help")
+    assert result.returncode == 0
+    assert all(word in result.stdout for word in ("prepare", "label", "train", "evaluate"))
+
+
+def test_program__an_unknown_command_names_the_nearest():
+    result = program("trian")
+    assert result.returncode == 2
+    assert "did you mean train?" in result.stderr
+
+
+def test_program__a_missing_value_is_one_sentence_and_status_2(tmp_path):
+    result = program("prepare", "dataset=images", f"root={tmp_path}", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "needs a value for out" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_program__shows_a_config_without_running_it(tmp_path):
+    result = program("train", "experiment=tiny_teacher", f"out={tmp_path / 'run'}", "--cfg", "job")
+    assert result.returncode == 0
+    assert "optim" in result.stdout
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,86 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from depth_anything_train.pipeline import Stage, plan, run_pipeline
+from depth_anything_train.runtime import UserError, fingerprint
+
+
+def config(**changes):
+    stages = {
+        "first": {"command": "prepare", "args": ["a=1"]},
+        "only_folders": {"command": "verify", "args": ["b=2"], "when": "folders"},
+        "last": {"command": "train", "args": ["c=3"]},
+    }
+    return OmegaConf.create({"data": "procedural", "out": "runs/x", "stages": stages, **changes})
+
+
+def test_plan__leaves_out_stages_of_other_data():
+    assert [stage.name for stage in plan(config())] == ["first", "last"]
+    assert [stage.name for stage in plan(config(data="folders"))] == ["first", "only_folders", "last"]
+
+
+def test_plan__a_stage_changes_with_the_stages_before_it():
+    before = plan(config())
+    cfg = config()
+    cfg.stages.first.args = ["a=2"]
+    after = plan(cfg)
+    assert before[0].key != after[0].key and before[1].key != after[1].key
+    assert before[1].arguments == after[1].arguments
+
+
+def test_plan__shows_what_a_user_would_type():
+    assert plan(config())[0].shown == "depth-anything prepare a=1"
+
+
+def stage(name, *arguments):
+    return Stage(name, arguments, fingerprint(arguments))
+
+
+def test_run__finished_stages_are_skipped_and_a_failed_one_is_named(tmp_path, capsys):
+    good = stage("good", "train", "experiment=tiny_teacher", "--cfg", "job")
+    bad = stage("bad", "verify", f"shards={tmp_path / 'none'}")
+    with pytest.raises(UserError, match="stage bad ended with status 2.*depth-anything verify"):
+        run_pipeline([good, bad], tmp_path / "out")
+    mark = tmp_path / "out" / "stages" / "01-good.json"
+    assert json.loads(mark.read_text())["command"].startswith("depth-anything train")
+    assert not (tmp_path / "out" / "stages" / "02-bad.json").exists()
+
+    written = mark.stat().st_mtime_ns
+    run_pipeline([good], tmp_path / "out")
+    assert mark.stat().st_mtime_ns == written
+    assert "good: finished before" in capsys.readouterr().err
+
+
+def test_run__a_stage_with_other_arguments_runs_again(tmp_path):
+    for size in (28, 42):
+        run_pipeline([stage("s", "train", "experiment=tiny_teacher", f"size={size}", "--cfg", "job")], tmp_path)
+        assert f"size={size}" in (tmp_path / "stages" / "01-s.json").read_text()
+
+
+def test_run__a_second_run_in_the_same_folder_waits_for_the_first(tmp_path):
+    hold = (
+        "from depth_anything_train.pipeline import _only_run_in as lock\n"
+        "from pathlib import Path; import sys, time\n"
+        "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"held\n"
+    second = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert b"Another run" in second.stderr.readline()
+    assert second.poll() is None
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert second.stdout.readline() == b"held\n"
+    second.kill()
+    for process in (first, second):
+        process.wait()
+        process.stdout.close()
+    second.stderr.close()
