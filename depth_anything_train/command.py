@@ -1,6 +1,6 @@
 """From a function of a config to a command of the program: Hydra composes, mistakes become one sentence.
 
-A command is `@command("name")` over `main(cfg)`, its keys are `configs/name.yaml`, and `pyproject.toml` lists it in the
+A command is `@command("name")` over `main(cfg)`, its keys are in `configs/name/name.yaml`, and `pyproject.toml` lists it in the
 entry-point group `depth_anything.commands`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,11 +34,15 @@ QUIET = [
 ]
 
 
-def config_folder() -> Path:
-    """The folder of configs: inside an installed package, or beside the packages in a checkout."""
+def config_folder(name: str) -> Path:
+    """The configs of a command: inside an installed package, or beside the packages in a checkout.
+
+    Each command has a folder of its own, because Hydra takes `model=x` for a choice wherever a folder `model` is in
+    sight: in `train` it is one, in `evaluate` it is a path.
+    """
     package = Path(__file__).resolve().parent
     installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
+    return (installed if installed.is_dir() else package.parent / "configs") / name
 
 
 def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -66,7 +71,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 except UserError as error:
                     _stop(error)
             sys.argv[1:] = [*QUIET, *arguments]
-            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(run)()
+            hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run)()
 
         return main
 
@@ -74,18 +79,35 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:
-    """Compose `configs/name.yaml` with `key=value` overrides, without running anything.
+    """Compose `configs/name/name.yaml` with `key=value` overrides, without running anything.
 
     Raises:
         UserError: an unknown key or choice (with the nearest known one) or a value that cannot be parsed.
     """
-    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
         try:
             return hydra.compose(name, overrides)
         except MissingConfigException as error:
             raise UserError(_unknown_choice(error)) from None
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` as Hydra reads it; text is quoted where it has to be (folders may hold spaces and commas)."""
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_as_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_as_text, value)) + "]"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./*@+-]+", value):
+        # Hydra takes a backslash as it is, except before the quote.
+        escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+        return f"'{escaped}'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def build(node: Any, **arguments: Any) -> Any:
@@ -98,7 +120,9 @@ def build(node: Any, **arguments: Any) -> Any:
         if not target.startswith(ALLOWED_TARGETS):
             allowed = ", ".join(prefix.rstrip(".") for prefix in ALLOWED_TARGETS)
             raise UserError(f"A config may build things from {allowed}, but it names _target_: {target}.")
-    return hydra.utils.instantiate(node, **arguments)
+    if arguments:  # called here, because Hydra would turn arguments that are dataclasses into configs
+        return hydra.utils.instantiate(node, _partial_=True)(**arguments)
+    return hydra.utils.instantiate(node)
 
 
 def _targets(node: Any) -> Iterator[str]:

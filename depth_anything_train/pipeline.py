@@ -20,7 +20,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.command import command
+from depth_anything_train.command import as_override, command
 from depth_anything_train.runtime import PARENT, UserError, console, fingerprint, read_json, write_json
 
 
@@ -49,7 +49,8 @@ def plan(cfg: DictConfig) -> list[Stage]:
     stages: list[Stage] = []
     for name, node in cfg.stages.items():
         if node.get("when", cfg.data) == cfg.data:
-            arguments = (node.command, *map(str, OmegaConf.to_object(node.args)))
+            values = OmegaConf.to_container(node.args, resolve=True)
+            arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
             key = fingerprint([arguments, [stage.key for stage in stages]])
             stages.append(Stage(str(name), arguments, key))
     return stages

@@ -4,7 +4,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.command import as_override, build, compose, config_folder
 from depth_anything_train.runtime import UserError
 
 
@@ -53,7 +53,7 @@ def test_config_folder__holds_a_config_for_every_command():
 
     names = {entry.name for entry in entry_points(group="depth_anything.commands")}
     assert names
-    assert all((config_folder() / f"{name}.yaml").is_file() for name in names)
+    assert all((config_folder(name) / f"{name}.yaml").is_file() for name in names)
 
 
 def test_program__without_a_command_prints_the_commands():
@@ -80,3 +80,14 @@ def test_program__shows_a_config_without_running_it(tmp_path):
     assert result.returncode == 0
     assert "optim" in result.stdout
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["plain", "my folder/it's, (new) [x] = \\ ü", "a\\", "", ["a", "b c"], {"day": "x/y", "k-2": ["*-day"]}, None, True, 3, 0.5, "3"],
+)
+def test_as_override__any_value_comes_back_equal(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(as_override("key", value)).value()
+    assert parsed == value or str(parsed) == value

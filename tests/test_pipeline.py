@@ -13,9 +13,9 @@ from depth_anything_train.runtime import UserError, fingerprint
 
 def config(**changes):
     stages = {
-        "first": {"command": "prepare", "args": ["a=1"]},
-        "only_folders": {"command": "verify", "args": ["b=2"], "when": "folders"},
-        "last": {"command": "train", "args": ["c=3"]},
+        "first": {"command": "prepare", "args": {"a": 1}},
+        "only_folders": {"command": "verify", "args": {"b": 2}, "when": "folders"},
+        "last": {"command": "train", "args": {"c": 3}},
     }
     return OmegaConf.create({"data": "procedural", "out": "runs/x", "stages": stages, **changes})
 
@@ -28,7 +28,7 @@ def test_plan__leaves_out_stages_of_other_data():
 def test_plan__a_stage_changes_with_the_stages_before_it():
     before = plan(config())
     cfg = config()
-    cfg.stages.first.args = ["a=2"]
+    cfg.stages.first.args.a = 2
     after = plan(cfg)
     assert before[0].key != after[0].key and before[1].key != after[1].key
     assert before[1].arguments == after[1].arguments

@@ -105,7 +105,7 @@ APPEARANCES: dict[str, Appearance] = {
             stars=1.0,
         ),
         air=Air(thickness=(0.0, 0.3), colour=(0.03, 0.03, 0.04)),
-        sensor=Sensor(exposure=(0.8, 1.8), balance=0.15, noise=(0.015, 0.06), blur=(0.2, 0.9), vignette=(0.0, 0.4)),
+        sensor=Sensor(exposure=(0.6, 1.6), balance=0.15, noise=(0.015, 0.06), blur=(0.2, 0.9), vignette=(0.0, 0.4)),
     ),
     "fog": Appearance(
         light=Light(

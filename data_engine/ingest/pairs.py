@@ -1,0 +1,264 @@
+"""Photographs with depth or disparity maps: a folder with an index.csv, or two folders matched by file name.
+
+`index.csv` has a row for each pair. `rgb` and `depth` are paths relative to it; every other column may be missing,
+and then the settings of `Pairs` hold:
+
+    kind           rows other than `pair` are left out
+    id             name of the pair; the path of `rgb` without its extension if missing
+    depth_kind     z_depth or disparity
+    depth_scale    physical value = stored value / depth_scale
+    depth_units    m, px or anything else for an unknown unit
+    invalid_value  a stored value that marks no measurement, several with `;`; 0 always does
+    fx fy cx cy    camera, pixels of the photograph
+    environment, dataset_licence   kept in the json of the sample
+
+Labels are 16-bit PNG (bytes unchanged), npy, or PFM (both stored as float32 npy). A label may be smaller or larger
+than its photograph, but must have the same shape. Zero, negative and not finite values are invalid pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_engine.ingest.base import RawSample, choose, in_part, list_files, make_key, read_file, stem, unique_keys
+from depth_anything_train.data.images import decode_image, read_header
+from depth_anything_train.data.labels import check_shape, decode_label, read_npy, read_png16
+from depth_anything_train.data.schema import IMAGE_EXTENSIONS, LABELLED, META, QUANTITIES, BadSample
+from depth_anything_train.runtime import UserError, require_folder
+
+LABEL_FILES = ("png", "npy", "pfm")
+
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+([0-9]{1,6})\s+([0-9]{1,6})\s+([-+.0-9eE]+)\s")
+
+
+class Pair(NamedTuple):
+    """One photograph and its label, paths relative to the root; "" where one is missing."""
+
+    key: str
+    name: str
+    image: str
+    label: str
+    unique: bool
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A folder of photographs with depth maps.
+
+    Args:
+        root: the folder; an index.csv in it is used by itself.
+        source: name of the set; the folder's name if empty.
+        index: path of another CSV file; its folder is then the root.
+        images, labels: without an index, the two folders below root, matched by path without extension.
+        quantity: `depth` (along the optical axis) or `disparity`, where the index does not say.
+        scale: stored value / scale = metres or pixels, where the index does not say; None is an unknown unit.
+        invalid: a stored value other than 0 that marks no measurement.
+        part: `all`, or `train` or `test` of a split that each key decides for itself.
+        test_share: share of the pairs in `test`.
+        count, seed: take only so many, drawn by the seed.
+    """
+
+    root: str
+    source: str = ""
+    index: str | None = None
+    images: str = "images"
+    labels: str = "labels"
+    quantity: str = "depth"
+    scale: float | None = None
+    invalid: int | None = None
+    part: str = "all"
+    test_share: float = 0.0
+    count: int | None = None
+    seed: int = 0
+
+    kind = LABELLED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.folder.resolve().name)
+
+    @property
+    def folder(self) -> Path:
+        """What the paths of the items are relative to."""
+        return (Path(self.index).parent if self.index else Path(self.root)).expanduser()
+
+    def items(self) -> Sequence[Pair]:
+        """All pairs of the part, in the order of the index or of the file names.
+
+        Raises:
+            UserError: a missing folder or file, nothing in it, a row that cannot be read, or a setting out of range.
+        """
+        self._check_settings()
+        root = require_folder(self.folder, what="pairs of photographs and depth maps")
+        index = Path(self.index).expanduser() if self.index else root / "index.csv"
+        rows = self._from_index(index) if self.index or index.exists() else self._from_folders(root)
+        rows = [row for row in rows if in_part(row.key, self.part, self.test_share, self.seed)]
+        if not rows:
+            raise UserError(f"Expected pairs of photographs and depth maps in {root}, but part={self.part} holds none.")
+        unique = unique_keys([row.key for row in rows])
+        return choose(
+            [row._replace(unique=is_new) for row, is_new in zip(rows, unique, strict=True)], self.count, self.seed
+        )
+
+    def load(self, item: Pair) -> RawSample:
+        """Read and check one pair.
+
+        Raises:
+            BadSample: `duplicate_key`, `missing_image`, `missing_label`, `label_type`, `label_size`, `no_valid_pixel`,
+                `damaged_label`, `unreadable_file`, or as `images.decode_image`.
+        """
+        if not item.unique:
+            raise BadSample("duplicate_key", f"{item.name} has the key {item.key} of a pair before it; rename one.")
+        image_file, label_file = self._find("image", item.image, item.name), self._find("label", item.label, item.name)
+        image = read_file(image_file)
+        extension = read_header(image).extension
+        shape = decode_image(image).shape[:2]
+        codec, label, notes = read_label_file(label_file)
+        quantity = item.meta["quantity"]
+        disparity, valid = decode_label(f"{quantity}.{codec}", label, item.meta)
+        check_shape(shape, disparity.shape)
+        if not valid.any():
+            raise BadSample("no_valid_pixel", "The label has no valid pixel.")
+        meta = {"source": self.source, "kind": LABELLED, "item": item.name, **item.meta}
+        members = {extension: image, f"{quantity}.{codec}": label, META: json.dumps(meta, sort_keys=True).encode()}
+        return RawSample(item.key, members, notes)
+
+    def info(self) -> dict[str, Any]:
+        """The settings that change what is written."""
+        names = ("quantity", "scale", "invalid", "part", "test_share", "count", "seed")
+        return {"settings": {name: getattr(self, name) for name in names}}
+
+    def _check_settings(self) -> None:
+        if self.quantity not in QUANTITIES:
+            raise UserError(f"Expected quantity=depth or quantity=disparity, but came {self.quantity!r}.")
+        if self.part not in ("all", "train", "test") or not 0 <= self.test_share <= 1:
+            came = f"part={self.part} test_share={self.test_share}"
+            raise UserError(f"Expected part=all, train or test and a test_share from 0 to 1, but came {came}.")
+        if self.scale is not None and not 0 < self.scale < float("inf"):
+            raise UserError(f"Expected a scale > 0 (stored value / scale = metres or pixels), but came {self.scale}.")
+
+    def _find(self, what: str, path: str, name: str) -> Path:
+        file = self.folder / path
+        if not path or not file.is_file():
+            raise BadSample(f"missing_{what}", f"{name} has no {what}; expected {path or 'a file of the same name'}.")
+        return file
+
+    def _meta(self, quantity: str, scale: float | None, unit: str | None, invalid: int | None) -> dict[str, Any]:
+        """The json of a sample as far as a label's numbers go."""
+        if unit is None:
+            unit = "unknown" if scale is None else {"depth": "m", "disparity": "px"}[quantity]
+        scale = 1.0 if scale is None else scale
+        return {"quantity": quantity, "unit": unit, "scale": scale, "invalid": invalid, "camera": None, "licence": None}
+
+    def _from_folders(self, root: Path) -> list[Pair]:
+        images, labels = root / self.images, root / self.labels
+        if not images.is_dir() or not labels.is_dir():
+            wanted = f"an index.csv, or photographs in {self.images}/ and depth maps in {self.labels}/"
+            raise UserError(
+                f"Expected {wanted} of {root}; give dataset.images= and dataset.labels=, or write an index."
+            )
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for path in list_files(images, IMAGE_EXTENSIONS):
+            rows.setdefault(stem(path), []).append((f"{self.images}/{path}", ""))
+        for path in list_files(labels, LABEL_FILES):
+            same = rows.setdefault(stem(path), [("", "")])
+            image, label = same[0]
+            if label:
+                same.append((image, f"{self.labels}/{path}"))  # a second label: shows as a duplicate key
+            else:
+                same[0] = (image, f"{self.labels}/{path}")
+        meta = self._meta(self.quantity, self.scale, None, self.invalid)
+        return [Pair(make_key(name), name, *paths, True, meta) for name, found in rows.items() for paths in found]
+
+    def _from_index(self, index: Path) -> list[Pair]:
+        if not index.is_file():
+            raise UserError(f"Expected the index {index}, which does not exist; check index=.")
+        with open(index, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"rgb", "depth"} <= set(reader.fieldnames or ()):
+                raise UserError(f"Expected columns rgb and depth in {index}, but it has {reader.fieldnames}.")
+            rows = []
+            for row in reader:
+                filled = {
+                    name: value.strip() for name, value in row.items() if isinstance(value, str) and value.strip()
+                }
+                if filled.get("kind", "pair") == "pair":
+                    rows.append(self._pair(filled, where=f"{index}, line {reader.line_num}"))
+        return rows
+
+    def _pair(self, row: Mapping[str, str], *, where: str) -> Pair:
+        try:
+            quantity = {"z_depth": "depth"}.get(kind := row.get("depth_kind", self.quantity), kind)
+            if quantity not in QUANTITIES:
+                raise ValueError(f"depth_kind {kind!r} is neither z_depth nor disparity")
+            scale = float(row["depth_scale"]) if "depth_scale" in row else self.scale
+            marks = [int(mark) for mark in row.get("invalid_value", "").split(";") if mark and int(mark) != 0]
+            if len(marks) > 1:
+                raise ValueError(f"invalid_value names {marks}, but only one value beside 0 can be kept")
+            meta = self._meta(quantity, scale, _unit(row.get("depth_units")), marks[0] if marks else self.invalid)
+            if {"fx", "fy", "cx", "cy"} <= row.keys():
+                meta["camera"] = {name: float(row[name]) for name in ("fx", "fy", "cx", "cy")}
+        except ValueError as error:
+            raise UserError(f"{where} cannot be read: {error}.") from None
+        meta["licence"] = row.get("dataset_licence")
+        meta |= {"environment": row["environment"]} if "environment" in row else {}
+        image = row.get("rgb", "")
+        name = row.get("id") or stem(image) or where.rpartition(", ")[2]
+        return Pair(make_key(name), name, image, row.get("depth", ""), True, meta)
+
+
+def _unit(text: str | None) -> str | None:
+    return text if text in ("m", "px", None) else "unknown"
+
+
+def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:
+    """Codec, bytes and notes of a label file: PNG as it is, npy and PFM as float32 npy.
+
+    Raises:
+        BadSample: `label_type`, `damaged_label`, `unreadable_file`.
+    """
+    data = read_file(path)
+    extension = path.suffix.lower().removeprefix(".")
+    if extension == "png":
+        read_png16(data)
+        return "png", data, {}
+    if extension not in LABEL_FILES:
+        raise BadSample("label_type", f"Expected a label of type {', '.join(LABEL_FILES)}, but came {path.name}.")
+    stored = read_pfm(data) if extension == "pfm" else read_npy(data)
+    counts = {"negative_pixels": int((stored < 0).sum()), "not_finite_pixels": int((~np.isfinite(stored)).sum())}
+    notes = {name: count for name, count in counts.items() if count}
+    as_it_is = extension == "npy" and stored.dtype == np.dtype("<f4")
+    return "npy", data if as_it_is else _to_npy(stored), notes
+
+
+def _to_npy(stored: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is invalid
+        np.save(file, np.ascontiguousarray(stored, dtype="<f4"), allow_pickle=False)
+    return file.getvalue()
+
+
+def read_pfm(data: bytes) -> NDArray[np.float32]:
+    """Read a one-channel PFM: rows from the bottom up, byte order by the sign of the header's third number.
+
+    Raises:
+        BadSample: `label_type` for colour or anything that is no PFM, `damaged_label` if bytes are missing.
+    """
+    header = _PFM_HEADER.match(data)
+    if header is None or header[1] != b"Pf":
+        raise BadSample("label_type", f"Expected a one-channel PFM (Pf) as label, but came {data[:8]!r}.")
+    width, height = int(header[2]), int(header[3])
+    order = "<" if header[4].startswith(b"-") else ">"
+    if not width * height or len(data) - header.end() != 4 * width * height:
+        raise BadSample("damaged_label", f"The PFM label of {width} x {height} pixels has a wrong number of bytes.")
+    return np.flipud(np.frombuffer(data, f"{order}f4", offset=header.end()).reshape(height, width))

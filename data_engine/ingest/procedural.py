@@ -1,0 +1,108 @@
+"""The procedural world as a raw data set: scenes are drawn where other data sets are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_engine.ingest.base import RawSample
+from data_engine.world import CLASSES, Rendering, render, select_domains
+from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.runtime import UserError
+
+JPEG_QUALITY = 95
+SMALLEST_SIDE = 28
+
+
+@dataclass(frozen=True)
+class Item:
+    """Scene `index` of a domain."""
+
+    domain: str
+    index: int
+
+
+class Procedural:
+    """`count` scenes of the given domains in turn: item i is of domain i modulo their number.
+
+    Sets drawn with different seeds share no scene: give training and test sets different seeds.
+
+    Args:
+        domains: names such as `room-day`; `*` stands for any geometry or appearance (`*-night`).
+        count: number of scenes in all.
+        seed: which scenes.
+        height, width: size of the pictures.
+        kind: `labelled` (image, exact disparity in 1/m with 0 on the sky, classes, json) or `images` (image only).
+
+    Raises:
+        UserError: an unknown domain or kind, no scenes, or pictures that are too small.
+    """
+
+    source = "procedural"
+
+    def __init__(
+        self, domains: Sequence[str], count: int, seed: int, height: int = 168, width: int = 224, kind: str = "labelled"
+    ) -> None:
+        if kind not in ("labelled", "images"):
+            raise UserError(f"Expected kind=labelled or kind=images, but got {kind!r}.")
+        if count is None or count < 1:
+            raise UserError(f"Expected a number of scenes to draw, but got {count}; say count=200.")
+        if min(height, width) < SMALLEST_SIDE:
+            raise UserError(f"Expected pictures of {SMALLEST_SIDE} pixels a side or more, but got {height} x {width}.")
+        self.domains = select_domains(list(domains))
+        self.kind, self.count, self.seed = kind, count, seed
+        self.height, self.width = height, width
+
+    def items(self) -> list[Item]:
+        """All scenes, the domains in turn."""
+        turns = len(self.domains)
+        return [Item(self.domains[i % turns], i // turns) for i in range(self.count)]
+
+    def load(self, item: Item) -> RawSample:
+        """Draw one scene and encode it; the same item gives the same bytes."""
+        drawn = render(item.domain, seed=self.seed, index=item.index, height=self.height, width=self.width)
+        members = {"jpg": encode(".jpg", drawn.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)}
+        if self.kind == "labelled":
+            disparity = np.divide(np.float32(1), drawn.depth_m)  # 0 on the sky, where depth is inf
+            members["disparity.dz16"] = encode_dz16(disparity, np.ones_like(drawn.sky))
+            members["classes.png"] = encode(".png", drawn.classes)
+            members["json"] = json.dumps(self.meta(item, drawn), sort_keys=True).encode()
+        return RawSample(key=f"{item.domain}-{item.index:06d}", members=members)
+
+    def meta(self, item: Item, drawn: Rendering) -> dict[str, Any]:
+        """What the json of a labelled sample says."""
+        camera = {"fx": drawn.focal, "fy": drawn.focal, "cx": self.width / 2, "cy": self.height / 2}
+        return {
+            "source": self.source,
+            "kind": self.kind,
+            "quantity": "disparity",
+            "unit": "m",
+            "scale": 1.0,
+            "invalid": None,
+            "camera": camera,
+            "licence": "Apache-2.0",
+            "domain": item.domain,
+        }
+
+    def info(self) -> dict[str, Any]:
+        """What dataset.json says."""
+        return {
+            "classes": list(CLASSES),
+            "domains": self.domains,
+            "seed": self.seed,
+            "height": self.height,
+            "width": self.width,
+        }
+
+
+def encode(extension: str, image: NDArray[np.uint8], *options: int) -> bytes:
+    """Bytes of an image file."""
+    done, data = cv2.imencode(extension, np.ascontiguousarray(image), list(options))
+    assert done, f"OpenCV could not encode {extension}"
+    return data.tobytes()

@@ -1,0 +1,246 @@
+"""`depth-anything prepare`: a raw data set or a folder becomes shards that can be trusted.
+
+Shard k holds items k*n to (k+1)*n, whatever the number of workers, so a run that was stopped continues with the
+shards that are missing and ends with the same bytes. Items that cannot be used are skipped, counted and shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import cv2
+from omegaconf import DictConfig
+from rich.table import Table
+
+from data_engine.ingest.base import Ingest
+from data_engine.writer import ShardWriter
+from depth_anything_train.command import build, command
+from depth_anything_train.data.schema import DATASET_FILE, SCHEMA, UNFINISHED_FILE, BadSample
+from depth_anything_train.data.shards import index_path
+from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint, read_json, write_json
+
+EXAMPLES = 3
+"""How many messages are kept for each reason a sample was dropped."""
+
+Result = TypeVar("Result")
+
+
+class Report(TypedDict):
+    """What happened to the items of a shard, or of all shards."""
+
+    count: int
+    drops: dict[str, int]
+    examples: dict[str, list[str]]
+    notes: dict[str, int]
+
+
+@command("prepare")
+def main(cfg: DictConfig) -> None:
+    """Write the shards of one data set."""
+    prepare(
+        build(cfg.dataset),
+        cfg.out,
+        samples_per_shard=cfg.samples_per_shard,
+        workers=cfg.workers,
+        max_bad_share=cfg.max_bad_share,
+    )
+
+
+def prepare(
+    ingest: Ingest,
+    out: str | Path,
+    *,
+    samples_per_shard: int = 1000,
+    workers: int | None = None,
+    max_bad_share: float = 0.5,
+) -> dict[str, Any]:
+    """Write all items of a data set as shards; continue where an earlier call was stopped.
+
+    Args:
+        ingest: the raw data.
+        out: folder of the shards; made if missing.
+        samples_per_shard: items a shard, dropped ones included.
+        workers: processes; None is one a core, 0 works in this process. Does not change the bytes.
+        max_bad_share: stop if a larger share of all items cannot be used.
+
+    Returns:
+        The content of dataset.json: count, drops by reason and so on.
+
+    Raises:
+        UserError: nothing to read, too much of it bad, or `out` holds something else.
+    """
+    if samples_per_shard < 1:
+        raise UserError(f"Expected samples_per_shard of at least 1, but came {samples_per_shard}.")
+    items = ingest.items()
+    out = Path(out).expanduser()
+    identity = _claim(out, ingest, items, samples_per_shard)
+    paths = [out / f"{number:05d}.tar" for number in range(-(-len(items) // samples_per_shard))]
+    tasks = [
+        (ingest, items[number * samples_per_shard : (number + 1) * samples_per_shard], path)
+        for number, path in enumerate(paths)
+        if not index_path(path).exists()
+    ]
+    so_far = merge(read_json(path.with_suffix(".json")) for path in paths if index_path(path).exists())
+    with ProgressBar("prepare", len(items), done=so_far["count"] + sum(so_far["drops"].values())) as bar:
+        for report in ordered_map(write_shard, tasks, workers):
+            so_far = merge([so_far, report])
+            bar.advance(report["count"] + sum(report["drops"].values()))
+            _stop_if_bad(so_far, len(items), ingest.source, max_bad_share)
+    # Reports are read again in the order of the shards: the same total whether or not the run was interrupted.
+    total = merge(read_json(path.with_suffix(".json")) for path in paths)
+    _show(total, ingest.source, out)
+    _stop_if_bad(total, len(items), ingest.source, max_bad_share)
+    for leftover in out.glob(".*.tmp"):  # of runs that were killed
+        leftover.unlink(missing_ok=True)
+    summary = {"count": total["count"], "shards": len(paths), "drops": total["drops"], "notes": total["notes"]}
+    content = {**ingest.info(), **identity, **summary}
+    write_json(out / DATASET_FILE, content)
+    return content
+
+
+def _claim(out: Path, ingest: Ingest, items: Sequence[Any], samples_per_shard: int) -> dict[str, Any]:
+    """Mark `out` as belonging to this configuration and these items, or refuse it."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr(item).encode("utf-8", "surrogateescape"))
+    configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, digest.hexdigest()]
+    identity = {"schema": SCHEMA, "kind": ingest.kind, "source": ingest.source}
+    identity["fingerprint"] = fingerprint([identity, configuration])
+    mark = out / UNFINISHED_FILE
+    if mark.exists():
+        if read_json(mark) != identity:
+            raise UserError(
+                f"{out} holds shards of another data set, other files or other settings; choose another out=."
+            )
+    elif (out / DATASET_FILE).exists() or any(out.glob("*.tar")):
+        raise UserError(f"{out} holds shards that `prepare` did not write; choose another out=.")
+    else:
+        _writing(out, lambda: write_json(mark, identity))
+    return identity
+
+
+def write_shard(ingest: Ingest, items: Sequence[Any], path: Path) -> Report:
+    """Write one shard and, before its index appears, its report `NAME.json`.
+
+    Raises:
+        UserError: the disk is full or cannot be written to.
+    """
+    return _writing(path.parent, lambda: _write_shard(ingest, items, path))
+
+
+def _write_shard(ingest: Ingest, items: Sequence[Any], path: Path) -> Report:
+    drops: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    with ShardWriter(path) as writer:
+        for item in items:
+            try:
+                sample = ingest.load(item)
+                writer.add(sample.key, sample.members)
+            except BadSample as error:
+                drops[error.reason] += 1
+                if drops[error.reason] <= EXAMPLES:
+                    examples.setdefault(error.reason, []).append(str(error))
+                continue
+            notes.update(sample.notes)
+        report = Report(count=writer.count, drops=dict(drops), examples=examples, notes=dict(notes))
+        write_json(path.with_suffix(".json"), report)
+        writer.commit()
+    return report
+
+
+def _writing(folder: Path, write: Callable[[], Result]) -> Result:
+    try:
+        return write()
+    except OSError as error:
+        advice = "nothing finished is lost; mend it and run the same command again"
+        raise UserError(f"Writing to {folder} failed ({error.strerror}); {advice}.") from None
+
+
+def merge(reports: Iterable[Report]) -> Report:
+    """Add up the reports of several shards."""
+    total = Report(count=0, drops={}, examples={}, notes={})
+    for report in reports:
+        total["count"] += report["count"]
+        total["drops"] = dict(Counter(total["drops"]) + Counter(report["drops"]))
+        total["notes"] = dict(Counter(total["notes"]) + Counter(report["notes"]))
+        for reason, messages in report["examples"].items():
+            total["examples"][reason] = [*total["examples"].get(reason, []), *messages][:EXAMPLES]
+    return total
+
+
+def _stop_if_bad(total: Report, num_items: int, source: str, max_bad_share: float) -> None:
+    bad = sum(total["drops"].values())
+    if bad > max_bad_share * num_items or bad == num_items:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(total["drops"].items()))
+        example = next(iter(total["examples"].values()))[0]
+        limit = f"more than max_bad_share={max_bad_share}" if bad < num_items else "which leaves nothing"
+        raise UserError(f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}")
+
+
+def _show(total: Report, source: str, out: Path) -> None:
+    table = Table("", "items", "first examples")
+    table.add_row("written", str(total["count"]), "")
+    for reason, count in sorted(total["drops"].items()):
+        table.add_row(f"dropped: {reason}", str(count), "\n".join(total["examples"][reason]))
+    for note, count in sorted(total["notes"].items()):
+        table.add_row(f"note: {note}", str(count), "")
+    console.print(table)
+    console.print(f"{total['count']} samples of {source} in {out}.", soft_wrap=True)
+
+
+def ordered_map(
+    function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int | None = None
+) -> Iterator[Result]:
+    """Call `function(*task)` for each task in other processes; results come in the order of the tasks.
+
+    Args:
+        workers: processes; None is one a core, 0 calls in this process.
+
+    Raises:
+        UserError: a process died, by lack of memory for instance.
+    """
+    workers = min(os.cpu_count() or 1 if workers is None else workers, len(tasks))
+    if workers < 1:
+        yield from (function(*task) for task in tasks)
+        return
+    # Fresh processes: forking one that has threads (progress bar, OpenCV) can hang it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, *task))
+                if len(waiting) > 2 * workers:  # keep everybody busy without queueing millions of paths
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "A worker process died, perhaps for lack of memory; run again with fewer workers=."
+            ) from None
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's workers do not notice by themselves that their parent was killed; they would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

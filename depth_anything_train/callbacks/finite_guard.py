@@ -1,0 +1,52 @@
+"""A step whose gradients are not finite is skipped on every rank, counted, and too many in a row stop the run."""
+
+from __future__ import annotations
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from depth_anything_train.runtime import UserError, console
+
+
+class FiniteGuard(Callback):
+    """Look at the gradient norm before each optimiser step (design rule: losses are guarded).
+
+    Gradients are averaged over ranks before this hook, and one NaN makes the average NaN everywhere: every rank sees
+    the same norm and comes to the same decision without talking.
+    """
+
+    def __init__(self, *, max_in_a_row: int = 10) -> None:
+        self.max_in_a_row = max_in_a_row
+        self.skipped = 0
+        self.in_a_row = 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log the norm; drop all gradients when it is not finite, which leaves weights and moments untouched.
+
+        Raises:
+            UserError: `max_in_a_row` steps in a row were not finite.
+        """
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        pl_module.log("train/gradient_norm", norm)
+        if torch.isfinite(norm):
+            self.in_a_row = 0
+            return
+        optimizer.zero_grad(set_to_none=True)
+        self.skipped += 1
+        self.in_a_row += 1
+        console.print(f"Step {trainer.global_step}: the gradient is not finite; the step is skipped ({self.skipped} so far).")
+        if self.in_a_row >= self.max_in_a_row:
+            raise UserError(
+                f"{self.in_a_row} steps in a row had gradients that are not finite, the last at step "
+                f"{trainer.global_step}; lower the learning rate or look for broken labels with `depth-anything verify`."
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """The counters, so that they outlive an interruption."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take the counters up again."""
+        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]

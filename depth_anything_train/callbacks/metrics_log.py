@@ -1,0 +1,76 @@
+"""The run's own record of numbers: one JSON object a line. wandb and the like only mirror it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from depth_anything_train.runtime import write_bytes
+
+
+class MetricsLog(Logger):
+    """Append metrics to `metrics.jsonl`; `finalize` writes the same rows as `metrics.csv`.
+
+    A continued run first drops the rows behind the step it continues from, so that an interruption leaves no trace.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.jsonl"
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls this logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """There is one log a run folder."""
+        return ""
+
+    @rank_zero_only
+    def continue_from(self, step: int) -> None:
+        """Keep the rows up to and including `step`; a torn last line goes too."""
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row. Steps count from 1: the row of step n describes the n-th step."""
+        row = {"step": (step or 0) + 1, **{k: v for k, v in metrics.items() if k not in ("epoch", "step")}}
+        if len(row) > 1:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Nothing to do: the run folder holds the whole config."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the table form."""
+        rows = read_metrics(self.path)
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_bytes(self.path.with_suffix(".csv"), table.getvalue().encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line torn by a kill is left out, a missing file has none."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

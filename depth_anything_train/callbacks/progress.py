@@ -1,0 +1,40 @@
+"""A progress bar with time left that counts optimiser steps, also after a resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from depth_anything_train.runtime import ProgressBar
+
+
+class StepProgress(Callback):
+    """One bar for the run: steps done, time, time left and the current loss."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: ProgressBar | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar at the step where the run continues."""
+        if trainer.is_global_zero:
+            self.bar = ProgressBar(self.description, trainer.max_steps, done=trainer.global_step).__enter__()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Advance to the current step."""
+        if self.bar is not None and (steps := trainer.global_step - self.bar.done) > 0:
+            self.bar.advance(steps, note=f"loss {float(outputs['loss']):.3f}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error is readable."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.__exit__()
+            self.bar = None

@@ -1,0 +1,223 @@
+"""Label codecs: bytes to (disparity, valid) and back.
+
+disparity (H, W) float32 is inverse depth, larger is nearer, >= 0; valid (H, W) bool is True where it may be used.
+Exactly 0 and valid is the farthest there is (sky). Where valid is False disparity is 0.
+
+| codec  | holds                                             | invalid                                        |
+|--------|---------------------------------------------------|------------------------------------------------|
+| `png`  | 16-bit grey, physical = stored / json["scale"]    | 0, and json["invalid"] if given                |
+| `npy`  | float32 (H, W), physical = stored / json["scale"] | not finite, <= 0, and json["invalid"] if given |
+| `dz16` | our codec for pseudo labels and renderings        | code 0                                         |
+
+A dz16 label is an xxh3 checksum and a zstd frame; in the frame H, W, offset, step and the two byte planes of the
+zigzagged 2-D differences of uint16 codes: 0 is invalid, code c >= 1 stands for offset + (c - 1) * step.
+The checksum is our own because the one inside a zstd frame does not cover the frame's header.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+import xxhash
+import zstandard
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from depth_anything_train.data.images import MAX_PIXELS, read_header
+from depth_anything_train.data.schema import BadSample
+
+Label = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""(disparity, valid), both (H, W)."""
+
+ASPECT_TOLERANCE = 0.02
+"""Width / height of label and image may differ by this share, or by a pixel: small labels are rounded."""
+
+_CHECKSUM = struct.Struct("<Q")
+_HEADER = struct.Struct("<IIff")  # height, width, offset, step
+_LAST_CODE = 65535
+_SMALLEST_STEP = float(np.finfo(np.float32).tiny)
+
+
+def decode_label(extension: str, data: bytes, meta: dict[str, Any]) -> Label:
+    """Decode any label member.
+
+    Args:
+        extension: QUANTITY.CODEC, such as `depth.png`.
+        data: the member's bytes.
+        meta: the sample's json; `scale` is needed by png and npy, `invalid` is optional.
+
+    Raises:
+        BadSample: `label_type`, `label_meta`, `damaged_label`, or an image reason for a bad png.
+    """
+    quantity, _, codec = extension.partition(".")
+    if codec == "dz16":
+        stored, valid = decode_dz16(data)
+    elif codec in ("png", "npy"):
+        stored, valid = _physical(read_png16(data) if codec == "png" else read_npy(data), meta)
+    else:
+        raise BadSample("label_type", f"Expected a label of type png, npy or dz16, but came {extension!r}.")
+    return (_inverse(stored, valid), valid) if quantity == "depth" else (stored, valid)
+
+
+def check_shape(image: tuple[int, ...], label: tuple[int, ...]) -> None:
+    """Compare the sizes (height, width) of an image and its label: they may differ, their shape may not.
+
+    Raises:
+        BadSample: `label_size`.
+    """
+    expected = label[0] * image[1] / image[0]  # width of the label
+    if abs(label[1] - expected) > max(ASPECT_TOLERANCE * expected, 1):
+        sizes = f"{label[1]} x {label[0]}, its image {image[1]} x {image[0]}"
+        raise BadSample("label_size", f"The label is {sizes} pixels; expected the same width / height.")
+
+
+def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
+    scale, invalid = meta.get("scale"), meta.get("invalid")
+    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a png or npy label, but came {scale!r}.")
+    valid = (stored > 0) & np.isfinite(stored)
+    if invalid is not None:
+        valid &= stored != invalid
+    values = np.where(valid, stored, 0).astype(np.float32)
+    values /= np.float32(scale)
+    return values, valid
+
+
+def _inverse(depth_m: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """1 / depth where valid; a depth so small that its inverse overflows is made invalid in place."""
+    with np.errstate(over="ignore"):
+        disparity = np.divide(1.0, depth_m, out=np.zeros_like(depth_m), where=valid & (depth_m > 0))
+    valid &= np.isfinite(disparity) & (disparity > 0)
+    disparity[~valid] = 0
+    return disparity
+
+
+def read_png16(data: bytes) -> NDArray[np.uint16]:
+    """Decode a 16-bit grey PNG, (H, W).
+
+    Raises:
+        BadSample: `label_type` if it is another kind of image, else as `images.read_header`; `damaged_label`.
+    """
+    header = read_header(data)
+    if header.extension != "png" or data[24:26] != b"\x10\x00":  # bit depth 16, colour type grey
+        kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if header.extension == "png" else header.extension
+        raise BadSample("label_type", f"Expected a 16-bit greyscale PNG as label, but came {kind}.")
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise BadSample("damaged_label", "The PNG label cannot be decoded; it is damaged.")
+    return stored  # type: ignore[return-value]
+
+
+def read_npy(data: bytes) -> NDArray[Any]:
+    """Read a 2-D array of real numbers from .npy bytes, without pickle and without trusting the shape in its header.
+
+    Raises:
+        BadSample: `label_type` if it is something else, `damaged_label` if bytes are missing or too many.
+    """
+    file = io.BytesIO(data)
+    try:
+        version = npy_format.read_magic(file)
+        read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, fortran_order, dtype = read(file)
+    except (ValueError, KeyError, SyntaxError, TypeError, EOFError) as error:
+        raise BadSample("label_type", f"Expected a .npy array as label, but its header is bad: {error}.") from None
+    if dtype.kind not in "fiu" or len(shape) != 2 or 0 in shape or shape[0] * shape[1] > MAX_PIXELS:
+        raise BadSample("label_type", f"Expected a 2-D array of numbers as label, but came {dtype} of shape {shape}.")
+    if len(data) - file.tell() != shape[0] * shape[1] * dtype.itemsize:
+        raise BadSample("damaged_label", f"The .npy label of shape {shape} has a wrong number of bytes; it is cut off.")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")
+
+
+def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> bytes:
+    """Encode a disparity map: 65535 equal steps from its smallest to its largest valid value.
+
+    The smallest valid value, and so sky at 0, comes back exactly; others within half a step (range / 131068) and
+    float32 rounding. A constant or all-invalid map works. Negative and not finite values become invalid.
+
+    Args:
+        disparity: (H, W) float32, larger is nearer.
+        valid: (H, W) bool.
+    """
+    disparity = np.asarray(disparity, np.float32)
+    assert disparity.ndim == 2 and disparity.shape == valid.shape, f"{disparity.shape}, {valid.shape}"
+    valid = valid & (disparity >= 0) & (disparity < np.inf)
+    all_valid = bool(valid.all())
+    kept = disparity if all_valid else disparity[valid]
+    offset, largest = (kept.min(), kept.max()) if kept.size else (np.float32(0), np.float32(0))
+    step = np.float32((float(largest) - float(offset)) / (_LAST_CODE - 1))
+    if step < _SMALLEST_STEP:
+        step = np.float32(1)  # constant: any step will do
+    steps = (disparity if all_valid else np.where(valid, disparity, offset)) - offset
+    steps /= step
+    np.rint(steps, out=steps)
+    codes = np.minimum(steps, _LAST_CODE - 1, out=steps).astype(np.uint16)
+    codes += 1
+    if not all_valid:
+        codes[~valid] = 0
+    content = _HEADER.pack(*codes.shape, offset, step) + _pack(codes)
+    frame = zstandard.ZstdCompressor(level=1).compress(content)
+    return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(frame)) + frame
+
+
+def decode_dz16(data: bytes) -> Label:
+    """Decode `encode_dz16`; every flipped bit and every cut raises.
+
+    Raises:
+        BadSample: `damaged_label`.
+    """
+    frame = data[_CHECKSUM.size :]
+    if len(data) <= _CHECKSUM.size or _CHECKSUM.unpack_from(data)[0] != xxhash.xxh3_64_intdigest(frame):
+        raise BadSample("damaged_label", "The dz16 label does not agree with its checksum; it was changed or cut.")
+    content = _decompress(frame)
+    height, width, offset, step = _HEADER.unpack_from(content)
+    if len(content) != _HEADER.size + 2 * height * width:
+        raise BadSample("damaged_label", f"The dz16 label of {width} x {height} pixels holds {len(content)} bytes.")
+    codes = _unpack(content, height, width)
+    valid = codes != 0
+    disparity = codes.astype(np.float32)
+    disparity -= 1
+    disparity *= np.float32(step)
+    disparity += np.float32(offset)
+    if not valid.all():
+        disparity[~valid] = 0
+    return disparity, valid
+
+
+def _decompress(frame: bytes) -> bytes:
+    try:
+        size = zstandard.frame_content_size(frame)
+        if not _HEADER.size <= size <= _HEADER.size + 2 * MAX_PIXELS:
+            raise BadSample("damaged_label", f"The dz16 label would unpack to {size:,} bytes, which no label has.")
+        return zstandard.ZstdDecompressor().decompress(frame)
+    except zstandard.ZstdError as error:
+        raise BadSample("damaged_label", f"The dz16 label cannot be unpacked: {error}.") from None
+
+
+def _pack(codes: NDArray[np.uint16]) -> bytes:
+    """Codes to the low and the high bytes of their zigzagged 2-D differences, all modulo 2^16."""
+    rows = codes.copy()
+    rows[1:] -= codes[:-1]
+    deltas = rows.copy()
+    deltas[:, 1:] -= rows[:, :-1]
+    signed = deltas.view(np.int16)
+    zigzag = ((signed << 1) ^ (signed >> 15)).view(np.uint16)  # a small difference of either sign has a high byte of 0
+    return zigzag.astype(np.uint8).tobytes() + (zigzag >> 8).astype(np.uint8).tobytes()
+
+
+def _unpack(content: bytes, height: int, width: int) -> NDArray[np.uint16]:
+    low, high = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, height, width)
+    zigzag = high.astype(np.uint16)
+    zigzag <<= 8
+    zigzag |= low
+    sign = zigzag & 1
+    np.negative(sign, out=sign)
+    zigzag >>= 1
+    zigzag ^= sign
+    codes = np.add.accumulate(zigzag, axis=1, dtype=np.uint16)
+    for row in range(1, height):  # four times as fast as accumulate along the first axis
+        codes[row] += codes[row - 1]
+    return codes

@@ -1,0 +1,214 @@
+"""Samples by number, out of folders of shards: what every kind of training image has in common once it is decoded.
+
+A sample is a dict of arrays, images as (H, W, 3) uint8 RGB. Its label may have another resolution than its image.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.labels import check_shape, decode_label
+from depth_anything_train.data.schema import CLASSES, IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.runtime import UserError
+
+Sample = dict[str, Any]
+"""`image`, `key`, and either `disparity` and `valid` or `classes`."""
+
+NO_CLASS = 255
+
+log = logging.getLogger(__name__)
+
+
+class Source(ABC):
+    """Several folders of shards as one sequence of samples: plain concatenation, as in the paper (section 4.1).
+
+    Args:
+        folders: paths, in the order in which they are numbered.
+
+    Raises:
+        UserError: a folder is missing, empty, unfinished or of another kind.
+    """
+
+    kind: str
+    """What dataset.json of every folder must say."""
+
+    def __init__(self, folders: Sequence[str | Path]) -> None:
+        if isinstance(folders, str | Path) or not folders:
+            raise UserError(f"Expected a list of folders with {self.kind} shards, but came {folders!r}; use [DIR,...].")
+        self.folders = [ShardFolder(folder) for folder in folders]
+        for folder in self.folders:
+            if folder.info["kind"] != self.kind:
+                raise UserError(
+                    f"Expected {self.kind} shards in {folder.path}, but its dataset.json says {folder.info['kind']}; "
+                    "check which list the folder belongs to."
+                )
+        self.starts = [0, *itertools.accumulate(map(len, self.folders))]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Number of the folder that holds sample `index`, and the sample's number inside it."""
+        folder = bisect.bisect_right(self.starts, index) - 1
+        return folder, index - self.starts[folder]
+
+    @abstractmethod
+    def load(self, index: int) -> Sample:
+        """Read and decode one sample.
+
+        Raises:
+            BadSample: it cannot be used, and why.
+        """
+
+
+class LabelledSource(Source):
+    """Images with real labels: `image`, `disparity` (h, w) float32 in 0 to 1 per map, `valid` (h, w) bool, `key`."""
+
+    kind = LABELLED
+
+    def load(self, index: int) -> Sample:
+        """Read and decode one sample.
+
+        Raises:
+            BadSample: as the decoders, or `no_valid_pixel`.
+        """
+        folder, number = self.locate(index)
+        record = self.folders[folder][number]
+        return _with_disparity(record.key, decode_image(record.image), record)
+
+
+class PseudoLabelSource(Source):
+    """Images with a teacher's labels, joined from two shards: the label folder says where its images are.
+
+    Raises:
+        UserError: labels and images do not belong together, or not all images are labelled yet.
+    """
+
+    kind = PSEUDO_LABELS
+
+    def __init__(self, folders: Sequence[str | Path]) -> None:
+        super().__init__(folders)
+        self.images = [_image_folder(labels) for labels in self.folders]
+
+    def load(self, index: int) -> Sample:
+        """Read and decode one sample.
+
+        Raises:
+            BadSample: as the decoders, `no_valid_pixel`, or `key_mismatch` if label and image have different keys.
+        """
+        folder, number = self.locate(index)
+        label, image = self.folders[folder][number], self.images[folder][number]
+        if label.key != image.key:
+            raise BadSample("key_mismatch", f"The label of {label.key} stands where the image {image.key} is.")
+        return _with_disparity(label.key, decode_image(image.image), label)
+
+
+class SemanticSource(Source):
+    """Images with class labels, from the procedural world: `image`, `classes` (h, w) uint8 (255 none), `key`."""
+
+    kind = LABELLED
+
+    def load(self, index: int) -> Sample:
+        """Read and decode one sample.
+
+        Raises:
+            BadSample: as the decoders, or `missing_label` if the shard holds no classes.
+        """
+        folder, number = self.locate(index)
+        record = self.folders[folder][number]
+        if CLASSES not in record.members:
+            raise BadSample("missing_label", f"Sample {record.key} has no {CLASSES}; only the procedural world has it.")
+        classes = cv2.imdecode(np.frombuffer(record.members[CLASSES], np.uint8), cv2.IMREAD_UNCHANGED)
+        if classes is None or classes.ndim != 2 or classes.dtype != np.uint8:
+            raise BadSample("damaged_label", f"{CLASSES} of sample {record.key} is no 8-bit greyscale PNG.")
+        image = decode_image(record.image)
+        check_shape(image.shape, classes.shape)
+        return {"image": image, "classes": classes, "key": record.key}
+
+
+def _image_folder(labels: ShardFolder) -> ShardFolder:
+    """The image shards that a pseudo-label folder belongs to, after checking that both have the same samples."""
+    if not labels.info.get("images"):
+        raise UserError(f"Expected dataset.json of {labels.path} to name its images, but it does not; label again.")
+    images = ShardFolder(os.path.normpath(labels.path / labels.info["images"]))
+    if images.info["kind"] not in (IMAGES, LABELLED):
+        raise UserError(f"Expected image shards in {images.path}, but its dataset.json says {images.info['kind']}.")
+    done = {shard.name for shard in labels.shards if shard.with_suffix(".json").exists()}
+    if missing := [shard.name for shard in images.shards if shard.name not in done]:
+        raise UserError(
+            f"{len(missing)} of {len(images.shards)} shards of {images.path} have no labels in {labels.path} yet "
+            f"(first {missing[0]}); run the same `label` again and it continues."
+        )
+    if len(labels.shards) != len(images.shards) or labels.starts != images.starts:
+        raise UserError(f"The labels in {labels.path} belong to other images than those in {images.path}; label again.")
+    return images
+
+
+def _with_disparity(key: str, image: NDArray[np.uint8], record: Record) -> Sample:
+    extension, data = record.label()
+    disparity, valid = decode_label(extension, data, record.meta)
+    check_shape(image.shape, disparity.shape)
+    return {"image": image, "disparity": normalise(disparity, valid), "valid": valid, "key": key}
+
+
+def normalise(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Stretch the valid disparities of one map to 0 to 1 (section 3.1); a constant map becomes 0, and so does invalid.
+
+    The loss removes scale and shift again, so this only keeps numbers of metres and pixels in one range.
+
+    Raises:
+        BadSample: `no_valid_pixel`.
+    """
+    if not valid.any():
+        raise BadSample("no_valid_pixel", "No pixel of the label is valid.")
+    known = disparity[valid]
+    smallest, largest = known.min(), known.max()
+    scale = largest - smallest if largest > smallest else np.float32(1)
+    return np.where(valid, (disparity - smallest) / scale, np.float32(0))
+
+
+class BadSamples:
+    """Counts samples that cannot be used, by reason, and stops the run when they are too many.
+
+    Args:
+        max_share: largest share of the samples seen so far.
+        at_least: number of bad samples before which the share is not judged.
+    """
+
+    def __init__(self, max_share: float, *, at_least: int = 20) -> None:
+        self.max_share, self.at_least = max_share, at_least
+        self.seen = 0
+        self.reasons: Counter[str] = Counter()
+
+    def count(self, seen: int, problems: Iterable[tuple[str, str]]) -> None:
+        """Count `seen` more samples, among them bad ones as (reason, message); the 1st and every 1000th is logged.
+
+        Raises:
+            UserError: the share of bad samples is above the limit.
+        """
+        self.seen += seen
+        for reason, message in problems:
+            self.reasons[reason] += 1
+            number = self.reasons.total()
+            if number == 1 or number % 1000 == 0:
+                log.warning("Bad sample number %d (%s): %s", number, reason, message)
+        bad = self.reasons.total()
+        if bad >= self.at_least and bad > self.max_share * self.seen:
+            raise UserError(
+                f"{bad} of {self.seen} samples cannot be used ({dict(self.reasons.most_common())}), more than "
+                f"data.max_bad_share={self.max_share}; find them with `depth-anything verify`, or allow more."
+            )

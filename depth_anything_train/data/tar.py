@@ -1,0 +1,118 @@
+"""Just enough tar: members written with fixed bytes, and read in place. Nothing is ever extracted.
+
+We write ustar headers, and a pax header only for a name that ustar cannot hold. We read those, GNU long names, and
+whatever else webdataset shards come with. Links, devices and names that leave the folder are refused.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from depth_anything_train.data.schema import BadSample, check_member_name
+
+BLOCK = 512
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+
+_FILE, _FOLDER = (b"0", b"\0", b"7"), b"5"
+_PAX, _PAX_GLOBAL, _GNU_LONG_NAME = b"x", b"g", b"L"
+
+
+class Member(NamedTuple):
+    """A file in a tar: its name, where its first header starts, its content, and where the next member starts."""
+
+    name: str
+    start: int
+    content: memoryview
+    end: int
+
+
+def tar_bytes(name: str, data: bytes) -> bytes:
+    """One member with header and padding. Time, owner and mode are fixed, so equal input gives equal bytes."""
+    info = tarfile.TarInfo(name)  # mtime 0, uid and gid 0, mode 0644, no user names
+    info.size = len(data)
+    return b"".join((info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"), data, bytes(-len(data) % BLOCK)))
+
+
+def iter_members(extent: bytes | memoryview) -> Iterator[tuple[str, memoryview]]:
+    """Name and content of each file in a piece of a tar that starts at a header and ends after a member.
+
+    Raises:
+        BadSample: as `walk`.
+    """
+    members, _ = walk(memoryview(extent))
+    return ((member.name, member.content) for member in members)
+
+
+def walk(tar: memoryview) -> tuple[list[Member], int]:
+    """Every file of a tar, or of a piece of one, in order, and where the end-of-archive zeros (or the bytes) begin.
+
+    Raises:
+        BadSample: `truncated_tar`, `damaged_tar`, `unsafe_name`, or `not_a_file` (link, device).
+    """
+    members: list[Member] = []
+    position = start = 0
+    long_name: str | None = None
+    long_size: int | None = None
+    while position < len(tar):
+        header = bytes(tar[position : position + BLOCK])
+        if header == bytes(BLOCK):
+            break
+        name, size, kind = _parse(header, position)
+        if long_size is not None and kind in _FILE:
+            size = long_size
+        content = tar[position + BLOCK : position + BLOCK + size]
+        end = position + BLOCK + size + -size % BLOCK
+        if end > len(tar):
+            raise BadSample("truncated_tar", f"The tar is cut off inside {name!r}: byte {len(tar):,} of {end:,}.")
+        position = end
+        if kind == _PAX:
+            long_name, long_size = _parse_pax(bytes(content), start)
+            continue
+        if kind == _GNU_LONG_NAME:
+            long_name = bytes(content).split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+            continue
+        if kind in _FILE:
+            members.append(Member(check_member_name(long_name or name), start, content, end))
+        elif kind not in (_FOLDER, _PAX_GLOBAL):
+            refused = f"Member {long_name or name!r} of type {kind!r} is a link or device; only files are read."
+            raise BadSample("not_a_file", refused)
+        long_name = long_size = None
+        start = end
+    return members, position
+
+
+def _parse(header: bytes, position: int) -> tuple[str, int, bytes]:
+    """Name, size and type flag of one 512-byte header."""
+    try:
+        checksum = int(header[148:156].strip(b"\0 ") or b"x", 8)
+        large = bool(header[124] & 0x80)  # base 256 instead of octal digits
+        size = int.from_bytes(header[125:136], "big") if large else int(header[124:136].strip(b"\0 ") or b"0", 8)
+    except (ValueError, IndexError):
+        checksum, size = -1, 0
+    # The sum counts the checksum's own eight bytes as spaces.
+    if len(header) < BLOCK or size < 0 or checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        raise BadSample("damaged_tar", f"Expected a tar header at byte {position:,}, but it is damaged or no tar.")
+    name, prefix = header[:100].split(b"\0", 1)[0], b""
+    if header[257:263] == b"ustar\0":
+        prefix = header[345:500].split(b"\0", 1)[0]
+    full = prefix + b"/" + name if prefix else name
+    return full.decode("utf-8", "surrogateescape"), size, header[156:157]
+
+
+def _parse_pax(content: bytes, position: int) -> tuple[str | None, int | None]:
+    """The `path` and `size` records of a pax header, each `LENGTH key=value newline`."""
+    records: dict[bytes, bytes] = {}
+    try:
+        while content.strip(b"\0"):
+            digits, _, _ = content.partition(b" ")
+            record, content = content[: int(digits)], content[int(digits) :]
+            if len(record) != int(digits) or not record.endswith(b"\n"):
+                raise ValueError("a record that does not end")
+            key, _, value = record[len(digits) + 1 : -1].partition(b"=")
+            records[key] = value
+        path, size = records.get(b"path"), records.get(b"size")
+        return path.decode("utf-8", "surrogateescape") if path else None, abs(int(size)) if size else None
+    except ValueError:
+        raise BadSample("damaged_tar", f"The extended header at byte {position:,} of the tar is damaged.") from None

@@ -1,0 +1,83 @@
+"""Labelled test images, read one by one with their labels in physical units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.labels import check_shape, decode_label
+from depth_anything_train.data.schema import LABELLED, BadSample, Record
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.runtime import UserError
+
+
+class Records(Protocol):
+    """Samples that can be read one by one: a ShardFolder, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded image with its label at the label's own size: disparity in 1/unit, exactly 0 is sky."""
+
+    group: str
+    key: str
+    image: NDArray[np.uint8]
+    disparity: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    unit: str
+
+
+def read_sample(record: Record, group: str, split_by: str | None = None) -> Sample:
+    """Decode one record.
+
+    Raises:
+        BadSample: image or label cannot be used, or the json lacks the field `split_by`.
+    """
+    meta = record.meta
+    group = group_of(record, group, split_by)
+    disparity, valid = decode_label(*record.label(), meta)
+    image = decode_image(record.image)
+    check_shape(image.shape, disparity.shape)
+    return Sample(group, record.key, image, disparity, valid, str(meta.get("unit", "unknown")))
+
+
+def group_of(record: Record, group: str, split_by: str | None) -> str:
+    """Name of the test set that a record counts for: `group`, or the value of the field `split_by` of its json.
+
+    Raises:
+        BadSample: the json lacks that field.
+    """
+    if split_by is None:
+        return group
+    if split_by not in record.meta:
+        raise BadSample(f"no_{split_by}", f"Sample {record.key} has no {split_by} in its json.")
+    return str(record.meta[split_by])
+
+
+def open_data(data: Any) -> dict[str, ShardFolder]:
+    """A folder, a list of folders or a mapping {name: folder} -> labelled shard folders by name.
+
+    Raises:
+        UserError: a folder is missing, holds no labels, or two share a name.
+    """
+    if isinstance(data, str):
+        data = [data]
+    if isinstance(data, list):
+        names = [Path(folder).name for folder in data]
+        if len(set(names)) < len(names):
+            raise UserError(f"Expected test folders of different names, got {names}; use data={{a: DIR, b: DIR}}.")
+        data = dict(zip(names, data, strict=True))
+    folders = {str(name): ShardFolder(Path(folder)) for name, folder in data.items()}
+    for name, folder in folders.items():
+        if (kind := folder.info["kind"]) != LABELLED:
+            raise UserError(f"Expected labelled shards for {name}, got shards of kind {kind}.")
+    return folders

@@ -1,0 +1,79 @@
+"""The baseline every model has to beat: the average label, whatever the image shows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from depth_anything_train.data.labels import Label
+from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
+from depth_anything_train.inference.preprocess import resize_map
+from depth_anything_train.ops.alignment import robust_normalize
+from depth_anything_train.runtime import UserError
+
+GRID = (96, 128)
+
+
+class MeanMap:
+    """Predicts one map for every image: rooms and streets alike are nearer at the bottom.
+
+    Args:
+        mean: average of the labels' normalised disparity (h, w), float32.
+    """
+
+    def __init__(self, mean: NDArray[np.float32]) -> None:
+        self.mean = mean
+
+    @classmethod
+    def from_labels(cls, labels: Iterable[Label]) -> MeanMap:
+        """Average (disparity, valid) maps of any sizes, each by its own median and deviation, on one grid.
+
+        A grid cell is the mean over the labels that have valid pixels there; a cell that none has gets the mean map's
+        own mean.
+
+        Raises:
+            UserError: no label has a valid pixel.
+        """
+        total, weight = np.zeros(GRID), np.zeros(GRID)
+        for disparity, valid in labels:
+            if valid.any():
+                coverage = _on_grid(valid.astype(np.float32))
+                total += _on_grid(np.where(valid, _normalized(disparity, valid), 0).astype(np.float32))
+                weight += coverage
+        if not weight.any():
+            raise UserError("Expected labels to average for the mean map, but none has a valid pixel.")
+        mean = np.divide(total, weight, out=np.full(GRID, total.sum() / weight.sum()), where=weight > 0)
+        return cls(mean.astype(np.float32))
+
+    @property
+    def kind(self) -> Kind:
+        """Relative: the labels were normalised."""
+        return "relative"
+
+    @property
+    def hash(self) -> str:
+        """Names the map."""
+        return hashlib.sha256(self.mean.tobytes()).hexdigest()[:16]
+
+    def disparity(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+        """The mean map (96, 128) once per image; neither the images nor `size` matter."""
+        return [self.mean for _ in images]
+
+    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
+        """The mean map at the size of `image`."""
+        height, width = load_image(image).shape[:2]
+        return Prediction(resize_map(self.mean, height, width))
+
+
+def _normalized(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    label = torch.from_numpy(np.where(valid, disparity, 0).astype(np.float32))[None, None]
+    return robust_normalize(label, torch.from_numpy(valid)[None, None])[0, 0].numpy()
+
+
+def _on_grid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(values, (GRID[1], GRID[0]), interpolation=cv2.INTER_AREA), np.float32)

@@ -1,0 +1,93 @@
+"""`depth-anything predict`: photographs -> colour picture, 16-bit PNG and float32 array beside each other."""
+
+from __future__ import annotations
+
+import glob
+import io
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from depth_anything_train.command import command
+from depth_anything_train.data.schema import IMAGE_EXTENSIONS, BadSample
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.ops.colors import colorize
+from depth_anything_train.runtime import ProgressBar, UserError, console, write_bytes
+
+OUTPUTS = ("_color.png", "_16bit.png", ".npy")
+MILLIMETRES = 1000.0
+
+
+def find_images(source: str) -> list[tuple[Path, Path]]:
+    """(file, name for its outputs without extension) of an image, a folder with everything below it, or a glob, sorted.
+
+    Raises:
+        UserError: nothing was found, or two images would write the same outputs.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = [p for p in path.rglob("*") if p.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and p.is_file()]
+        names = [file.relative_to(path).with_suffix("") for file in files]
+    else:
+        matches = [path] if path.is_file() else map(Path, glob.glob(str(path), recursive=True))
+        files = [file for file in matches if file.is_file()]
+        names = [Path(file.stem) for file in files]
+    if not files:
+        raise UserError(f"Expected an image, a folder of images or a pattern, but {source} matches no image.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"Two images of {source} share the name {twice}; rename one, or predict them separately.")
+    return sorted(zip(files, names, strict=True))
+
+
+def to_16bit(prediction: Prediction) -> NDArray[np.uint16]:
+    """(H, W): millimetres of a metric model up to 65.535 m; relative disparity stretched over the whole range."""
+    if prediction.kind == "metric":
+        return np.rint(prediction.depth_m * MILLIMETRES).clip(0, 65535).astype(np.uint16)
+    low, high = float(prediction.disparity.min()), float(prediction.disparity.max())
+    return np.rint((prediction.disparity - low) * (65535 / max(high - low, 1e-12))).astype(np.uint16)
+
+
+def write_prediction(target: Path, prediction: Prediction, *, colormap: str) -> None:
+    """Write TARGET_color.png, TARGET_16bit.png and TARGET.npy (float32, disparity or metres)."""
+    picture = colorize(prediction.disparity, colormap=colormap)
+    array = io.BytesIO()
+    np.save(array, prediction.values)
+    contents = (_png(picture[..., ::-1]), _png(to_16bit(prediction)), array.getvalue())
+    for suffix, content in zip(OUTPUTS, contents, strict=True):
+        write_bytes(target.with_name(target.name + suffix), content)
+
+
+def _png(picture: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+@command("predict")
+def main(cfg: DictConfig) -> None:
+    """Predict every image of `cfg.source`; those that cannot be decoded are listed and make the exit status 1."""
+    images = find_images(cfg.source)
+    model = DepthAnything.from_pretrained(cfg.model)
+    failed = []
+    with ProgressBar("predict", len(images)) as bar:
+        for file, name in images:
+            try:
+                prediction = model.predict(file, size=cfg.size)
+            except BadSample as error:
+                failed.append(f"{file}: {error}")
+            else:
+                write_prediction(Path(cfg.out) / name, prediction, colormap=cfg.colormap)
+            bar.advance()
+    for line in failed:
+        console.print(f"skipped {line}", soft_wrap=True)
+    console.print(f"{len(images) - len(failed)} of {len(images)} images predicted: {cfg.out}")
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

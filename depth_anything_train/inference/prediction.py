@@ -1,0 +1,91 @@
+"""What a prediction is, and what every predictor can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.data.images import decode_image
+from depth_anything_train.runtime import UserError
+
+ImageLike = str | Path | bytes | NDArray[np.uint8]
+"""A photograph: a path, the bytes of a JPEG, PNG or WebP file, or RGB uint8 (H, W, 3)."""
+
+
+NEAREST_M = np.float32(1e-6)  # keeps the inverse of a metric prediction finite
+
+
+Kind = Literal["relative", "metric"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One number per pixel of the photograph, float32 (H, W).
+
+    `values` are what the model states: relative disparity, or metres of a metric model; the two properties name them.
+    """
+
+    values: NDArray[np.float32]
+    kind: Kind = "relative"
+
+    @property
+    def disparity(self) -> NDArray[np.float32]:
+        """Inverse depth, larger is nearer: up to scale and shift of a relative model, in 1/m of a metric one."""
+        if self.kind == "relative":
+            return self.values
+        return np.reciprocal(np.maximum(self.values, NEAREST_M))
+
+    @property
+    def depth_m(self) -> NDArray[np.float32]:
+        """Depth along the optical axis in metres.
+
+        Raises:
+            UserError: the model is relative, so its disparity has no metres.
+        """
+        if self.kind == "metric":
+            return self.values
+        raise UserError(
+            "This model predicts relative disparity, which has no metres: use .disparity, or load a model that was "
+            "fine-tuned to metric depth."
+        )
+
+
+class Predictor(Protocol):
+    """What can be evaluated: a network, or a baseline."""
+
+    @property
+    def hash(self) -> str:
+        """Names the weights: equal weights, equal hash."""
+
+    @property
+    def kind(self) -> Kind:
+        """Whether the prediction has metres."""
+
+    def disparity(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+        """Inverse depth (h, w) for RGB images (H, W, 3) of one common size, at the predictor's own resolution."""
+
+    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
+        """One photograph -> its prediction at the photograph's size."""
+
+
+def load_image(image: ImageLike) -> NDArray[np.uint8]:
+    """Any form of photograph -> RGB uint8 (H, W, 3).
+
+    Raises:
+        UserError: no such file, or an array of another shape or type.
+        BadSample: bytes that are no sound JPEG, PNG or WebP image.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise UserError(f"Expected an RGB image as uint8 (H, W, 3), got {image.dtype} {image.shape}.")
+        return image
+    if isinstance(image, bytes):
+        return decode_image(image)
+    try:
+        return decode_image(Path(image).expanduser().read_bytes())
+    except OSError as error:
+        raise UserError(f"Expected an image file at {image}, but it cannot be read: {error.strerror}.") from None

@@ -1,0 +1,57 @@
+"""From a photograph of any size to what the network takes, and back (paper.md 1.3)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from depth_anything_train.runtime import UserError
+from depth_anything_train.types import Disparity, Image
+
+MAX_NETWORK_PIXELS = 2**24  # a strip of 1 x 10000 pixels must end in a sentence, not in 5 million columns
+
+
+def network_size(height: int, width: int, size: int, *, patch: int = 14) -> tuple[int, int]:
+    """Height and width at which the network sees an image of `height` x `width`.
+
+    The shorter side becomes `size`, the other keeps the aspect; each is rounded to the nearest multiple of `patch`,
+    and up where rounding down would fall below `size`.
+
+    Raises:
+        UserError: `size` is below one patch, or the image is so narrow that its other side would be enormous.
+    """
+    if size < patch:
+        raise UserError(f"Expected a size of at least one patch ({patch} pixels), got {size}.")
+    scale = size / min(height, width)
+    sides = [round(scale * side / patch) * patch for side in (height, width)]
+    new_height, new_width = (side if side >= size else side + patch for side in sides)
+    if new_height * new_width > MAX_NETWORK_PIXELS:
+        raise UserError(
+            f"An image of {width} x {height} pixels would become {new_width} x {new_height} for the network; "
+            "crop it to a less extreme aspect or choose a smaller size."
+        )
+    return new_height, new_width
+
+
+def prepare(images: list[NDArray[np.uint8]], size: int, *, patch: int = 14) -> Image:
+    """RGB images (H, W, 3) of one common size -> network input (B, 3, h, w).
+
+    Bicubic without antialiasing and in floating point, as the released models were trained and run.
+    """
+    height, width = network_size(images[0].shape[0], images[0].shape[1], size, patch=patch)
+    batch = np.empty((len(images), height, width, 3), np.float32)
+    for image, resized in zip(images, batch, strict=True):
+        cv2.resize(image.astype(np.float32) / 255, (width, height), dst=resized, interpolation=cv2.INTER_CUBIC)
+    batch -= np.array(IMAGENET_MEAN, np.float32)
+    batch /= np.array(IMAGENET_STD, np.float32)
+    return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+
+def resize_map(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Bilinear resize of a map (h, w) to (height, width), pixel centres kept in place."""
+    tensor: Disparity = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+    return F.interpolate(tensor, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()

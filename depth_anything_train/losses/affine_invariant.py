@@ -1,0 +1,28 @@
+"""The loss on labelled images: disparity up to scale and shift."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from depth_anything_train.ops.alignment import robust_normalize
+from depth_anything_train.ops.masked import masked_mean
+from depth_anything_train.ops.precision import in_float32
+from depth_anything_train.types import Disparity, Scalar, Valid
+
+
+class AffineInvariantLoss(nn.Module):
+    """Mean absolute error after each map's own median and mean absolute deviation are taken out.
+
+    Averaged over the valid pixels of each image first and over the images second, so that a sparse label counts as
+    much as a dense one. The second average divides by all B images, also by those without a valid pixel, which add
+    exactly nothing; hence the mean over ranks of equal batches is the mean over all their images. Computed in float32
+    under autocast; the gradient flows through the prediction's median and deviation.
+
+    - [0]: Depth Anything, 2024, https://arxiv.org/abs/2401.10891, eq. 1-3
+    """
+
+    @in_float32
+    def forward(self, pred: Disparity, target: Disparity, valid: Valid) -> Scalar:
+        """Compare at the label's size; what stands at invalid pixels does not matter, NaN included."""
+        residual = (robust_normalize(pred, valid) - robust_normalize(target, valid)).abs()
+        return masked_mean(residual, valid).mean()

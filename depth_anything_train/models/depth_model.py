@@ -1,0 +1,151 @@
+"""The depth model: DINOv2 encoder and DPT decoder, with the names of the released checkpoints, from plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from depth_anything_train.models.dpt import DPTHead
+from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, resolve_taps
+from depth_anything_train.runtime import UserError
+from depth_anything_train.types import Image, Patches
+
+Kind = Literal["relative", "metric"]
+
+
+@dataclass(frozen=True)
+class DepthModelConfig:
+    """Everything that decides a model's parameters and numbers; travels with its weights.
+
+    Args:
+        encoder: the encoder's sizes and taps.
+        features: channels of the decoder's fusion path.
+        out_channels: channels to which the four tapped maps are brought.
+        kind: `relative` predicts disparity >= 0, `metric` depth in metres.
+        max_depth_m: farthest depth of a metric model in metres; None for a relative one.
+
+    Raises:
+        UserError: the numbers do not fit together.
+    """
+
+    encoder: EncoderConfig
+    features: int
+    out_channels: tuple[int, int, int, int]
+    kind: Kind = "relative"
+    max_depth_m: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("relative", "metric"):
+            raise UserError(f"Expected kind to be relative or metric, got {self.kind!r}.")
+        if (self.kind == "metric") != (self.max_depth_m is not None):
+            raise UserError(
+                f"Expected max_depth_m for a metric model and none for a relative one, got kind={self.kind} with "
+                f"max_depth_m={self.max_depth_m}; set both or neither."
+            )
+        if len(self.out_channels) != 4:
+            raise UserError(f"Expected four out_channels, one for each tapped block, got {list(self.out_channels)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; `from_dict` turns it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> DepthModelConfig:
+        """Build from what `to_dict` gave.
+
+        Raises:
+            UserError: a key is missing or unknown, or the numbers do not fit together.
+        """
+        try:
+            encoder = {**content["encoder"], "taps": tuple(content["encoder"]["taps"])}
+            out_channels = tuple(content["out_channels"])
+            return cls(**{**content, "encoder": EncoderConfig(**encoder), "out_channels": out_channels})
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"Expected the configuration of a depth model, but a key is missing or unknown ({error}); "
+                "was it written by another version?"
+            ) from None
+
+
+class DepthModel(nn.Module):
+    """Image to disparity >= 0 (B, 1, H, W), or to depth in metres for a metric model; always float32.
+
+    - [0]: Depth Anything, 2024, https://arxiv.org/abs/2401.10891
+    - [1]: Vision Transformers for Dense Prediction, 2021, https://arxiv.org/abs/2103.13413
+    """
+
+    def __init__(self, config: DepthModelConfig, *, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.pretrained = DinoV2Encoder(config.encoder, activation_checkpointing=activation_checkpointing)
+        self.depth_head = DPTHead(
+            embed_dim=config.encoder.embed_dim,
+            features=config.features,
+            out_channels=config.out_channels,
+            max_depth_m=config.max_depth_m,
+        )
+
+    def forward(self, image: Image) -> Tensor:
+        """Predict at the size of the image.
+
+        Raises:
+            UserError: a side of the image is no multiple of the patch size.
+        """
+        return self.forward_features(image)[0]
+
+    def forward_features(self, image: Image) -> tuple[Tensor, Patches]:
+        """The prediction, and the encoder's last features (final norm, no class token) for feature alignment.
+
+        Raises:
+            UserError: a side of the image is no multiple of the patch size.
+        """
+        maps, patches = self.pretrained.forward_taps(image)
+        return self.depth_head(maps, image.shape[-2:]), patches
+
+
+def build_depth_model(
+    *,
+    name: str,
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    features: int,
+    out_channels: Sequence[int],
+    ffn: str = "mlp",
+    taps: str | Sequence[int] = "last4",
+    patch_size: int = 14,
+    image_size: int = 518,
+    position: str = "dinov2",
+    kind: str = "relative",
+    max_depth_m: float | None = None,
+    activation_checkpointing: bool = False,
+) -> DepthModel:
+    """Build a model with random weights from the plain numbers of a config file; reads no disk and no network.
+
+    `taps` is `last4` (V1), `spread` (V2) or four block indices; the model's own config holds the indices.
+
+    Raises:
+        UserError: the numbers do not fit together.
+    """
+    encoder = EncoderConfig(
+        name=name,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        ffn=ffn,  # type: ignore[arg-type]
+        taps=resolve_taps(taps, depth),  # type: ignore[arg-type]
+        patch_size=patch_size,
+        image_size=image_size,
+        position=position,  # type: ignore[arg-type]
+    )
+    config = DepthModelConfig(
+        encoder=encoder,
+        features=features,
+        out_channels=tuple(out_channels),  # type: ignore[arg-type]
+        kind=kind,  # type: ignore[arg-type]
+        max_depth_m=max_depth_m,
+    )
+    return DepthModel(config, activation_checkpointing=activation_checkpointing)

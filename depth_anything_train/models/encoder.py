@@ -1,0 +1,183 @@
+"""The DINOv2 vision transformer: timm's blocks under the parameter names of the released checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from timm.layers import LayerNorm, Mlp, PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from depth_anything_train.models.attention import Attention
+from depth_anything_train.ops.positions import POSITION_WAYS, PositionWay, resample_positions
+from depth_anything_train.runtime import UserError
+from depth_anything_train.types import Image, Patches
+
+FeedForward = Literal["mlp", "swiglu"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Everything that decides an encoder's parameters and numbers.
+
+    Args:
+        name: what people call it; the released sizes are vits, vitb, vitl and vitg.
+        embed_dim: channels of a token, a multiple of `num_heads`.
+        depth: number of blocks.
+        num_heads: attention heads.
+        ffn: feed-forward part of a block: `mlp` with GELU, or `swiglu` (giant).
+        taps: four 0-based blocks, ascending, whose outputs the decoder reads.
+        patch_size: side of a patch in pixels.
+        image_size: side of the square image, in pixels, that the position embedding belongs to.
+        position: how the position embedding is brought to other sizes, see `ops.positions`.
+
+    Raises:
+        UserError: the numbers do not fit together.
+    """
+
+    name: str
+    embed_dim: int
+    depth: int
+    num_heads: int
+    ffn: FeedForward
+    taps: tuple[int, int, int, int]
+    patch_size: int = 14
+    image_size: int = 518
+    position: PositionWay = "dinov2"
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads:
+            raise UserError(
+                f"Expected embed_dim to be a multiple of num_heads, got {self.embed_dim} and {self.num_heads}; "
+                "change one of them."
+            )
+        if self.image_size % self.patch_size:
+            raise UserError(
+                f"Expected image_size to be a multiple of the patch size {self.patch_size}, got {self.image_size}; "
+                f"use {self.image_size // self.patch_size * self.patch_size}."
+            )
+        ascending = list(self.taps) == sorted(set(self.taps))
+        if not (len(self.taps) == 4 and ascending and 0 <= self.taps[0] and self.taps[-1] < self.depth):
+            raise UserError(
+                f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, got {list(self.taps)}; "
+                "give such a list, or last4 or spread."
+            )
+        for key, options in (("ffn", get_args(FeedForward)), ("position", POSITION_WAYS)):
+            if getattr(self, key) not in options:
+                raise UserError(f"Expected {key} to be one of {', '.join(options)}, got {getattr(self, key)!r}.")
+
+
+def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
+    """Turn the name of a choice of blocks into 0-based indices; a list of indices stays what it is.
+
+    `last4` is Depth Anything V1, `spread` is V2 (paper.md 1.1).
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if taps == "last4":
+        return tuple(range(depth - 4, depth))
+    if taps == "spread":
+        # Quarters of the depth, except that the released V2-L reads block 4 where the rule gives 5.
+        return (4, 11, 17, 23) if depth == 24 else tuple((quarter * depth) // 4 - 1 for quarter in (1, 2, 3, 4))
+    if isinstance(taps, str):
+        raise UserError(f"Expected taps to be last4, spread or a list of four blocks, got {taps!r}.")
+    return tuple(int(tap) for tap in taps)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward part of the giant encoder, with the released names; two thirds as wide as an MLP would be."""
+
+    def __init__(self, in_features: int, hidden_features: int, bias: bool = True, **_: Any) -> None:
+        super().__init__()
+        width = (int(hidden_features * 2 / 3) + 7) // 8 * 8
+        self.w12 = nn.Linear(in_features, 2 * width, bias=bias)
+        self.w3 = nn.Linear(width, in_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) to (B, N, C)."""
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(nn.functional.silu(gate) * value)
+
+
+class DinoV2Encoder(nn.Module):
+    """Image to patch features.
+
+    The forward pass is written here, over timm's blocks, because three things differ from timm: the position
+    embedding is resampled as configured, four blocks are tapped with the final norm applied to each, and the
+    unused `mask_token` keeps its place among the weights (frozen, so that DDP does not wait for its gradient).
+
+    Args:
+        config: sizes, taps and the way positions are resampled.
+        activation_checkpointing: in training, recompute each block in the backward pass instead of storing it.
+    """
+
+    def __init__(self, config: EncoderConfig, *, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.activation_checkpointing = activation_checkpointing
+        dim, side = config.embed_dim, config.image_size // config.patch_size
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
+        self.patch_embed = PatchEmbed(img_size=None, patch_size=config.patch_size, embed_dim=dim)
+        mlp = SwiGLU if config.ffn == "swiglu" else Mlp
+        self.blocks = nn.ModuleList(
+            Block(dim, config.num_heads, qkv_bias=True, init_values=1.0, mlp_layer=mlp, attn_layer=Attention)
+            for _ in range(config.depth)
+        )
+        self.norm = LayerNorm(dim)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, image: Image) -> Patches:
+        """Features of the last block after the final norm, without the class token.
+
+        Raises:
+            UserError: a side of the image is no multiple of the patch size.
+        """
+        return self.forward_taps(image)[1]
+
+    def forward_taps(self, image: Image) -> tuple[list[Tensor], Patches]:
+        """The four tapped blocks as maps (B, C, h, w), final norm applied to each, and what `forward` returns.
+
+        Raises:
+            UserError: a side of the image is no multiple of the patch size.
+        """
+        grid = self._grid(image)
+        tokens, tapped = self._embed(image, grid), []
+        for index, block in enumerate(self.blocks):
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+            if index in self.config.taps:
+                tapped.append(self.norm(tokens[:, 1:]))
+        patches = tapped[-1] if self.config.taps[-1] == len(self.blocks) - 1 else self.norm(tokens[:, 1:])
+        # A view: channels stay innermost in memory, which is the layout that convolutions are fastest in.
+        return [features.transpose(1, 2).unflatten(2, grid) for features in tapped], patches
+
+    def _grid(self, image: Tensor) -> tuple[int, int]:
+        height, width, patch = image.shape[-2], image.shape[-1], self.config.patch_size
+        if height % patch or width % patch:
+            raise UserError(
+                f"Expected image sides that are multiples of the patch size {patch}, got {height} x {width}; "
+                f"resize to {max(round(height / patch), 1) * patch} x {max(round(width / patch), 1) * patch}."
+            )
+        return height // patch, width // patch
+
+    def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
+        patches = self.patch_embed(image)
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        return tokens + resample_positions(self.pos_embed, grid, self.config.position)

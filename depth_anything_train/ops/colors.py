@@ -1,0 +1,43 @@
+"""Colours for maps: near is warm, far is cold, invalid is grey."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.runtime import UserError
+
+INVALID_GREY = 200
+
+
+def colorize(
+    values: NDArray[np.floating],
+    valid: NDArray[np.bool_] | None = None,
+    *,
+    colormap: str = "Spectral_r",
+    limits: tuple[float, float] | None = None,
+) -> NDArray[np.uint8]:
+    """Colour a map (H, W) -> RGB (H, W, 3).
+
+    Args:
+        values: disparity, an error, or any other number per pixel; not finite is invalid.
+        valid: (H, W), False where the colour shall be grey; all valid when None.
+        colormap: any name matplotlib knows.
+        limits: values that get the first and the last colour; by default the 1st and 99th percentile of the valid
+            pixels, so that one wild pixel does not take all the contrast.
+
+    Raises:
+        UserError: matplotlib knows no such colormap.
+    """
+    if colormap not in matplotlib.colormaps:
+        raise UserError(f"matplotlib knows no colormap {colormap!r}; try Spectral_r, magma, viridis or gray.")
+    usable = np.isfinite(values) if valid is None else np.isfinite(values) & valid
+    picture = np.full((*values.shape, 3), INVALID_GREY, np.uint8)
+    if not usable.any():
+        return picture
+    low, high = limits if limits is not None else np.percentile(values[usable], (1, 99))
+    position = (values[usable].astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny)
+    colors = matplotlib.colormaps[colormap](position.clip(0, 1), bytes=True)
+    picture[usable] = colors[:, :3]
+    return picture

@@ -1,0 +1,53 @@
+"""Which parameter learns how fast: a pre-trained encoder slowly, a fresh decoder ten times faster."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from depth_anything_train.runtime import UserError
+
+logger = logging.getLogger(__name__)
+
+ENCODER_PREFIX = "pretrained."
+
+
+def encoder_decoder_groups(
+    model: nn.Module,
+    *,
+    encoder_lr: float,
+    decoder_lr: float,
+    weight_decay: float,
+    decay_norms_and_biases: bool = True,
+) -> list[dict[str, Any]]:
+    """Put every trainable parameter into exactly one group for an optimiser, with its name.
+
+    Args:
+        model: its encoder's parameters start with `pretrained.`.
+        encoder_lr: learning rate of the encoder.
+        decoder_lr: learning rate of everything else.
+        weight_decay: decoupled weight decay of all groups.
+        decay_norms_and_biases: whether norms, biases and other vectors decay too; if not, they get groups of their own.
+
+    Raises:
+        UserError: nothing is trainable.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        encoder = name.startswith(ENCODER_PREFIX)
+        decays = decay_norms_and_biases or parameter.ndim > 1
+        group = ("encoder" if encoder else "decoder") + ("" if decays else "_no_decay")
+        settings = {"lr": encoder_lr if encoder else decoder_lr, "weight_decay": weight_decay if decays else 0.0}
+        groups.setdefault(group, {"name": group, "params": [], **settings})["params"].append((name, parameter))
+    if not groups:
+        raise UserError("Expected a model with trainable parameters, but all are frozen; unfreeze encoder or decoder.")
+    for members in groups.values():
+        names, parameters = zip(*members["params"], strict=True)
+        count = sum(parameter.numel() for parameter in parameters)
+        logger.info("%s: %d tensors, %d parameters, lr %g", members["name"], len(names), count, members["lr"])
+        logger.debug("%s: %s", members["name"], ", ".join(names))
+    return list(groups.values())

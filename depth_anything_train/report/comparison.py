@@ -1,0 +1,167 @@
+"""Models side by side on the same test sets under the same protocol, and what the numbers say in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.runtime import UserError, read_json, require_folder
+
+SHOWN = ("abs_rel", "delta1")
+TEACHER, STUDENT = "teacher", "student"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test set, or a mean over several: figures by metric and model."""
+
+    name: str
+    images: int
+    figures: dict[str, dict[str, float]]
+    labelled: bool | None = None
+    is_mean: bool = False
+
+    def best(self, metric: str) -> set[str]:
+        """The models with the best value; more than one on a tie."""
+        values = self.figures[metric]
+        target = (max if metric in HIGHER_IS_BETTER else min)(values.values())
+        return {name for name, value in values.items() if value == target}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations that may stand in one table.
+
+    `models` in the order given, `rows` with labelled test sets first, means last; `baseline` is None where it was not
+    among the evaluations.
+    """
+
+    models: list[str]
+    baseline: str | None
+    protocol: Protocol
+    rows: list[Row]
+    skipped: dict[str, int]
+    hashes: dict[str, str]
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the test sets, in the order of the table."""
+        return [row.name for row in self.rows if not row.is_mean]
+
+    @property
+    def overall(self) -> Row:
+        """The mean over all test sets."""
+        return self.rows[-1]
+
+    def headline(self) -> list[str]:
+        """`teacher AbsRel 0.186 δ1 0.725` for each model, over all test sets."""
+        return [
+            f"{model} " + " ".join(f"{TITLES[metric]} {self.overall.figures[metric][model]:.3f}" for metric in SHOWN)
+            for model in self.models
+        ]
+
+
+def read_evaluations(
+    folders: Mapping[str, str], *, baseline: str | None, labelled_groups: Sequence[str] | None = None
+) -> Comparison:
+    """Read the results of `evaluate` by model name.
+
+    Raises:
+        UserError: one is missing, or protocols, test sets or numbers of images differ, so that no table may hold both.
+    """
+    results = {
+        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / "results.json")
+        for name, folder in folders.items()
+    }
+    first_name, first = next(iter(results.items()))
+    for name, result in results.items():
+        for what, ours, theirs in (
+            ("protocol", result["protocol"], first["protocol"]),
+            ("numbers of images", _counts(result), _counts(first)),
+        ):
+            if ours != theirs:
+                raise UserError(
+                    f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {ours} "
+                    f"and {theirs}; evaluate both again with the same keys."
+                )
+    unknown = set(labelled_groups or ()) - set(first["groups"])
+    if unknown:
+        raise UserError(f"labelled_groups names {sorted(unknown)}, but the test sets are {sorted(first['groups'])}.")
+    return Comparison(
+        models=list(results),
+        baseline=baseline if baseline in results else None,
+        protocol=Protocol(**first["protocol"]),
+        rows=_rows(results, labelled_groups),
+        skipped=first["skipped"],
+        hashes={name: result["model"]["hash"] for name, result in results.items()},
+    )
+
+
+def _counts(result: Mapping[str, Any]) -> dict[str, int]:
+    return {name: row["images"] for name, row in sorted(result["groups"].items())}
+
+
+def _rows(results: Mapping[str, Mapping[str, Any]], labelled_groups: Sequence[str] | None) -> list[Row]:
+    counts = _counts(next(iter(results.values())))
+    rows = []
+    for name, images in counts.items():
+        figures = {m: {model: result["groups"][name][m] for model, result in results.items()} for m in SHOWN}
+        rows.append(Row(name, images, figures, None if labelled_groups is None else name in labelled_groups))
+    rows.sort(key=lambda row: (not row.labelled, row.name))
+    parts = {label: [row for row in rows if row.labelled is label] for label in (True, False)}
+    means = []
+    if all(parts.values()):
+        means = [_mean("mean of labelled sets", parts[True]), _mean("mean of other sets", parts[False])]
+    return [*rows, *means, _mean("mean of all sets", rows)]
+
+
+def _mean(name: str, rows: Sequence[Row]) -> Row:
+    figures = {
+        metric: {model: sum(row.figures[metric][model] for row in rows) / len(rows) for model in values}
+        for metric, values in rows[0].figures.items()
+    }
+    return Row(name, sum(row.images for row in rows), figures, is_mean=True)
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Who wins where by AbsRel, as sentences; they count losses as plainly as wins."""
+    sentences = []
+    baseline = comparison.baseline
+    if baseline:
+        for model in comparison.models:
+            if model != baseline:
+                sentences.append(_duel(comparison, model, baseline))
+    if {TEACHER, STUDENT} <= set(comparison.models):
+        sentences.append(_duel(comparison, STUDENT, TEACHER))
+    return sentences
+
+
+def _duel(comparison: Comparison, model: str, other: str) -> str:
+    sets = [row for row in comparison.rows if not row.is_mean]
+    pairs = [(row.name, row.figures["abs_rel"][model], row.figures["abs_rel"][other]) for row in sets]
+    losses = [name for name, ours, theirs in pairs if ours > theirs]
+    ties = [name for name, ours, theirs in pairs if ours == theirs]
+    wins = len(pairs) - len(losses) - len(ties)
+    mean = comparison.overall.figures["abs_rel"]
+    tail = f"; not on {', '.join(losses)}" if losses else ""
+    tail += f"; equal on {', '.join(ties)}" if ties else ""
+    return (
+        f"The {spoken(model)} has a lower AbsRel than the {spoken(other)} on {wins} of {len(pairs)} test sets{tail}. "
+        f"On average {mean[model]:.3f} against {mean[other]:.3f}, {change(mean[model], mean[other])}."
+    )
+
+
+def spoken(name: str) -> str:
+    """`mean_map` -> `mean map`."""
+    return name.replace("_", " ")
+
+
+def change(ours: float, theirs: float) -> str:
+    """`12.3 % lower`, `4.0 % higher` or `equal`."""
+    if ours == theirs:
+        return "equal"
+    return f"{abs(ours / theirs - 1):.1%} {'lower' if ours < theirs else 'higher'}".replace("%", " %")

@@ -1,0 +1,247 @@
+"""The page itself: one HTML file with everything inline, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import matplotlib
+from matplotlib.colors import to_hex
+
+from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
+from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.report.comparison import SHOWN, STUDENT, TEACHER, Comparison, Row, spoken
+from depth_anything_train.report.curves import Curve, run_color
+from depth_anything_train.report.pictures import ERROR_COLORMAP, WORST_ERROR, Picture, PictureRow
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows; an empty part is left out."""
+
+    title: str
+    stages: list[dict[str, Any]]
+    runs: list[str]
+    curves: list[Curve]
+    comparison: Comparison | None
+    verdict: list[str]
+    examples: list[PictureRow]
+    pseudo_labels: list[PictureRow]
+    models: dict[str, str]
+    provenance: dict[str, Any]
+
+
+def render(page: Page) -> str:
+    """The HTML of the page; equal content gives equal bytes."""
+    style = (files("depth_anything_train.report") / "style.css").read_text()
+    body = "\n".join(
+        part
+        for part in (
+            _head(page),
+            _results(page.comparison) if page.comparison else "",
+            _examples(page.examples) if page.examples else "",
+            _pseudo_labels(page.pseudo_labels) if page.pseudo_labels else "",
+            _curves(page.curves, page.runs) if page.curves else "",
+            _stages(page.stages) if page.stages else "",
+            _origin(page),
+        )
+        if part
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        "</body>\n</html>\n"
+    )
+
+
+# -- Head: the result in one look. -------------------------------------------------------------------------------------
+
+
+def _head(page: Page) -> str:
+    parts = [f"<h1>{escape(page.title)}</h1>"]
+    if page.verdict:
+        parts.append(f'<ul class="verdict">{"".join(f"<li>{escape(sentence)}</li>" for sentence in page.verdict)}</ul>')
+    if page.comparison:
+        parts.append(f'<div class="cards">{"".join(_cards(page.comparison))}</div>')
+    if page.examples and len(page.examples[0].pictures) > 2:
+        parts.append(_teaser(page.examples, page.models))
+    return "\n".join(parts)
+
+
+def _cards(comparison: Comparison) -> Iterator[str]:
+    figures = comparison.overall.figures
+    for model in comparison.models:
+        against = ""
+        if comparison.baseline and model != comparison.baseline:
+            ratio = figures["abs_rel"][model] / figures["abs_rel"][comparison.baseline]
+            against = f" · {ratio:.2f} × the {spoken(comparison.baseline)}'s error"
+        yield (
+            f'<div class="card"><div class="name">{escape(spoken(model))}</div>'
+            f'<div class="figure">{figures["abs_rel"][model]:.3f} <small>AbsRel</small></div>'
+            f'<div class="soft">δ1 {figures["delta1"][model]:.3f}{escape(against)}</div></div>'
+        )
+
+
+def _teaser(examples: Sequence[PictureRow], models: Iterable[str]) -> str:
+    """The first image of every test set above the last model's prediction."""
+    last = list(models)[-1]
+    firsts = {row.group: row for row in reversed(examples)}
+    columns = []
+    for group in dict.fromkeys(row.group for row in examples):
+        pictures = {picture.title: picture for picture in firsts[group].pictures}
+        columns.append(f"<div>{_image(pictures['image'])}{_image(pictures[last])}</div>")
+    return (
+        f'<div class="teaser">{"".join(columns)}</div>\n'
+        f'<p class="soft">One image of each test set and the disparity that the {escape(spoken(last))} sees in it.</p>'
+    )
+
+
+def _image(picture: Picture) -> str:
+    return f'<img src="{picture.data}" alt="{escape(picture.alt)}">'
+
+
+# -- The table. --------------------------------------------------------------------------------------------------------
+
+
+def _results(comparison: Comparison) -> str:
+    shows_labelled = any(row.labelled is not None for row in comparison.rows)
+    top, second = _table_head(comparison, shows_labelled)
+    body = "\n".join(_table_row(row, comparison, shows_labelled) for row in comparison.rows)
+    skipped = ", ".join(f"{count} × {reason}" for reason, count in sorted(comparison.skipped.items())) or "none"
+    describe = comparison.protocol.describe()
+    return (
+        "<h2>Results</h2>\n"
+        '<p class="soft">AbsRel: mean relative error of depth, lower is better. δ1: share of pixels within a factor of '
+        "1.25, higher is better. The best of each row is marked. Means count every test set the same.</p>\n"
+        '<div class="scroll"><table>\n'
+        f"<thead><tr>{top}</tr><tr>{second}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
+        f'<p class="soft note">{escape(describe[0].upper() + describe[1:])}. Images skipped: {escape(skipped)}.</p>'
+    )
+
+
+def _against(comparison: Comparison) -> list[tuple[str, str]]:
+    """Pairs (model, other) whose AbsRel the table divides."""
+    baseline = comparison.baseline
+    pairs = [(model, baseline) for model in comparison.models if baseline and model != baseline]
+    return pairs + ([(STUDENT, TEACHER)] if {STUDENT, TEACHER} <= set(comparison.models) else [])
+
+
+def _table_head(comparison: Comparison, shows_labelled: bool) -> tuple[str, str]:
+    models, pairs = comparison.models, _against(comparison)
+    top = '<th rowspan="2" scope="col">test set</th>'
+    top += '<th rowspan="2" scope="col">labels in training</th>' if shows_labelled else ""
+    top += '<th rowspan="2" scope="col">images</th>'
+    second = ""
+    for metric in SHOWN:
+        arrow = "↑" if metric in HIGHER_IS_BETTER else "↓"
+        top += f'<th class="edge" colspan="{len(models)}" scope="colgroup">{TITLES[metric]} {arrow}</th>'
+        second += "".join(_cell("th", spoken(m), edge=i == 0) for i, m in enumerate(models))
+    if pairs:
+        top += f'<th class="edge" colspan="{len(pairs)}" scope="colgroup">AbsRel ratio ↓</th>'
+        second += "".join(_cell("th", f"{spoken(a)} / {spoken(b)}", edge=i == 0) for i, (a, b) in enumerate(pairs))
+    return top, second
+
+
+def _table_row(row: Row, comparison: Comparison, shows_labelled: bool) -> str:
+    cells = f'<th scope="row">{escape(row.name)}</th>'
+    if shows_labelled:
+        tag = {True: '<span class="tag yes">yes</span>', False: '<span class="tag">no</span>', None: ""}[row.labelled]
+        cells += f"<td>{tag}</td>"
+    cells += f"<td>{row.images}</td>"
+    for metric in SHOWN:
+        best = row.best(metric)
+        for position, model in enumerate(comparison.models):
+            cells += _cell("td", f"{row.figures[metric][model]:.4f}", edge=position == 0, best=model in best)
+    for position, (model, other) in enumerate(_against(comparison)):
+        ratio = row.figures["abs_rel"][model] / row.figures["abs_rel"][other]
+        cells += _cell("td", f"{ratio:.3f}", edge=position == 0)
+    mean = ' class="mean"' if row.is_mean else ""
+    return f"<tr{mean}>{cells}</tr>"
+
+
+def _cell(tag: str, text: str, *, edge: bool = False, best: bool = False) -> str:
+    classes = " ".join(name for name, wanted in (("edge", edge), ("best", best)) if wanted)
+    attribute = f' class="{classes}"' if classes else ""
+    return f"<{tag}{attribute}>{escape(text)}</{tag}>"
+
+
+# -- Pictures and curves. ----------------------------------------------------------------------------------------------
+
+
+def _gradient(colormap: str) -> str:
+    colors = ", ".join(to_hex(matplotlib.colormaps[colormap](k / 8)) for k in range(9))
+    return f'<span class="scale" style="background: linear-gradient(to right, {colors})"></span>'
+
+
+def _row(row: PictureRow) -> str:
+    figures = (
+        f"<figure>{_image(p)}<figcaption><b>{escape(spoken(p.title))}</b> {escape(p.caption)}</figcaption></figure>"
+        for p in row.pictures
+    )
+    return f'<div class="row">{"".join(figures)}</div>'
+
+
+def _examples(rows: Sequence[PictureRow]) -> str:
+    parts = [
+        "<h2>Predictions</h2>",
+        f'<p class="soft">Disparity: far {_gradient("Spectral_r")} near, predictions on the scale of the ground truth '
+        f"after alignment. Relative depth error: 0 {_gradient(ERROR_COLORMAP)} {WORST_ERROR:.0%} and more. "
+        "Grey: no label, or not judged. The images were taken at even distances from each test set, not chosen by "
+        "result.</p>",
+    ]
+    for group in dict.fromkeys(row.group for row in rows):
+        parts.append(f"<h3>{escape(group)}</h3>")
+        parts += [_row(row) for row in rows if row.group == group]
+    return "\n".join(parts)
+
+
+def _pseudo_labels(rows: Sequence[PictureRow]) -> str:
+    pairs = "\n".join(_row(row) for row in rows)
+    return (
+        "<h2>Pseudo labels</h2>\n"
+        '<p class="soft">What the teacher told the student about images without labels: far '
+        f'{_gradient("Spectral_r")} near.</p>\n<div class="pairs">\n{pairs}\n</div>'
+    )
+
+
+def _curves(curves: Sequence[Curve], runs: Sequence[str]) -> str:
+    legend = "".join(
+        f'<span class="key" style="background: {run_color(position)}"></span>{escape(spoken(run))}'
+        for position, run in enumerate(runs)
+    )
+    figures = "\n".join(
+        f"<figure><figcaption><b>{escape(spoken(curve.title))}</b></figcaption>{curve.svg}"
+        f"<figcaption>{escape(curve.description)}</figcaption></figure>"
+        for curve in curves
+    )
+    return (
+        f'<h2>Loss curves</h2>\n<p class="soft">{legend}. Line: mean of neighbouring steps; band: their 10th to 90th '
+        f'percentile.</p>\n<div class="curves">\n{figures}\n</div>'
+    )
+
+
+# -- Where it comes from. ----------------------------------------------------------------------------------------------
+
+
+def _stages(stages: Sequence[dict[str, Any]]) -> str:
+    parts = ["<h2>What ran</h2>", '<p class="soft">The same commands give the same numbers.</p>']
+    for stage in stages:
+        seconds = f"{stage['seconds']:.0f} s" if stage.get("seconds") is not None else ""
+        name = escape(str(stage.get("name", "")))
+        parts.append(f'<p class="stage">{name}<span>{seconds}</span></p><pre>{escape(stage["command"])}</pre>')
+    total = sum(stage.get("seconds") or 0 for stage in stages)
+    if total:
+        parts.append(f'<p class="stage">together<span>{total:.0f} s</span></p>')
+    return "\n".join(parts)
+
+
+def _origin(page: Page) -> str:
+    entries = {f"weights of {spoken(name)}": f"{digest[:16]}" for name, digest in page.models.items()}
+    entries |= {key: str(value) for key, value in page.provenance.items() if key != "versions"}
+    entries |= page.provenance.get("versions", {})
+    listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
+    return f"<h2>Provenance</h2>\n<dl>{listed}</dl>"

@@ -1,0 +1,163 @@
+"""Rows of small pictures: image, truth, predictions and errors; image and pseudo label."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.sources import PseudoLabelSource
+from depth_anything_train.inference.labelled import Records, Sample, group_of, open_data, read_sample
+from depth_anything_train.inference.prediction import Predictor
+from depth_anything_train.inference.preprocess import resize_map
+from depth_anything_train.metrics.protocol import Protocol, evaluate_image, fit, judged_pixels
+from depth_anything_train.ops.colors import colorize
+
+LONGER_SIDE = 320  # pixels of a picture on the page
+JPEG_QUALITY = 88
+ERROR_COLORMAP = "magma"
+WORST_ERROR = 0.5  # relative depth error that gets the last colour
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture on the page: what stands above and below it, and the data itself as a data: URI."""
+
+    title: str
+    caption: str
+    alt: str
+    data: str
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Pictures of one image side by side."""
+
+    group: str
+    key: str
+    pictures: list[Picture]
+
+
+def example_rows(
+    data: Any,
+    models: Mapping[str, Predictor],
+    protocol: Protocol | None,
+    *,
+    split_by: str | None,
+    per_group: int,
+    order: Sequence[str] = (),
+) -> list[PictureRow]:
+    """Image, ground truth, every model's aligned prediction, every model's error, for a few images per test set.
+
+    Args:
+        data: labelled folders as `evaluate` takes them.
+        models: predictors by name.
+        protocol: alignment and range; that of relative depth when None.
+        split_by: field of the samples' json that names the test set.
+        per_group: images per test set, spread evenly by position.
+        order: names of test sets that come first, in this order.
+    """
+    folders = open_data(data)
+    members = _members(folders, split_by)
+    ranks = {name: position for position, name in enumerate(order)}
+    rows = []
+    for group in sorted(members, key=lambda name: (ranks.get(name, len(ranks)), name)):
+        for k in range(min(per_group, len(members[group]))):
+            name, index = members[group][len(members[group]) * k // per_group]
+            with contextlib.suppress(BadSample):  # `evaluate` counts them
+                rows.append(_example(read_sample(folders[name][index], group), models, protocol or Protocol()))
+    return rows
+
+
+def _members(folders: Mapping[str, Records], split_by: str | None) -> dict[str, list[tuple[str, int]]]:
+    """Where the samples of every test set lie: (folder, index)."""
+    members: dict[str, list[tuple[str, int]]] = {}
+    for name, folder in folders.items():
+        for index in range(len(folder)):
+            with contextlib.suppress(BadSample):
+                members.setdefault(group_of(folder[index], name, split_by), []).append((name, index))
+    return members
+
+
+def _example(sample: Sample, models: Mapping[str, Predictor], protocol: Protocol) -> PictureRow:
+    judged = judged_pixels(sample.disparity, sample.valid, protocol, sample.unit)
+    known = sample.disparity[sample.valid]
+    low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
+    truth = colorize(sample.disparity, sample.valid, limits=(low, high))
+    about = f"of {sample.group}/{sample.key}"
+    pictures = [
+        Picture("image", "", f"Photograph {about}", encode(sample.image)),
+        Picture("ground truth", "", f"True disparity {about}", encode(truth)),
+    ]
+    errors = []
+    for name, model in models.items():
+        raw = resize_map(model.disparity([sample.image])[0], *sample.disparity.shape)
+        aligned = _aligned(raw, sample, judged, protocol)
+        measures = evaluate_image(raw, sample.disparity, sample.valid, protocol, unit=sample.unit)
+        figure = f"AbsRel {measures['abs_rel']:.3f}" if measures else "not judged"
+        prediction = encode(colorize(aligned, limits=(low, high)))
+        pictures.append(Picture(name, figure, f"Disparity {about} predicted by {name}, {figure}", prediction))
+        error = colorize(_error(aligned, sample, judged), judged, colormap=ERROR_COLORMAP, limits=(0, WORST_ERROR))
+        errors.append(Picture(f"{name} error", "", f"Relative depth error {about} by {name}, {figure}", encode(error)))
+    return PictureRow(sample.group, sample.key, pictures + errors)
+
+
+def _aligned(
+    raw: NDArray[np.float32], sample: Sample, judged: NDArray[np.bool_], protocol: Protocol
+) -> NDArray[np.float64]:
+    """The whole prediction (H, W) on the scale of the label."""
+    if not judged.any():
+        return raw.astype(np.float64)
+    predicted, truth = (torch.from_numpy(values[judged].astype(np.float64)) for values in (raw, sample.disparity))
+    scale, shift = fit(predicted, truth, protocol.alignment)
+    return scale * raw.astype(np.float64) + shift
+
+
+def _error(aligned: NDArray[np.float64], sample: Sample, judged: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """|predicted depth - depth| / depth (H, W) where judged, 0 elsewhere."""
+    error = np.zeros(judged.shape)
+    truth = sample.disparity[judged].astype(np.float64)
+    error[judged] = np.abs(truth / np.maximum(aligned[judged], 1e-6 * truth) - 1)
+    return error
+
+
+def pseudo_label_rows(folder: str, count: int) -> list[PictureRow]:
+    """Image and pseudo label for `count` samples at even distances; samples that cannot be used are passed over.
+
+    Raises:
+        UserError: the folder holds no pseudo labels, or they are not finished.
+    """
+    source = PseudoLabelSource([folder])
+    rows = []
+    for k in range(min(count, len(source))):
+        with contextlib.suppress(BadSample):
+            rows.append(_pseudo_label(source.load(len(source) * k // count)))
+    return rows
+
+
+def _pseudo_label(sample: Mapping[str, Any]) -> PictureRow:
+    label = colorize(sample["disparity"], sample["valid"])
+    pictures = [
+        Picture("image", "", f"Unlabelled photograph {sample['key']}", encode(sample["image"])),
+        Picture("pseudo label", "", f"Disparity of {sample['key']} as the teacher labelled it", encode(label)),
+    ]
+    return PictureRow("", sample["key"], pictures)
+
+
+def encode(picture: NDArray[np.uint8]) -> str:
+    """RGB (H, W, 3) -> data: URI of a JPEG no larger than the page needs."""
+    height, width = picture.shape[:2]
+    scale = LONGER_SIDE / max(height, width)
+    if scale < 1:
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()

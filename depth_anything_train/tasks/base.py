@@ -1,0 +1,83 @@
+"""What the training stages share: the optimiser, how images reach the model, how named losses become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from depth_anything_train.models.checkpoints import save_model
+from depth_anything_train.ops.color import normalize
+from depth_anything_train.runtime import UserError
+from depth_anything_train.types import Image, ImageBytes, Scalar
+
+
+class OptimizerRecipe(Protocol):
+    """What `configs/optim` builds."""
+
+    def build(self, model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler]:
+        """Optimiser and schedule, which advances every step."""
+
+
+class Task(LightningModule):
+    """A model, its named losses and its optimiser.
+
+    Args:
+        model: the network that is trained.
+        optim: makes optimiser and schedule from the model and the number of steps.
+        steps: steps of the whole run.
+        weights: weight of each named loss; the total is their weighted mean, so equal weights give the paper's
+            average of the losses (V1 section 3.3).
+        channels_last: store images and weights channels last, which is faster for convolutions on CPUs and GPUs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optim: OptimizerRecipe,
+        steps: int,
+        weights: Mapping[str, float],
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.to(memory_format=self.memory_format)
+        self.optim, self.steps = optim, steps
+        self.weights = dict(weights)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimiser, one schedule, advanced by step."""
+        optimizer, schedule = self.optim.build(self.model, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def export(self, folder: Path, extra: dict[str, Any]) -> None:
+        """Write what training was for: the weights and all that is needed to build the model again."""
+        save_model(folder, self.model, extra)
+
+    def to_model(self, image: ImageBytes) -> Image:
+        """Normalise on the device; bytes travel from the loader, four times smaller than floats."""
+        return normalize(image).contiguous(memory_format=self.memory_format)
+
+    def combine(self, losses: Mapping[str, Scalar]) -> Scalar:
+        """The weighted mean of the named losses; logs each of them, the total and the learning rates.
+
+        Raises:
+            UserError: a loss has no weight.
+        """
+        if unweighted := losses.keys() - self.weights.keys():
+            raise UserError(f"task.weights has no weight for {sorted(unweighted)}; it names {sorted(self.weights)}.")
+        total = sum((self.weights[name] * loss for name, loss in losses.items()), start=torch.zeros(()).to(self.device))
+        total = total / sum(self.weights[name] for name in losses)
+        self.log_dict({f"train/loss/{name}": loss.detach() for name, loss in losses.items()})
+        self.log("train/loss", total.detach())
+        for group in self.trainer.optimizers[0].param_groups:
+            self.log(f"train/lr/{group.get('name', 'all')}", group["lr"])
+        return total

@@ -1,0 +1,60 @@
+"""Stage 2: the student learns from labels and pseudo labels under strong perturbations (V1 sections 3.2, 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from depth_anything_train.models.frozen import Frozen
+from depth_anything_train.tasks.base import Task
+from depth_anything_train.types import Scalar, StudentBatch
+
+
+class StudentTask(Task):
+    """Mean of three losses: labelled, pseudo-labelled, and alignment of features with a frozen encoder.
+
+    The strong perturbation and CutMix were applied by the loader, to image and pseudo label alike; the frozen encoder
+    sees the same perturbed image as the student, so that patches correspond.
+
+    Args:
+        model: a `DepthModel`, its encoder freshly initialised (not from the teacher).
+        frozen_encoder: the encoder as it was before training, same size; never trained, never in a checkpoint.
+            Without one there is no feature loss.
+        labelled: loss of (prediction, disparity, valid).
+        pseudo: loss of (prediction, disparity, valid, region).
+        feature: loss of (student's patches, frozen patches), on unlabelled images only (V1 table 13).
+        options: see `Task`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        frozen_encoder: nn.Module | None,
+        labelled: nn.Module,
+        pseudo: nn.Module,
+        feature: nn.Module | None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        self.labelled, self.pseudo, self.feature = labelled, pseudo, feature
+        self.frozen_encoder = Frozen(frozen_encoder) if frozen_encoder is not None else None
+
+    def training_step(self, batch: StudentBatch, batch_idx: int) -> Scalar:
+        """One step; returns the total loss."""
+        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
+        num_labelled = len(labelled["image"])
+        image = self.to_model(torch.cat([labelled["image"], unlabelled["image"]]))
+        prediction, patches = self.model.forward_features(image)  # (B, 1, H, W), (B, N, C)
+
+        losses = {
+            "labelled": self.labelled(prediction[:num_labelled], labelled["disparity"], labelled["valid"]),
+            "pseudo": self.pseudo(
+                prediction[num_labelled:], unlabelled["disparity"], unlabelled["valid"], unlabelled["region"]
+            ),
+        }
+        if self.feature is not None and self.frozen_encoder is not None:
+            losses["feature"] = self.feature(patches[num_labelled:], self.frozen_encoder(image[num_labelled:]))
+        return self.combine(losses)

@@ -1,0 +1,115 @@
+"""`depth-anything train experiment=...`: any stage of training, from a config to a run folder.
+
+The run folder holds everything: `config.yaml` (resolved), `provenance.json`, `metrics.jsonl`, `checkpoints/`,
+`previews/` and, when the last step is done, `model/`. The same command continues an interrupted run.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from depth_anything_train.callbacks.checkpoint import CheckpointEvery, SoundCheckpointIO, newest_sound_checkpoint
+from depth_anything_train.callbacks.finite_guard import FiniteGuard
+from depth_anything_train.callbacks.metrics_log import MetricsLog
+from depth_anything_train.callbacks.preview import Preview
+from depth_anything_train.callbacks.progress import StepProgress
+from depth_anything_train.command import build, command
+from depth_anything_train.runtime import UserError, console, fingerprint, provenance, read_json, write_bytes, write_json
+
+# What may differ when a run continues: none of it changes a number.
+MAY_CHANGE = ("out", "workers", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps")
+
+
+@command("train")
+def main(cfg: DictConfig) -> None:
+    """Train what the config describes."""
+    train(cfg)
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train, or continue to train, and return the run folder.
+
+    Raises:
+        UserError: the run folder belongs to another configuration, or the data or weights do not fit.
+    """
+    run = Path(cfg.out)
+    open_run(run, cfg)
+    finished = run / "finished.json"
+    if finished.exists():
+        console.print(f"{run} is finished: its model is in {run / 'model'}.")
+        return run
+
+    pl.seed_everything(cfg.seed, verbose=False)
+    model = build(cfg.model)
+    build(cfg.initialise, model=model)
+    task = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps)
+    data = build(cfg.data)
+
+    log = MetricsLog(run)
+    newest = newest_sound_checkpoint(run / "checkpoints")
+    log.continue_from(_step_of(newest))
+    callbacks = [
+        FiniteGuard(**cfg.guard),
+        CheckpointEvery(run / "checkpoints", **cfg.checkpoint),
+        Preview(run / "previews", **cfg.preview),
+        StepProgress(run.name),
+    ]
+    mirrors = [build(node, folder=run) for node in cfg.logger.values()]
+    trainer = _trainer(cfg, logger=[log, *mirrors], callbacks=callbacks)
+    trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
+
+    if trainer.is_global_zero:
+        log.finalize("success")
+        task.export(run / "model", {"size": cfg.size, "experiment": cfg.name, "run": read_json(run / "provenance.json")})
+        write_json(finished, {"steps": cfg.steps})
+    trainer.strategy.barrier()
+    return run
+
+
+def open_run(run: Path, cfg: DictConfig) -> None:
+    """Make the run folder, or make sure that it belongs to this configuration.
+
+    Raises:
+        UserError: it holds a run of another configuration.
+    """
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    key = fingerprint({name: value for name, value in resolved.items() if name not in MAY_CHANGE})
+    mark = run / "provenance.json"
+    if mark.exists():
+        if read_json(mark)["key"] != key:
+            raise UserError(
+                f"{run} holds a run of another configuration (see its config.yaml); choose another out= or delete it."
+            )
+        return
+    write_bytes(run / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+    write_json(mark, {**provenance(), "key": key})
+
+
+def choose_precision(wanted: str) -> str:
+    """Resolve `auto`: bf16 autocast where the hardware multiplies bf16, else float32."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if torch.cpu.get_capabilities().get("avx512_bf16") else "32-true"
+
+
+def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # ours starts at any step by itself
+    node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
+    return build(node, plugins=[SoundCheckpointIO()], **arguments)
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.stem.removeprefix("step-")) if checkpoint else 0

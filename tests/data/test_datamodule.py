@@ -1,0 +1,312 @@
+import logging
+import multiprocessing
+from collections import Counter
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from depth_anything_train.data.cutmix import CutMix
+from depth_anything_train.data.datamodule import ShardDataModule
+from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, SemanticSource
+from depth_anything_train.data.transforms import StrongPerturbation
+from depth_anything_train.runtime import UserError
+from pictures import labelled_members, write_folder
+
+SIZE, STEPS = 28, 8
+
+
+def student(labelled_folders, pseudo_folder, **options):
+    sources = {"labelled": LabelledSource(labelled_folders), "unlabelled": PseudoLabelSource([pseudo_folder])}
+    options = {"perturbation": StrongPerturbation(), "cutmix": CutMix(), "steps": STEPS, "seed": 3} | options
+    return ShardDataModule(sources=sources, batch={"labelled": 4, "unlabelled": 8}, size=SIZE, **options)
+
+
+def teacher(labelled_folders, **options):
+    options = {"steps": STEPS, "seed": 3, "batch": {"labelled": 4}} | options
+    return ShardDataModule(sources={"labelled": LabelledSource(labelled_folders)}, size=SIZE, **options)
+
+
+def assert_equal(one, other):
+    """Two batches agree in every bit."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if isinstance(value, dict):
+            assert_equal(value, other[name])
+        elif isinstance(value, torch.Tensor):
+            assert value.dtype == other[name].dtype and torch.equal(value, other[name])
+        else:
+            assert value == other[name]
+
+
+def test_teacher_batch__has_the_stated_types(labelled_folders):
+    batches = list(teacher(labelled_folders).loader())
+    assert len(batches) == STEPS
+    for batch in batches:
+        assert batch.keys() == {"image", "disparity", "valid", "key"}
+        assert batch["image"].shape == (4, 3, SIZE, SIZE) and batch["image"].dtype == torch.uint8
+        assert batch["disparity"].shape == (4, 1, SIZE, SIZE) and batch["disparity"].dtype == torch.float32
+        assert batch["valid"].shape == (4, 1, SIZE, SIZE) and batch["valid"].dtype == torch.bool
+        assert len(batch["key"]) == 4
+
+
+def test_teacher_batch__images_are_rgb_and_named_by_their_key(labelled_folders):
+    for batch in teacher(labelled_folders).loader():
+        numbers = batch["image"][:, 2].float().mean((1, 2)).round().int().tolist()
+        assert [f"p{number}" for number in numbers] == batch["key"]
+
+
+def test_student_batch__has_the_stated_types(labelled_folders, pseudo_folder):
+    for batch in student(labelled_folders, pseudo_folder).loader():
+        assert batch.keys() == {"labelled", "unlabelled"}
+        assert batch["labelled"]["image"].shape == (4, 3, SIZE, SIZE)
+        unlabelled = batch["unlabelled"]
+        assert unlabelled.keys() == {"image", "disparity", "valid", "region", "key"}
+        assert unlabelled["image"].shape == (8, 3, SIZE, SIZE) and unlabelled["image"].dtype == torch.uint8
+        assert unlabelled["region"].shape == (8, 1, SIZE, SIZE) and unlabelled["region"].dtype == torch.bool
+
+
+def test_student_batch__only_unlabelled_images_are_perturbed(labelled_folders, pseudo_folder):
+    plain = list(student(labelled_folders, pseudo_folder, perturbation=None, cutmix=None).loader())
+    strong = list(student(labelled_folders, pseudo_folder, cutmix=None).loader())
+    for before, after in zip(plain, strong, strict=True):
+        assert_equal(before["labelled"], after["labelled"])
+        assert not torch.equal(before["unlabelled"]["image"], after["unlabelled"]["image"])
+        for name in ("disparity", "valid", "key", "region"):
+            assert_equal({name: before["unlabelled"][name]}, {name: after["unlabelled"][name]})
+        assert before["unlabelled"]["region"].all()
+
+
+def test_student_batch__cutmix_pastes_the_partner_with_its_label(labelled_folders, pseudo_folder):
+    whole = list(student(labelled_folders, pseudo_folder, cutmix=None).loader())
+    mixed = list(student(labelled_folders, pseudo_folder).loader())
+    partner = [1, 0, 3, 2, 5, 4, 7, 6]
+    for before, after in zip((b["unlabelled"] for b in whole), (b["unlabelled"] for b in mixed), strict=True):
+        for name in ("image", "disparity", "valid"):
+            expected = torch.where(after["region"], before[name], before[name][partner])
+            assert torch.equal(after[name], expected)
+    assert any(not batch["unlabelled"]["region"].all() for batch in mixed)
+
+
+def test_semantic_batch__has_the_stated_types(labelled_folders):
+    source = SemanticSource(labelled_folders)
+    data = ShardDataModule(sources={"semantic": source}, batch={"semantic": 6}, size=SIZE, steps=2, seed=0)
+    for batch in data.loader():
+        assert batch["image"].shape == (6, 3, SIZE, SIZE)
+        assert batch["classes"].shape == (6, SIZE, SIZE) and batch["classes"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_loader__workers_change_nothing(labelled_folders, pseudo_folder, workers):
+    alone = student(labelled_folders, pseudo_folder).loader()
+    together = student(labelled_folders, pseudo_folder, workers=workers).loader()
+    for one, other in zip(alone, together, strict=True):
+        assert_equal(one, other)
+
+
+def test_loader__workers_are_gone_when_the_run_ends(labelled_folders):
+    assert len(list(teacher(labelled_folders, workers=2).loader())) == STEPS
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader__ranks_join_to_the_global_batch(labelled_folders, pseudo_folder, workers):
+    data = student(labelled_folders, pseudo_folder, workers=workers)
+    shares = zip(*(data.loader(rank=rank, world_size=2) for rank in range(2)), strict=True)
+    for whole, (first, second) in zip(data.loader(), shares, strict=True):
+        for stream in whole:
+            for name, value in whole[stream].items():
+                parts = first[stream][name], second[stream][name]
+                joined = torch.cat(parts) if isinstance(value, torch.Tensor) else parts[0] + parts[1]
+                assert_equal({name: value}, {name: joined})
+
+
+@pytest.mark.parametrize("start", [1, 5, STEPS])
+def test_loader__started_in_the_middle_goes_on_as_if_never_stopped(labelled_folders, pseudo_folder, start):
+    data = student(labelled_folders, pseudo_folder)
+    for whole, part in zip(list(data.loader())[start:], data.loader(start=start), strict=True):
+        assert_equal(whole, part)
+
+
+def test_loader__another_seed_gives_other_batches(labelled_folders):
+    one, other = (next(iter(teacher(labelled_folders, seed=seed).loader())) for seed in (0, 1))
+    assert one["key"] != other["key"]
+
+
+def test_loader__a_sample_looks_different_in_every_epoch(labelled_folders):
+    views = {}
+    for batch in teacher(labelled_folders, steps=26).loader():
+        for key, image in zip(batch["key"], batch["image"], strict=True):
+            views.setdefault(key, set()).add(image.numpy().tobytes())
+    assert Counter(map(len, views.values())).total() == 13
+    assert np.mean([len(looks) for looks in views.values()]) > 4  # of 8 epochs
+
+
+def test_loader__leaves_the_random_numbers_of_the_training_alone(labelled_folders):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(teacher(labelled_folders, workers=1).loader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def damaged_folder(tmp_path):
+    """Every fifth of 40 samples is cut off."""
+    samples = []
+    for number in range(40):
+        members = labelled_members(number)
+        if number % 5 == 0:
+            members["png"] = members["png"][:80]
+        samples.append((f"p{number}", members))
+    return write_folder(tmp_path / "damaged", {"kind": "labelled"}, [samples])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader__a_bad_sample_becomes_a_black_image_without_label(damaged_folder, workers, caplog):
+    with caplog.at_level(logging.WARNING):
+        loader = teacher([damaged_folder], workers=workers, steps=10, max_bad_share=0.3).loader()
+        batches = list(loader)
+    keys = [key for batch in batches for key in batch["key"]]
+    assert sorted(key for key in keys if key.startswith("bad")) == sorted(f"bad labelled {n}" for n in range(0, 40, 5))
+    for batch in batches:
+        for key, image, valid in zip(batch["key"], batch["image"], batch["valid"], strict=True):
+            assert key.startswith("bad") == (not valid.any()) == (not image.any())
+    assert loader.bad.reasons == {"truncated_image": 8}
+    assert loader.bad.seen == 40
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader__stops_at_the_same_step_when_too_many_are_bad(damaged_folder, workers):
+    seen = []
+    with pytest.raises(UserError, match=r"20 of \d+ samples cannot be used .*truncated_image") as error:
+        for batch in teacher([damaged_folder], workers=workers, steps=100).loader():
+            seen.append(batch["key"])
+    assert len(seen) == 25  # 20 bad among 5 * 20 samples, give or take the order of one epoch
+    assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loader__a_shard_that_goes_away_is_one_sentence(labelled_folders, workers):
+    data = teacher(labelled_folders, workers=workers)
+    for tar in labelled_folders[0].glob("*.tar"):
+        tar.unlink()
+    with pytest.raises(UserError, match=r"^Expected the shard .*is missing\.$"):
+        list(data.loader())
+
+
+def test_datamodule__refuses_a_batch_that_does_not_name_its_sources(labelled_folders):
+    with pytest.raises(UserError, match=r"data\.batch .*labelled.*unlabelled"):
+        teacher(labelled_folders, batch={"unlabelled": 4})
+
+
+def test_datamodule__refuses_ranks_that_would_split_a_pair(labelled_folders, pseudo_folder):
+    sources = {"unlabelled": PseudoLabelSource([pseudo_folder])}
+    data = ShardDataModule(sources=sources, batch={"unlabelled": 6}, size=SIZE, steps=1, seed=0, cutmix=CutMix())
+    assert next(iter(data.loader()))["image"].shape[0] == 6
+    with pytest.raises(UserError, match="use a multiple of 4 for data.batch.unlabelled"):
+        data.loader(world_size=2)
+
+
+# -- A real trainer: what Lightning makes of it. ----------------------------------------------------------------------
+
+
+class Recorder(pl.LightningModule):
+    """Remembers the keys it was trained on; its one weight depends on every batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.keys, self.steps = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.keys.append(batch["key"])
+        self.steps.append((self.trainer.global_step, batch_idx))
+        return (self.weight - batch["image"].float().mean() / 255).square()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+class Stop(Exception):
+    pass
+
+
+class SaveEvery(pl.Callback):
+    """Saves after every step, as a run does, and dies after `last`."""
+
+    def __init__(self, folder, last):
+        self.folder, self.last = folder, last
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+        if trainer.global_step == self.last:
+            raise Stop
+
+
+def fit(folder, data, *, steps, last=None, resume=None, accumulate=1):
+    module = Recorder()
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[SaveEvery(folder, last)],
+    )
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume and folder / f"{resume}.ckpt", weights_only=True)
+    except Stop:
+        pass
+    return module, trainer
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stops", [[2], [1, 3], [2, 2], [4], []], ids=str)
+def test_trainer__continued_run_sees_what_an_undisturbed_one_sees(labelled_folders, tmp_path, workers, stops):
+    def data():
+        return teacher(labelled_folders, steps=4, workers=workers)
+
+    (tmp_path / "whole").mkdir()
+    whole, _ = fit(tmp_path / "whole", data(), steps=4)
+    assert whole.keys == [batch["key"] for batch in data().loader()]
+
+    keys, resume = [], None
+    for stop in [*stops, None]:
+        part, trainer = fit(tmp_path, data(), steps=4, last=stop, resume=resume)
+        keys, resume = keys + part.keys, stop
+        assert part.steps == [(step, step) for step in range(4 - len(part.keys) if stop is None else 0, 4)][
+            : len(part.keys)
+        ] or stop is not None
+    assert keys == whole.keys
+    assert trainer.global_step == 4
+    assert torch.equal(part.weight, whole.weight)
+
+
+def test_trainer__finished_run_can_be_made_longer(labelled_folders, tmp_path):
+    first, _ = fit(tmp_path, teacher(labelled_folders, steps=3), steps=3)
+    second, trainer = fit(tmp_path, teacher(labelled_folders, steps=5), steps=5, resume=3)
+    assert first.keys + second.keys == [batch["key"] for batch in teacher(labelled_folders, steps=5).loader()]
+    assert trainer.global_step == 5
+
+
+def test_trainer__accumulated_batches_are_not_repeated_after_a_stop(labelled_folders, tmp_path):
+    first, _ = fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, last=2, accumulate=2)
+    second, trainer = fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, resume=2, accumulate=2)
+    assert first.keys + second.keys == [batch["key"] for batch in teacher(labelled_folders, steps=8).loader()]
+    assert trainer.global_step == 4
+
+
+@pytest.mark.parametrize("steps", [-1, 9])
+def test_trainer__must_not_run_longer_than_the_data(labelled_folders, tmp_path, steps):
+    with pytest.raises(UserError, match=r"trainer\.max_steps in 0 to data\.steps=8"):
+        fit(tmp_path, teacher(labelled_folders), steps=steps)
+
+
+def test_trainer__may_stop_earlier(labelled_folders, tmp_path):
+    module, _ = fit(tmp_path, teacher(labelled_folders, workers=1), steps=3)
+    assert len(module.keys) == 3
+    assert not multiprocessing.active_children()

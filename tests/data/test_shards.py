@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import multiprocessing
+import pickle
+import tarfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_engine.writer import ShardWriter
+from depth_anything_train.data import shards
+from depth_anything_train.data.schema import DATASET_FILE, UNFINISHED_FILE, BadSample, BadShard
+from depth_anything_train.data.shards import Shard, ShardFolder, build_index, index_path
+from depth_anything_train.data.tar import END_OF_ARCHIVE
+from depth_anything_train.runtime import UserError
+
+Samples = list[tuple[str, dict[str, bytes]]]
+
+
+def make_samples(count: int = 5, seed: int = 0) -> Samples:
+    rng = np.random.default_rng(seed)
+    return [
+        (f"s{seed}_{number}", {"jpg": rng.bytes(int(rng.integers(0, 1500))), "json": b'{"n": %d}' % number})
+        for number in range(count)
+    ]
+
+
+def write(path: Path, samples: Samples) -> Path:
+    with ShardWriter(path) as writer:
+        for key, members in samples:
+            writer.add(key, members)
+        writer.commit()
+    return path
+
+
+def foreign(path: Path, members: list[tuple[str, bytes]], tar_format: int = tarfile.GNU_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=tar_format) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.uname = len(content), 12345, "somebody"
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def read(shard: Shard) -> Samples:
+    return [(record.key, record.members) for record in map(shard.read, range(shard.count))]
+
+
+def test_shard__gives_back_what_was_written(tmp_path: Path) -> None:
+    samples = make_samples()
+    assert read(Shard(write(tmp_path / "0.tar", samples))) == samples
+
+
+def test_shard__reads_in_any_order(tmp_path: Path) -> None:
+    samples = make_samples()
+    shard = Shard(write(tmp_path / "0.tar", samples))
+    for number in (3, 0, 4, 4, 1):
+        assert shard[number].key == samples[number][0]
+    for number in (-1, 5):
+        with pytest.raises(IndexError):
+            shard.read(number)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # its open file
+def test_shard__is_read_by_webdataset(tmp_path: Path) -> None:
+    import webdataset  # here, so that the processes started by other tests need not import torch
+
+    samples = make_samples()
+    path = write(tmp_path / "0.tar", samples)
+    theirs = [
+        (sample["__key__"], {name: sample[name] for name in ("jpg", "json")})
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False)
+    ]
+    assert theirs == samples
+
+
+def test_index__takes_at_most_24_bytes_a_sample(tmp_path: Path) -> None:
+    size = [index_path(write(tmp_path / f"{n}.tar", make_samples(n))).stat().st_size for n in (10, 60)]
+    assert (size[1] - size[0]) / 50 <= 24
+
+
+def test_build_index__equals_the_writers(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.tar", make_samples())
+    assert build_index(path) == index_path(path).read_bytes()
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_build_index__reads_tars_of_others(tmp_path: Path, tar_format: int) -> None:
+    long = "folder/" + "ä" * 120
+    keys = ["000000000", "photo.v2", "a.b.c/photo", long, "last"]
+    members = [(f"{key}.{ext}", f"{key} {ext}".encode()) for key in keys for ext in ("JPEG", "json", "txt")]
+    path = foreign(tmp_path / "00000.tar", members, tar_format)
+    shard = Shard(path, build_index(path))
+    assert [record.key for record in map(shard.read, range(5))] == keys
+    assert shard.read(1).image == b"photo.v2 JPEG"
+    assert shard.read(3).members == {ext.lower(): f"{long} {ext}".encode() for ext in ("JPEG", "json", "txt")}
+
+
+def test_build_index__reads_webdatasets_own_writer(tmp_path: Path) -> None:
+    import webdataset
+
+    with webdataset.TarWriter(str(tmp_path / "0.tar")) as sink:
+        for number in range(3):
+            sink.write({"__key__": f"k{number}", "jpg": b"image", "json": {"n": number}})
+    shard = Shard(tmp_path / "0.tar", build_index(tmp_path / "0.tar"))
+    assert [shard.read(n).meta for n in range(3)] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_build_index__an_empty_archive_has_no_samples(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(END_OF_ARCHIVE)
+    assert Shard(tmp_path / "0.tar", build_index(tmp_path / "0.tar")).count == 0
+
+
+@pytest.mark.parametrize(
+    "names", [["a.jpg", "b.jpg", "a.json"], ["a.jpg", "a.jpg"], ["a.jpg", "b.jpg", "a.jpg"], ["a.jpg", "a.JPG"]]
+)
+def test_build_index__refuses_keys_that_come_twice(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(BadShard, match=r"0\.tar.*Key 'a'"):
+        build_index(foreign(tmp_path / "0.tar", [(name, b"x") for name in names]))
+
+
+def test_build_index__names_a_cut_at_or_inside_a_member(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.tar", make_samples())
+    whole = path.read_bytes()
+    boundary = Shard(path).entry(2).offset
+    for length in (boundary, boundary + 512, boundary + 700, len(whole) - 1024, len(whole) - 1, 0):
+        path.write_bytes(whole[:length])
+        with pytest.raises(BadShard, match=r"0\.tar"):
+            build_index(path)
+
+
+def test_build_index__names_joined_tars(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "0.tar", make_samples(2)), write(tmp_path / "1.tar", make_samples(2, seed=1))
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(BadShard, match="joined"):
+        build_index(first)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(2000), b"\x1f\x8b" + bytes(2000), b"not a tar"])
+def test_build_index__names_what_is_no_tar(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "0.tar").write_bytes(content)
+    with pytest.raises(BadShard, match=r"0\.tar"):
+        build_index(tmp_path / "0.tar")
+
+
+def test_shard__a_changed_length_is_found_at_opening(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.tar", make_samples())
+    whole, index = path.read_bytes(), index_path(path).read_bytes()
+    path.write_bytes(whole[: Shard(path).entry(3).offset])
+    with pytest.raises(BadShard, match=r"0\.tar has .* bytes"):
+        Shard(path)
+    path.write_bytes(whole)
+    for length in (0, 10, len(index) - 1, len(index) - 20):
+        index_path(path).write_bytes(index[:length])
+        with pytest.raises(BadShard, match="index"):
+            Shard(path)
+
+
+def test_shard__every_flipped_bit_of_tar_and_index_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.tar", make_samples())
+    rng = np.random.default_rng(0)
+    for file, count in ((path, 700), (index_path(path), 300)):
+        whole = file.read_bytes()
+        for bit in rng.integers(0, 8 * len(whole), count).tolist():
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(bytes(flipped))
+            with pytest.raises((BadSample, BadShard)):
+                shard = Shard(path)
+                shard.check_index()
+                read(shard)
+        file.write_bytes(whole)
+    Shard(path).check_index()
+
+
+def test_shard__names_the_damaged_sample_and_reads_the_others(tmp_path: Path) -> None:
+    samples = make_samples()
+    path = write(tmp_path / "0.tar", samples)
+    content = bytearray(path.read_bytes())
+    content[Shard(path).entry(2).offset + 520] ^= 8
+    path.write_bytes(bytes(content))
+    shard = Shard(path)
+    with pytest.raises(BadSample, match=r"Sample 2 of .*0\.tar") as caught:
+        shard.read(2)
+    assert caught.value.reason == "damaged_sample"
+    assert shard.read(3).members == samples[3][1]
+
+
+def test_shard__digest_follows_the_content(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{n}.tar", make_samples(seed=seed)) for n, seed in enumerate((0, 0, 1))]
+    same, again, other = (Shard(path).digest for path in paths)
+    assert same == again != other
+
+
+def test_shard__a_missing_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.tar", make_samples())
+    index_path(path).unlink()
+    with pytest.raises(UserError, match=r"0\.idx"):
+        Shard(path)
+
+
+def make_folder(folder: Path, counts: tuple[int, ...] = (3, 0, 4)) -> Samples:
+    everything: Samples = []
+    for number, count in enumerate(counts):
+        samples = make_samples(count, seed=number)
+        write(folder / f"{number:05d}.tar", samples)
+        everything += samples
+    (folder / DATASET_FILE).write_text(json.dumps({"schema": 1, "kind": "labelled", "source": "test"}))
+    return everything
+
+
+def test_folder__is_all_shards_in_order_of_their_names(tmp_path: Path) -> None:
+    samples = make_folder(tmp_path)
+    folder = ShardFolder(tmp_path)
+    assert len(folder) == 7 and folder.info["kind"] == "labelled"
+    assert [(record.key, record.members) for record in folder] == samples
+    assert [folder.locate(index) for index in (0, 2, 3, 6)] == [(0, 0), (0, 2), (2, 0), (2, 3)]
+    with pytest.raises(IndexError):
+        folder[7]
+
+
+def keys_of(folder: ShardFolder, indices: list[int]) -> list[str]:
+    return [folder[index].key for index in indices]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_folder__survives_pickling_and_starting_processes(tmp_path: Path, method: str) -> None:
+    expected = [key for key, _ in make_folder(tmp_path)]
+    folder = ShardFolder(tmp_path)
+    assert keys_of(folder, [0, 6]) == [expected[0], expected[6]]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        assert pool.submit(keys_of, folder, list(range(7))).result() == expected
+    assert keys_of(pickle.loads(pickle.dumps(folder)), [5]) == [expected[5]]
+    assert keys_of(folder, [1]) == [expected[1]]
+
+
+def test_folder__threads_read_while_shards_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [key for key, _ in make_folder(tmp_path, (2,) * 12)]
+    monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
+    folder = ShardFolder(tmp_path)
+    order = np.random.default_rng(0).integers(0, 24, 2000).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda index: folder[index].key, order)) == [expected[index] for index in order]
+
+
+def test_folder__indexes_tars_of_others_once(tmp_path: Path) -> None:
+    foreign(tmp_path / "00000.tar", [("a.jpg", b"a"), ("a.json", b"{}"), ("b.jpg", b"b")])
+    folder = ShardFolder(tmp_path)
+    assert keys_of(folder, [0, 1]) == ["a", "b"] and folder.info["kind"] == "images"
+    assert index_path(tmp_path / "00000.tar").exists()
+    assert len(ShardFolder(tmp_path)) == 2
+
+
+def test_folder__keeps_the_index_in_memory_where_it_may_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:  # root may write anywhere, so a read-only folder cannot be had for real
+        raise PermissionError(13, "Permission denied")
+
+    foreign(tmp_path / "00000.tar", [("a.jpg", b"a"), ("b.jpg", b"b")])
+    monkeypatch.setattr(shards, "write_bytes", refuse)
+    folder = ShardFolder(tmp_path)
+    assert keys_of(pickle.loads(pickle.dumps(folder)), [0, 1]) == ["a", "b"]
+    assert not index_path(tmp_path / "00000.tar").exists()
+
+
+def test_folder__a_cut_shard_is_named_at_opening(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    path = tmp_path / "00002.tar"
+    path.write_bytes(path.read_bytes()[: Shard(path).entry(2).offset])
+    with pytest.raises(BadShard, match=r"00002\.tar"):
+        ShardFolder(tmp_path)
+
+
+def test_folder__what_cannot_be_opened_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        ShardFolder(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no shards|there are none"):
+        ShardFolder(tmp_path)
+    make_folder(tmp_path)
+    (tmp_path / DATASET_FILE).write_text('{"schema": 99}')
+    with pytest.raises(UserError, match="schema 1"):
+        ShardFolder(tmp_path)
+    (tmp_path / DATASET_FILE).unlink()
+    (tmp_path / UNFINISHED_FILE).write_text("{}")
+    with pytest.raises(UserError, match="not finished"):
+        ShardFolder(tmp_path)
+
+
+def test_folder__opening_reads_headers_only(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    content = (tmp_path / "00000.tar").read_bytes()
+    (tmp_path / "00000.tar").write_bytes(bytes(len(content)))  # opens, and the damage shows where it is read
+    folder = ShardFolder(tmp_path)
+    with pytest.raises(BadSample):
+        folder[0]
+    assert folder[3].key == "s2_0"
+
+
+def test_entries__tile_the_tar(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.tar", make_samples())
+    shard = Shard(path)
+    entries = [shard.entry(number) for number in range(shard.count)]
+    assert entries[0].offset == 0
+    assert all(a.offset + a.extent == b.offset for a, b in itertools.pairwise(entries))
+    assert entries[-1].offset + entries[-1].extent + len(END_OF_ARCHIVE) == path.stat().st_size

@@ -1,0 +1,176 @@
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.sources import (
+    BadSamples,
+    LabelledSource,
+    PseudoLabelSource,
+    SemanticSource,
+    normalise,
+)
+from depth_anything_train.runtime import UserError
+from pictures import disparity_label, labelled_members, picture, png, write_folder
+
+
+def rewrite_info(folder, **changes):
+    path = Path(folder) / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def blue(sample):
+    return int(sample["image"][0, 0, 2])
+
+
+def test_labelled_source__numbers_all_samples_of_all_folders(labelled_folders):
+    source = LabelledSource(labelled_folders)
+    assert len(source) == 13
+    samples = [source.load(index) for index in range(13)]
+    assert [blue(sample) for sample in samples] == list(range(13))
+    assert [sample["key"] for sample in samples] == [f"p{n}" for n in range(13)]
+
+
+def test_labelled_source__stretches_each_label_to_0_to_1(labelled_folders):
+    sample = LabelledSource(labelled_folders).load(2)
+    assert sample["disparity"].dtype == np.float32
+    assert sample["disparity"].min() == 0 and sample["disparity"].max() == 1
+    assert not sample["valid"][0].any() and sample["valid"][1:].all()
+    columns = np.linspace(0, 1, sample["disparity"].shape[1])
+    assert np.allclose(sample["disparity"][1:], columns, atol=1e-4)
+
+
+def test_pseudo_label_source__joins_labels_with_their_images(pseudo_folder):
+    source = PseudoLabelSource([pseudo_folder])
+    samples = [source.load(index) for index in range(len(source))]
+    assert [blue(sample) for sample in samples] == list(range(100, 120))
+    assert all(sample["image"].shape[:2] == sample["disparity"].shape for sample in samples)
+
+
+def test_pseudo_label_source__accepts_labelled_shards_as_images(labelled_folders, tmp_path):
+    labels = [[(f"p{n}", {"disparity.dz16": disparity_label(n)}) for n in shard] for shard in (range(5), range(5, 9))]
+    folder = write_folder(tmp_path / "labels", {"kind": "pseudo_labels", "images": "../first"}, labels)
+    assert [blue(PseudoLabelSource([folder]).load(index)) for index in (0, 8)] == [0, 8]
+
+
+def test_pseudo_label_source__finds_a_label_that_stands_at_another_image(pseudo_folder):
+    numbers = [[*range(100, 110), 111, 110], range(112, 120)]
+    images = [[(f"p{n}", {"png": png(picture(n))}) for n in shard] for shard in numbers]
+    write_folder(pseudo_folder.parent / "images", {"kind": "images"}, images)
+    source = PseudoLabelSource([pseudo_folder])
+    assert blue(source.load(9)) == 109
+    with pytest.raises(BadSample, match="p110") as error:
+        source.load(10)
+    assert error.value.reason == "key_mismatch"
+
+
+def test_pseudo_label_source__refuses_a_folder_that_is_not_done(pseudo_folder):
+    (pseudo_folder / "00001.json").unlink()
+    with pytest.raises(UserError, match=r"1 of 2 shards .* no labels .* run the same `label` again"):
+        PseudoLabelSource([pseudo_folder])
+
+
+def test_pseudo_label_source__refuses_labels_of_other_images(pseudo_folder, labelled_folders):
+    rewrite_info(pseudo_folder, images="../first")
+    with pytest.raises(UserError, match="other images"):
+        PseudoLabelSource([pseudo_folder])
+
+
+@pytest.mark.parametrize(("images", "message"), [(None, "name its images"), ("../nowhere", "does not exist")])
+def test_pseudo_label_source__refuses_labels_without_images(pseudo_folder, images, message):
+    rewrite_info(pseudo_folder, images=images)
+    with pytest.raises(UserError, match=message):
+        PseudoLabelSource([pseudo_folder])
+
+
+def test_semantic_source__gives_classes_beside_the_image(labelled_folders):
+    sample = SemanticSource(labelled_folders).load(10)
+    assert blue(sample) == 10
+    assert sample["classes"].dtype == np.uint8
+    assert (sample["classes"] == sample["image"][..., 1] // 4).all()
+
+
+def test_semantic_source__needs_classes(tmp_path):
+    members = labelled_members(0)
+    folder = write_folder(
+        tmp_path / "plain",
+        {"kind": "labelled"},
+        [[("a", {"png": members["png"]}), ("b", members | {"classes.png": b"no"}), ("c", members)]],
+    )
+    source = SemanticSource([folder])
+    for index, reason in enumerate(["missing_label", "damaged_label"]):
+        with pytest.raises(BadSample) as error:
+            source.load(index)
+        assert error.value.reason == reason
+    assert source.load(2)["key"] == "c"
+
+
+@pytest.mark.parametrize("folders", [[], "one", None])
+def test_source__needs_a_list_of_folders(folders):
+    with pytest.raises(UserError, match="list of folders with labelled shards"):
+        LabelledSource(folders)
+
+
+def test_source__refuses_another_kind(labelled_folders, pseudo_folder):
+    with pytest.raises(UserError, match="Expected labelled shards in .* says pseudo_labels"):
+        LabelledSource([*labelled_folders, pseudo_folder])
+
+
+def test_source__can_travel_to_a_worker(labelled_folders, pseudo_folder):
+    for source in (LabelledSource(labelled_folders), PseudoLabelSource([pseudo_folder])):
+        copy = pickle.loads(pickle.dumps(source))
+        assert (copy.load(7)["image"] == source.load(7)["image"]).all()
+
+
+def test_labelled_source__names_what_is_wrong_with_a_sample(tmp_path):
+    good = labelled_members(0)
+    nothing = np.zeros(picture(0).shape[:2], np.float32)
+    bad = {
+        "truncated_image": good | {"png": good["png"][:100]},
+        "label_size": good | {"png": png(picture(1))},
+        "no_valid_pixel": good | {"disparity.dz16": encode_dz16(nothing, nothing > 0)},
+        "damaged_label": good | {"disparity.dz16": good["disparity.dz16"][:-1]},
+        "missing_label": {"png": good["png"]},
+    }
+    folder = write_folder(tmp_path / "bad", {"kind": "labelled"}, [list(bad.items())])
+    for index, reason in enumerate(bad):
+        with pytest.raises(BadSample) as error:
+            LabelledSource([folder]).load(index)
+        assert error.value.reason == reason
+
+
+def test_normalise__ignores_invalid_pixels_and_keeps_sky_lowest():
+    disparity = np.array([[0, 2, 4], [np.nan, -3, 1e9]], np.float32)
+    valid = np.array([[True, True, True], [False, False, False]])
+    assert normalise(disparity, valid).tolist() == [[0, 0.5, 1], [0, 0, 0]]
+
+
+def test_normalise__a_constant_map_becomes_zero():
+    assert (normalise(np.full((2, 2), 7, np.float32), np.ones((2, 2), bool)) == 0).all()
+
+
+def test_bad_samples__stop_the_run_above_the_share():
+    bad = BadSamples(0.1, at_least=20)
+    for _ in range(19):
+        bad.count(1, [("a", "m")])  # too few to judge
+    bad.count(171, [])
+    bad.count(10, [("b", "m")])  # 20 of 200
+    with pytest.raises(UserError, match=r"21 of 201 .*'a': 19, 'b': 2.*max_bad_share=0.1"):
+        bad.count(1, [("b", "m")])
+
+
+def test_bad_samples__log_the_first_and_every_thousandth(caplog):
+    bad = BadSamples(1.0)
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 2002):
+            bad.count(1, [("slug", f"message {number}")])
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+        "message 1",
+        "message 1000",
+        "message 2000",
+    ]
+    assert bad.reasons == {"slug": 2001}

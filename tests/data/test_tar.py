@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.tar import BLOCK, END_OF_ARCHIVE, iter_members, tar_bytes, walk
+
+LONG = "folder/" + "x" * 120 + "/" + "ü" * 90 + ".jpg"
+
+
+def foreign(names: list[str], tar_format: int = tarfile.USTAR_FORMAT, **attributes: object) -> bytes:
+    """A tar by Python's tarfile, whose members hold their own name."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tar_format) as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            for attribute, value in attributes.items():
+                setattr(info, attribute, value)
+            content = name.encode() if info.isreg() else b""
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def read(data: bytes) -> list[tuple[str, bytes]]:
+    return [(name, bytes(content)) for name, content in iter_members(data)]
+
+
+@given(st.lists(st.tuples(st.from_regex(r"\A[\wäöü.-]{1,150}\.jpg\Z"), st.binary(max_size=1100)), max_size=5))
+def test_tar_bytes__is_read_by_tarfile_and_by_us(members: list[tuple[str, bytes]]) -> None:
+    data = b"".join(tar_bytes(name, content) for name, content in members) + END_OF_ARCHIVE
+    assert len(data) % BLOCK == 0
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        theirs = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+    assert read(data) == theirs == members
+
+
+def test_tar_bytes__holds_no_time_and_no_owner() -> None:
+    with tarfile.open(fileobj=io.BytesIO(tar_bytes("a.jpg", b"x") + END_OF_ARCHIVE)) as tar:
+        (info,) = tar
+    assert (info.mtime, info.uid, info.gid, info.mode, info.uname, info.gname) == (0, 0, 0, 0o644, "", "")
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_walk__reads_long_names_of_others(tar_format: int) -> None:
+    names = ["a.jpg", LONG, "b.jpg"]
+    assert read(foreign(names, tar_format)) == [(name, name.encode()) for name in names]
+
+
+def test_walk__a_long_name_starts_at_its_own_header() -> None:
+    members, end = walk(memoryview(tar_bytes("a.jpg", b"x") + tar_bytes(LONG, b"y")))
+    assert [member.start for member in members] == [0, 2 * BLOCK]
+    assert members[-1].end == end
+
+
+def test_walk__reads_the_ustar_prefix() -> None:
+    name = "p" * 100 + "/" + "n" * 90 + ".jpg"
+    assert read(foreign([name])) == [(name, name.encode())]
+
+
+def test_walk__passes_over_folders_and_a_leading_dot() -> None:
+    data = foreign(["./"], type=tarfile.DIRTYPE)[:BLOCK] + foreign(["./a.jpg"])
+    assert read(data) == [("a.jpg", b"./a.jpg")]
+
+
+def test_walk__reads_sizes_in_base_256() -> None:
+    header = bytearray(tar_bytes("a.jpg", b"hello")[:BLOCK])
+    header[124:136] = b"\x80" + (5).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    assert read(bytes(header) + b"hello" + bytes(BLOCK - 5)) == [("a.jpg", b"hello")]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_walk__refuses_links_and_devices(kind: bytes) -> None:
+    with pytest.raises(BadSample, match=r"evil\.jpg") as caught:
+        read(foreign(["evil.jpg"], type=kind, linkname="/etc/passwd"))
+    assert caught.value.reason == "not_a_file"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up.jpg", "a/../../up.jpg"])
+def test_walk__refuses_names_that_leave_the_folder(name: str) -> None:
+    with pytest.raises(BadSample) as caught:
+        read(foreign([name]))
+    assert caught.value.reason == "unsafe_name"
+
+
+def test_walk__finds_a_cut_inside_a_member() -> None:
+    data = tar_bytes("a.jpg", bytes(600)) + tar_bytes("b.jpg", bytes(600))
+    whole = len(data) // 2
+    for length in (1, 511, 512, 513, 1200, whole + 1, whole + 600, len(data) - 1):
+        with pytest.raises(BadSample) as caught:
+            walk(memoryview(data[:length]))
+        assert caught.value.reason in ("truncated_tar", "damaged_tar")
+
+
+def test_walk__finds_every_flipped_bit_of_a_header() -> None:
+    data = tar_bytes("a.jpg", b"x") + END_OF_ARCHIVE
+    fixed = [*range(148), *range(156, BLOCK)]  # the checksum's own field has spare spaces
+    for byte in fixed:
+        flipped = bytearray(data)
+        flipped[byte] ^= 1 << byte % 8
+        with pytest.raises(BadSample):
+            walk(memoryview(bytes(flipped)))
+
+
+@pytest.mark.parametrize("records", [b"30 path=too-long.jpg\n", b"x path=a\n", b"0 path=a\n", b"nothing"])
+def test_walk__a_damaged_extended_header_is_named(records: bytes) -> None:
+    info = tarfile.TarInfo("PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, len(records)
+    data = info.tobuf() + records + bytes(-len(records) % BLOCK) + tar_bytes("a.jpg", b"x")
+    with pytest.raises(BadSample) as caught:
+        read(data)
+    assert caught.value.reason == "damaged_tar"
+
+
+def test_walk__noise_is_a_named_error() -> None:
+    with pytest.raises(BadSample, match="no tar"):
+        walk(memoryview(np.random.default_rng(0).bytes(2048)))

@@ -1,0 +1,181 @@
+import os
+import pickle
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.transforms import MAX_ASPECT, Geometry, StrongPerturbation
+from depth_anything_train.runtime import UserError
+from scipy import stats
+
+
+def sample(height, width, label_scale=1):
+    """Red and disparity are both 2 * column / width, green and `classes` both row: they must stay together."""
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([250 * columns / width, 250 * rows / height, 0 * rows], axis=-1).astype(np.uint8)
+    rows, columns = np.mgrid[: height * label_scale, : width * label_scale]
+    disparity = (250 * columns / (width * label_scale)).astype(np.float32)
+    valid = rows % 2 == 0
+    classes = (250 * rows / (height * label_scale)).astype(np.uint8)
+    return {"image": image, "disparity": disparity, "valid": valid, "classes": classes, "key": "a"}
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (56, 42), (30, 97), (200, 150), (15, 20)])
+@pytest.mark.parametrize("label_scale", [1, 2])
+def test_geometry__crops_everything_to_the_same_square(shape, label_scale):
+    before = sample(*shape, label_scale)
+    view = Geometry(28)(before, rng())
+    for name, channels in {"image": (3,), "disparity": (), "valid": (), "classes": ()}.items():
+        assert view[name].shape == (28, 28, *channels)
+        assert view[name].dtype == before[name].dtype
+        assert view[name].flags["C_CONTIGUOUS"]
+    assert view["key"] == "a"
+
+
+@pytest.mark.parametrize("shape", [(112, 168), (168, 112)])
+@pytest.mark.parametrize("label_scale", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_geometry__label_follows_the_image(shape, label_scale, seed):
+    view = Geometry(84)(sample(*shape, label_scale), rng(seed))
+    inside = np.s_[2:-2, 2:-2]  # bicubic overshoots at the border
+    assert np.abs(view["image"][..., 0].astype(float) - view["disparity"])[inside].max() < 5
+    assert np.abs(view["image"][..., 1].astype(float) - view["classes"])[inside].max() < 5
+
+
+def test_geometry__label_is_not_shifted_against_the_image():
+    """The mean difference shows a shift of a fraction of a pixel: one label pixel is 250 / 504 here."""
+    view = Geometry(56, flip=0)(sample(168, 168, 3), rng())
+    difference = view["image"][2:-2, 2:-2, 0].astype(float) + 0.5 - view["disparity"][2:-2, 2:-2]
+    assert abs(difference.mean()) < 1.0
+
+
+def test_geometry__labels_are_never_blended():
+    before = sample(90, 61)
+    before["classes"] = rng().choice(np.array([3, 200, 255], np.uint8), (90, 61))
+    before["disparity"] = before["classes"].astype(np.float32)
+    view = Geometry(28)(before, rng())
+    assert set(np.unique(view["classes"])) <= {3, 200, 255}
+    assert (view["classes"] == view["disparity"]).all()
+
+
+def test_geometry__keeps_pixels_when_no_resize_is_needed():
+    before = sample(28, 40)
+    view = Geometry(28, flip=0)(before, rng(3))
+    left = rng(3)
+    left.integers(1)
+    column = int(left.integers(13))
+    assert (view["image"] == before["image"][:, column : column + 28]).all()
+
+
+def test_geometry__resizes_the_shorter_side_bicubically():
+    before = sample(60, 60)
+    view = Geometry(28, flip=0)(before, rng())
+    assert (view["image"] == cv2.resize(before["image"], (28, 28), interpolation=cv2.INTER_CUBIC)).all()
+
+
+def test_geometry__flips_half_of_the_views_and_crops_everywhere():
+    views = [Geometry(28)(sample(28, 41), rng(seed)) for seed in range(400)]
+    flipped = [view["disparity"][0, 0] > view["disparity"][0, -1] for view in views]
+    assert stats.binomtest(sum(flipped), 400, 0.5).pvalue > 0.001
+    lefts = [round(min(view["disparity"][0, 0], view["disparity"][0, -1]) * 41 / 250) for view in views]
+    assert stats.chisquare(np.bincount(lefts, minlength=14)).pvalue > 0.001
+
+
+def test_geometry__never_changes_its_input():
+    before = sample(28, 28)
+    copies = {name: np.copy(value) for name, value in before.items()}
+    Geometry(28, flip=1)(before, rng())["image"][:] = 0
+    assert all((before[name] == copies[name]).all() for name in copies if name != "key")
+
+
+def test_geometry__refuses_a_strip():
+    with pytest.raises(BadSample, match="strip") as error:
+        Geometry(28)(sample(2, 2 * MAX_ASPECT + 1), rng())
+    assert error.value.reason == "extreme_aspect"
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": 28, "flip": 1.5}])
+def test_geometry__refuses_impossible_values(options):
+    with pytest.raises(UserError):
+        Geometry(**options)
+
+
+@pytest.fixture(scope="module")
+def strong():
+    return StrongPerturbation()
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+
+
+def test_perturbation__depends_on_image_and_seed_alone(strong):
+    first = [strong(NOISE, seed) for seed in range(20)]
+    again = [strong(NOISE, seed) for seed in reversed(range(20))][::-1]
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert len({image.tobytes() for image in first}) > 15
+
+
+def test_perturbation__is_the_same_in_another_process(strong):
+    code = (
+        "import sys, numpy as np; from depth_anything_train.data.transforms import StrongPerturbation\n"
+        "noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)\n"
+        "strong = StrongPerturbation(); strong(noise, 99)\n"
+        "sys.stdout.buffer.write(b''.join(strong(noise, seed).tobytes() for seed in range(5)))"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ)
+    assert other.stdout == b"".join(strong(NOISE, seed).tobytes() for seed in range(5))
+
+
+def test_perturbation__survives_pickling(strong):
+    assert (pickle.loads(pickle.dumps(strong))(NOISE, 4) == strong(NOISE, 4)).all()
+
+
+def test_perturbation__keeps_shape_type_and_input(strong):
+    before = NOISE.copy()
+    for seed in range(10):
+        after = strong(NOISE, seed)
+        assert after.shape == NOISE.shape and after.dtype == np.uint8
+    assert (before == NOISE).all()
+
+
+def test_perturbation__jitter_and_blur_are_drawn_independently():
+    """Grey noise tells them apart: blur lowers its contrast between neighbours, jitter of brightness changes its mean."""
+    chain = StrongPerturbation(brightness=0.5, contrast=0, saturation=0, hue=0, blur_sigma=(2, 2))
+    image = np.random.default_rng(1).integers(90, 110, (32, 32, 1), dtype=np.uint8).repeat(3, axis=-1)
+    roughness = np.abs(np.diff(image[..., 0].astype(float))).mean()
+    table = np.zeros((2, 2))
+    for seed in range(600):
+        after = chain(image, seed)[..., 0].astype(float)
+        jittered = abs(after.mean() - image.mean()) > 0.6
+        blurred = np.abs(np.diff(after)).mean() / after.mean() < 0.5 * roughness / image.mean()
+        table[int(jittered), int(blurred)] += 1
+    assert stats.chi2_contingency(table).pvalue > 0.001
+    assert stats.binomtest(int(table[1].sum()), 600, 0.8).pvalue > 0.001
+    assert stats.binomtest(int(table[:, 1].sum()), 600, 0.5).pvalue > 0.001
+
+
+def test_perturbation__switched_off_changes_nothing():
+    chain = StrongPerturbation(jitter_p=0, blur_p=0)
+    assert all((chain(NOISE, seed) == NOISE).all() for seed in range(5))
+
+
+def test_perturbation__grey_on_request():
+    grey = StrongPerturbation(jitter_p=0, blur_p=0, grayscale_p=1)(NOISE, 0)
+    assert (grey[..., 0] == grey[..., 1]).all() and (grey[..., 1] == grey[..., 2]).all()
+
+
+def test_perturbation__refuses_impossible_values():
+    with pytest.raises(UserError, match=r"data\.perturbation"):
+        StrongPerturbation(jitter_p=2)
+
+
+def test_importing_the_package__does_not_import_albumentations():
+    code = "import sys, depth_anything_train.data.transforms; sys.exit('albumentations' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

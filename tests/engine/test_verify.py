@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from data_engine.verify import contact_sheet, main, verify
+from data_engine.writer import ShardWriter
+from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.shards import Shard, ShardFolder, index_path
+from depth_anything_train.runtime import UserError
+
+HEIGHT, WIDTH = 12, 16
+
+
+def image(seed: int = 0) -> bytes:
+    return cv2.imencode(".png", np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
+
+
+def label(shape: tuple[int, int] = (HEIGHT, WIDTH), valid: bool = True) -> bytes:
+    disparity = np.linspace(0, 2, shape[0] * shape[1], dtype=np.float32).reshape(shape)
+    return encode_dz16(disparity, np.full(shape, valid))
+
+
+def write(path: Path, samples: dict[str, dict[str, bytes]]) -> Shard:
+    with ShardWriter(path) as writer:
+        for key, members in samples.items():
+            writer.add(key, members)
+        writer.commit()
+    return Shard(path)
+
+
+def finish(folder: Path, kind: str, **info: Any) -> Path:
+    (folder / "dataset.json").write_text(json.dumps({"schema": 1, "kind": kind, "source": "test", **info}))
+    return folder
+
+
+def make_labelled(folder: Path, labels: bytes | None = None) -> Path:
+    for shard in range(2):
+        samples = {f"s{shard}{n}": {"png": image(n), "disparity.dz16": label(), "json": b"{}"} for n in range(3)}
+        if labels is not None:
+            samples["odd"] = {"png": image(), "disparity.dz16": labels, "json": b"{}"}
+            labels = None
+        write(folder / f"0000{shard}.tar", samples)
+    return finish(folder, "labelled")
+
+
+def make_pseudo(root: Path, keys: tuple[str, ...] = ("a", "b", "c"), invalid: str = "") -> Path:
+    images = write(root / "images" / "x.tar", {key: {"png": image()} for key in ("a", "b", "c")})
+    labels = write(root / "labels" / "x.tar", {key: {"disparity.dz16": label(valid=key != invalid)} for key in keys})
+    manifest = {"count": len(keys), "input": images.digest, "output": labels.digest}
+    (root / "labels" / "x.json").write_text(json.dumps(manifest))
+    finish(root / "images", "images")
+    return finish(root / "labels", "pseudo_labels", images="../images")
+
+
+def problem(folder: Path, **settings: Any) -> str:
+    (only,) = verify(folder, workers=0, **settings).problems
+    return only
+
+
+def test_verify__sound_labelled_shards_have_no_problems(tmp_path: Path) -> None:
+    findings = verify(make_labelled(tmp_path), workers=0)
+    assert (findings.problems, findings.samples, findings.labels) == ([], 6, 6)
+    assert (findings.lowest, findings.highest, findings.valid_share) == (0, pytest.approx(2), 6)
+
+
+def test_verify__does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    make_labelled(tmp_path, labels=b"damaged")
+    assert verify(tmp_path, workers=2) == verify(tmp_path, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [(b"damaged", "damaged_label"), (label((16, 12)), "label_size"), (label(valid=False), "no_valid_pixel")],
+)
+def test_verify__a_bad_label_is_found_deep_only(tmp_path: Path, labels: bytes, name: str) -> None:
+    make_labelled(tmp_path, labels)
+    assert name in problem(tmp_path) and "00000.tar, sample 3" in problem(tmp_path)
+    assert verify(tmp_path, deep=False, workers=0).problems == []
+
+
+def test_verify__constant_labels_are_counted(tmp_path: Path) -> None:
+    make_labelled(tmp_path, encode_dz16(np.ones((HEIGHT, WIDTH), np.float32), np.ones((HEIGHT, WIDTH), bool)))
+    assert verify(tmp_path, workers=0).constant == 1
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_verify__any_flipped_bit_is_found(tmp_path: Path, deep: bool) -> None:
+    make_labelled(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / "00001.tar", tmp_path / "00001.idx"):
+        whole = path.read_bytes()
+        for bit in rng.integers(0, 8 * len(whole), 60).tolist():
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(bytes(flipped))
+            assert "00001.tar" in verify(tmp_path, deep=deep, workers=0).problems[0]
+        path.write_bytes(whole)
+    assert verify(tmp_path, workers=0).problems == []
+
+
+def test_verify__cut_missing_and_unfinished_shards_are_named_and_the_others_read(tmp_path: Path) -> None:
+    make_labelled(tmp_path)
+    tar = tmp_path / "00000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: Shard(tar).entry(1).offset])
+    assert "00000.tar" in problem(tmp_path) and verify(tmp_path, workers=0).samples == 3
+    tar.write_bytes(whole)
+    index_path(tar).unlink()
+    assert "00000.idx" in problem(tmp_path)
+    tar.unlink()
+    finish(tmp_path, "labelled", count=6)
+    assert problem(tmp_path) == "Expected 6 samples by dataset.json, but there are 3."
+
+
+def test_verify__images_without_our_index_are_read_as_they_are(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, content in (("a.b.png", image()), ("a.b.txt", b"caption"), ("c.png", image()[:-30])):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    assert "0.tar, sample 1: truncated_image" in problem(tmp_path)
+    assert verify(tmp_path, deep=False, workers=0).problems == []
+    assert not index_path(tmp_path / "0.tar").exists()
+
+
+def test_verify__a_link_in_a_tar_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(info)
+    assert "link" in problem(tmp_path)
+
+
+def test_verify__sound_pseudo_labels_have_no_problems(tmp_path: Path) -> None:
+    findings = verify(make_pseudo(tmp_path, invalid="b"), workers=0)
+    assert (findings.problems, findings.labels, findings.all_invalid) == ([], 3, 1)
+
+
+def test_verify__pseudo_labels_must_have_the_keys_of_their_images(tmp_path: Path) -> None:
+    problems = verify(make_pseudo(tmp_path, keys=("a", "c", "b")), workers=0).problems
+    assert len(problems) == 2 and all("wrong_key" in one for one in problems)
+
+
+def test_verify__pseudo_labels_must_be_as_many_as_their_images(tmp_path: Path) -> None:
+    assert "2 labels for 3 images" in problem(make_pseudo(tmp_path, keys=("a", "b")))
+
+
+def test_verify__pseudo_labels_must_agree_with_their_manifest(tmp_path: Path) -> None:
+    labels = make_pseudo(tmp_path)
+    manifest = labels / "x.json"
+    whole = json.loads(manifest.read_text())
+    for change, message in (({"output": "0"}, "not those of the manifest"), ({"input": "0"}, "images changed")):
+        manifest.write_text(json.dumps(whole | change))
+        assert message in problem(labels)
+    manifest.write_text("{")
+    assert "damaged" in problem(labels)
+    manifest.unlink()
+    assert "x.json" in problem(labels)
+
+
+def test_verify__pseudo_labels_must_have_their_image_shards_and_the_other_way_round(tmp_path: Path) -> None:
+    labels = make_pseudo(tmp_path)
+    write(tmp_path / "images" / "y.tar", {"d": {"png": image()}})
+    assert "y.tar: this image shard" in problem(labels)
+    (tmp_path / "images" / "y.tar").unlink()
+    (tmp_path / "images" / "x.tar").rename(tmp_path / "x.tar")
+    assert "x.tar: expected image shard" in problem(labels)
+
+
+def test_verify__nothing_to_check_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        verify(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="there are none"):
+        verify(tmp_path)
+
+
+def read_png(data: bytes) -> NDArray[np.uint8]:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture
+
+
+@pytest.mark.parametrize("make", [make_labelled, make_pseudo])
+def test_contact_sheet__shows_images_and_labels(tmp_path: Path, make: Any) -> None:
+    folder = ShardFolder(make(tmp_path))
+    sheet = contact_sheet(folder, 2, seed=0)
+    assert read_png(sheet).shape == (184, 6 * 244, 3)
+    assert sheet == contact_sheet(folder, 2, seed=0)
+
+
+def test_command__exit_status_says_whether_all_is_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_labelled(tmp_path / "shards")
+    sheet = tmp_path / "sheet.png"
+    monkeypatch.setattr("sys.argv", ["verify", f"shards={tmp_path / 'shards'}", f"sheet={sheet}", "workers=0"])
+    main()
+    assert read_png(sheet.read_bytes()).any()
+    make_labelled(tmp_path / "shards", labels=b"damaged")
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert "00000.tar, sample 3: damaged_label" in capsys.readouterr().err

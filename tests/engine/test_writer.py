@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_engine.writer import ShardWriter
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.shards import Shard, index_path
+
+
+def test_writer__nothing_is_visible_before_commit(tmp_path: Path) -> None:
+    path = tmp_path / "below" / "0.tar"
+    with ShardWriter(path) as writer:
+        writer.add("a", {"jpg": b"x"})
+        assert not path.exists() and not index_path(path).exists()
+        writer.commit()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["0.idx", "0.tar"]
+
+
+def test_writer__leaving_without_commit_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path / "0.tar") as writer:
+        writer.add("a", {"jpg": b"x"})
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_writer__leaving_without_commit_keeps_the_old_shard(tmp_path: Path) -> None:
+    for content, commit in ((b"old", True), (b"new", False)):
+        with ShardWriter(tmp_path / "0.tar") as writer:
+            writer.add("a", {"jpg": content})
+            if commit:
+                writer.commit()
+    assert Shard(tmp_path / "0.tar").read(0).image == b"old"
+
+
+def test_writer__equal_samples_give_equal_bytes(tmp_path: Path) -> None:
+    contents = []
+    for number in range(2):
+        with ShardWriter(tmp_path / f"{number}.tar") as writer:
+            writer.add("a", {"jpg": b"x" * 700, "depth.png": b"y", "json": b"{}"})
+            writer.add("ü" * 80, {"jpg": b""})
+            writer.commit()
+        contents.append([file.read_bytes() for file in (writer.path, index_path(writer.path))])
+    assert contents[0] == contents[1]
+
+
+def test_writer__an_empty_shard_is_a_shard(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        writer.commit()
+    shard = Shard(tmp_path / "0.tar")
+    shard.check_index()
+    assert shard.count == 0
+
+
+def test_writer__refuses_a_key_twice_and_goes_on(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        writer.add("a", {"jpg": b"first"})
+        with pytest.raises(BadSample) as caught:
+            writer.add("a", {"jpg": b"second"})
+        writer.add("b", {"jpg": b"third"})
+        writer.commit()
+    shard = Shard(tmp_path / "0.tar")
+    assert caught.value.reason == "duplicate_key"
+    assert [shard.read(n).image for n in range(2)] == [b"first", b"third"]
+
+
+def test_writer__keeps_dotted_keys(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        writer.add("photo.v2", {"disparity.dz16": b"x"})
+        writer.commit()
+    assert Shard(tmp_path / "0.tar").read(0).key == "photo.v2"
+
+
+@pytest.mark.parametrize(
+    ("key", "extension", "reason"),
+    [
+        ("a.depth", "png", "bad_key"),
+        ("../a", "jpg", "unsafe_name"),
+        ("/a", "jpg", "unsafe_name"),
+        ("./a", "jpg", "bad_key"),
+        ("a", "JPG", "bad_key"),
+        ("a", "tar.gz", "bad_key"),
+    ],
+)
+def test_writer__refuses_keys_that_would_read_back_differently(
+    tmp_path: Path, key: str, extension: str, reason: str
+) -> None:
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        with pytest.raises(BadSample) as caught:
+            writer.add(key, {extension: b"x"})
+        assert caught.value.reason == reason and writer.count == 0

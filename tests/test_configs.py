@@ -1,0 +1,72 @@
+"""Every config composes; files are found by glob, so that a new one is tested unasked."""
+
+import pytest
+from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.pipeline import plan
+from omegaconf import OmegaConf
+
+
+def choices(command, group):
+    folder = config_folder(command) / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
+
+
+@pytest.mark.parametrize("name", choices("train", "experiment"))
+def test_every_experiment_composes_and_resolves(name):
+    cfg = compose("train", [f"experiment={name}", "out=run", "steps=7", "labelled=[a]", "unlabelled=[b]"])
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert resolved["trainer"]["max_steps"] == 7
+    assert resolved["name"] == name
+    assert resolved["task"]["_target_"].startswith("depth_anything_train.tasks.")
+
+
+@pytest.mark.parametrize("name", choices("train", "model"))
+def test_every_model_can_be_built_without_disk_or_network(name):
+    import torch
+
+    cfg = compose("train", ["experiment=tiny_teacher", f"model={name}", "out=run"])
+    with torch.device("meta"):
+        model = build(cfg.model)
+    assert sum(p.numel() for p in model.parameters()) > 1000
+
+
+@pytest.mark.parametrize("name", choices("prepare", "dataset"))
+def test_every_dataset_composes(name):
+    cfg = compose("prepare", [f"dataset={name}", "root=r", "out=o", "count=4"])
+    assert cfg.dataset._target_.startswith("data_engine.ingest.")
+
+
+@pytest.mark.parametrize("name", choices("evaluate", "benchmark"))
+def test_every_benchmark_composes(name):
+    compose("evaluate", [f"benchmark={name}", "model=m", "data=d", "out=o"])
+
+
+@pytest.mark.parametrize("name", choices("train", "logger"))
+def test_every_logger_composes(name):
+    compose("train", ["experiment=tiny_teacher", f"logger=[{name}]", "out=run"])
+
+
+@pytest.mark.parametrize("data", ["procedural", "folders"])
+@pytest.mark.parametrize("name", choices("run", "pipeline"))
+def test_every_stage_of_every_pipeline_composes(name, data):
+    """A typo in the last stage must not show after an hour."""
+    stages = plan(compose("run", [f"pipeline={name}", f"data={data}", "pairs=p", "photos=q", "out=o"]))
+    assert len(stages) > 3
+    for stage in stages:
+        command, *overrides = stage.arguments
+        assert OmegaConf.to_container(compose(command, list(overrides)), resolve=True)
+
+
+def test_paper_teacher__has_the_stated_numbers():
+    cfg = compose("train", ["experiment=v1_teacher_vitl", "out=run"])
+    assert (cfg.optim.encoder_lr, cfg.optim.decoder_lr) == (5e-6, 5e-5)
+    assert cfg.size == 518
+    assert list(cfg.task.weights) == ["labelled"]
+
+
+def test_paper_student__has_the_stated_numbers():
+    cfg = compose("train", ["experiment=v1_student_vits", "out=run"])
+    assert cfg.data.batch.unlabelled == 2 * cfg.data.batch.labelled
+    assert set(cfg.task.weights.values()) == {1.0}
+    assert cfg.task.feature.margin == 0.85
+    assert cfg.task.pseudo.trim == 0.1

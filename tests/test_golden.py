@@ -1,0 +1,56 @@
+"""Ten steps of the teacher and the student, number by number.
+
+A change that should not alter numbers must reproduce the files. One that should replaces them
+(`python tests/test_golden.py`) and says why in its commit.
+"""
+
+from pathlib import Path
+
+import pytest
+from conftest import write_shards
+from data_engine.engines.local import LocalEngine
+from data_engine.label import label
+from data_engine.labeller import LabelSettings, ShardLabeller
+from depth_anything_train.callbacks.metrics_log import read_metrics
+from depth_anything_train.command import compose
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.train import train
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def curves(folder):
+    """Loss by step of ten steps of each stage."""
+    labelled = write_shards(folder / "labelled", "labelled")
+    images = write_shards(folder / "images", "images", first=100)
+    teacher, labels, student = folder / "teacher", folder / "labels", folder / "student"
+    train(compose("train", ["experiment=tiny_teacher", f"out={teacher}", f"labelled=[{labelled}]", "steps=10"]))
+    model = DepthAnything.from_pretrained(teacher, device="cpu")
+    label(ShardLabeller(model, LabelSettings(size=28)), images, labels, engine=LocalEngine())
+    data = [f"labelled=[{labelled}]", f"unlabelled=[{labels}]"]
+    train(compose("train", ["experiment=tiny_student", f"out={student}", *data, "steps=10"]))
+    return {
+        "teacher": [(row["step"], row["train/loss"]) for row in read_metrics(teacher / "metrics.jsonl")],
+        "student": [(row["step"], row["train/loss"]) for row in read_metrics(student / "metrics.jsonl")],
+    }
+
+
+def golden(name):
+    lines = (GOLDEN / f"{name}_tiny_cpu.txt").read_text().split("\n")[1:-1]
+    return [(int(line.split()[0]), float(line.split()[1])) for line in lines]
+
+
+def test_loss_curves__are_the_golden_ones(tmp_path):
+    for name, curve in curves(tmp_path).items():
+        assert [step for step, _ in curve] == list(range(1, 11))
+        # Another processor may round a product differently; 1e-4 is far below what a change of method does.
+        assert curve == [(step, pytest.approx(loss, rel=1e-4)) for step, loss in golden(name)]
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, curve in curves(Path(folder)).items():
+            lines = ["step loss", *(f"{step} {loss:.6f}" for step, loss in curve)]
+            (GOLDEN / f"{name}_tiny_cpu.txt").write_text("\n".join(lines) + "\n")

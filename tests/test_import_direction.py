@@ -1,0 +1,52 @@
+"""Imports point one way; the layers are those of CONTRIBUTING.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = [
+    {"types", "runtime", "command"},
+    {"ops"},
+    {"data", "models", "losses", "metrics", "optim", "callbacks"},
+    {"tasks"},
+    {"inference", "train", "evaluate", "report", "pipeline"},
+    {"cli"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+# The evaluator and the report show what inference predicts; within the layer of commands that is the only direction.
+ALLOWED = {("evaluate", "inference"), ("report", "inference")}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import; name the package"
+            yield node.module.split(".")
+
+
+def violations(path, package):
+    here = path.relative_to(package).parts[0].removesuffix(".py")
+    for module in imports(path):
+        if module[0] == "data_engine":
+            yield f"{path.name} imports {'.'.join(module)}: the library never imports the engine"
+        if module[0] == package.name and len(module) > 1 and here != "__init__":
+            target = module[1]
+            if target != here and RANK[target] >= RANK[here] and (here, target) not in ALLOWED:
+                yield f"{here} imports {'.'.join(module)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "depth_anything_train").rglob("*.py")), ids=lambda p: p.stem)
+def test_imports_point_down(path):
+    assert list(violations(path, ROOT / "depth_anything_train")) == []
+
+
+def test_a_planted_violation_is_found(tmp_path):
+    package = tmp_path / "depth_anything_train"
+    (package / "ops").mkdir(parents=True)
+    planted = package / "ops" / "planted.py"
+    planted.write_text("def f():\n    from depth_anything_train.tasks import base\n    import data_engine.writer\n")
+    assert len(list(violations(planted, package))) == 2

@@ -1,0 +1,98 @@
+"""A killed and continued run ends with the same weights, to the last bit."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import write_shards
+from depth_anything_train.command import compose
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.runtime import UserError
+from depth_anything_train.train import train
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Labelled shards, image shards and their pseudo labels."""
+    from data_engine.engines.local import LocalEngine
+    from data_engine.label import label
+    from data_engine.labeller import LabelSettings, ShardLabeller
+
+    folder = tmp_path_factory.mktemp("data")
+    labelled = write_shards(folder / "labelled", "labelled")
+    images = write_shards(folder / "images", "images", first=100)
+    train(compose("train", ["experiment=tiny_teacher", f"out={folder / 'teacher'}", f"labelled=[{labelled}]", "steps=2"]))
+    teacher = DepthAnything.from_pretrained(folder / "teacher", device="cpu")
+    label(ShardLabeller(teacher, LabelSettings(size=28)), images, folder / "labels", engine=LocalEngine())
+    return [f"labelled=[{labelled}]", f"unlabelled=[{folder / 'labels'}]"]
+
+
+def options(data, out, *more):
+    every = ["checkpoint.every_n_steps=4", f"steps={STEPS}"]
+    return ["experiment=tiny_student", f"out={out}", *data, *every, *more]
+
+
+def weights(run):
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    return train(compose("train", options(data, tmp_path_factory.mktemp("undisturbed") / "run")))
+
+
+def start(arguments):
+    command = [sys.executable, "-m", "depth_anything_train.cli", "train", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+def kill_at(arguments, run, step):
+    """Start training and kill it with SIGKILL as soon as the checkpoint of `step` is there."""
+    process = start(arguments)
+    while not (run / "checkpoints" / f"step-{step:08d}.json").exists():
+        assert process.poll() is None, process.stderr.read().decode()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert not (run / "finished.json").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigkill__twice_and_continued_gives_bit_equal_weights(data, undisturbed, tmp_path, workers):
+    run = tmp_path / "run"
+    arguments = options(data, run, f"workers={workers}")
+    for step in (4, 12):
+        kill_at(arguments, run, step)
+    assert train(compose("train", arguments)) == run
+    assert weights(run) == weights(undisturbed)
+
+
+def test_sigkill__the_record_of_numbers_shows_no_trace(data, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    kill_at(options(data, run), run, 8)
+    train(compose("train", options(data, run)))
+    assert (run / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
+
+
+def test_torn_checkpoint__the_one_before_it_is_taken(data, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    kill_at(options(data, run), run, 12)
+    newest = sorted((run / "checkpoints").glob("*.ckpt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    train(compose("train", options(data, run)))
+    assert weights(run) == weights(undisturbed)
+
+
+def test_finished__the_same_command_changes_nothing(data, undisturbed):
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
+    train(compose("train", options(data, undisturbed)))
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()} == before
+
+
+def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):
+    with pytest.raises(UserError, match="another configuration"):
+        train(compose("train", options(data, undisturbed, "seed=1")))
