@@ -47,16 +47,15 @@ def label(labeller: ShardLabeller, images: Path, out: Path, *, engine: Any) -> C
         raise UserError("Expected a relative teacher, but this model is metric; pseudo labels are relative disparity.")
     folder = ShardFolder(images)
     claim(out, images, labeller, source=str(folder.info.get("source", images.name)))
-    shards = [folder.shard(number) for number in range(len(folder.shards))]
     waiting = []
-    for shard in shards:
-        mark = manifest_path(out, shard)
+    for number, path in enumerate(folder.shards):
+        mark = manifest_path(out, path)
         if not mark.exists():
-            waiting.append(shard)
-        elif read_json(mark)["input"] != shard.digest:
-            raise UserError(f"{shard.path} changed since {mark} was written; label into another out=.")
-    engine.run(labeller, waiting, out)
-    manifests = [read_json(manifest_path(out, shard)) for shard in shards]
+            waiting.append(number)
+        elif read_json(mark)["input"] != folder.shard(number).digest:
+            raise UserError(f"{path} changed since {mark} was written; label into another out=.")
+    engine.run(labeller, folder, waiting, out)
+    manifests = [read_json(manifest_path(out, path)) for path in folder.shards]
     return Counter({key: sum(manifest[key] for manifest in manifests) for key in ("count", "labelled")})
 
 

@@ -105,15 +105,13 @@ class ShardLabeller:
         manifest = {
             "count": shard.count,
             "labelled": shard.count - sum(map(len, dropped.values())),
-            "dropped": {
-                reason: {"count": len(keys), "examples": keys[:MAX_EXAMPLES]} for reason, keys in dropped.items()
-            },
+            "dropped": {key: {"count": len(k), "examples": k[:MAX_EXAMPLES]} for key, k in dropped.items()},
             "input": shard.digest,
             "output": Shard(out / shard.path.name).digest,
             "teacher": self.teacher.hash,
             "settings": self.settings.to_dict(),
         }
-        write_json(manifest_path(out, shard), manifest)
+        write_json(manifest_path(out, shard.path), manifest)
         return manifest
 
     def _windows(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[list[_Image]]:
@@ -159,14 +157,14 @@ class ShardLabeller:
         if reasons.total() > self.max_bad_share * shard.count:
             example = next(iter(dropped.values()))[0]
             raise UserError(
-                f"{reasons.total()} of {shard.count} images of {shard.path.name} cannot be used ({dict(reasons)}, first "
-                f"{example}); mend the shard with `depth-anything verify`, or allow more with max_bad_share=."
+                f"{reasons.total()} of {shard.count} images of {shard.path.name} cannot be used ({dict(reasons)}, "
+                f"first {example}); mend the shard with `depth-anything verify`, or allow more with max_bad_share=."
             )
 
 
-def manifest_path(out: Path, shard: Shard) -> Path:
-    """The manifest of a label shard."""
-    return out / f"{shard.path.stem}.json"
+def manifest_path(out: Path, tar: Path) -> Path:
+    """The manifest in `out` of the labels for an image shard."""
+    return out / f"{tar.stem}.json"
 
 
 def _encode(disparity: NDArray[np.float32] | None) -> bytes:

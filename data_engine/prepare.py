@@ -149,7 +149,7 @@ def _write_shard(ingest: Ingest, items: Sequence[Any], path: Path) -> Report:
             except BadSample as error:
                 drops[error.reason] += 1
                 if drops[error.reason] <= EXAMPLES:
-                    examples.setdefault(error.reason, []).append(str(error))
+                    examples.setdefault(error.reason, []).append(f"{item}: {error}")
                 continue
             notes.update(sample.notes)
         report = Report(count=writer.count, drops=dict(drops), examples=examples, notes=dict(notes))

@@ -16,7 +16,7 @@ from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -120,9 +120,14 @@ def build(node: Any, **arguments: Any) -> Any:
         if not target.startswith(ALLOWED_TARGETS):
             allowed = ", ".join(prefix.rstrip(".") for prefix in ALLOWED_TARGETS)
             raise UserError(f"A config may build things from {allowed}, but it names _target_: {target}.")
-    if arguments:  # called here, because Hydra would turn arguments that are dataclasses into configs
-        return hydra.utils.instantiate(node, _partial_=True)(**arguments)
-    return hydra.utils.instantiate(node)
+    try:
+        if arguments:  # called here, because Hydra would turn arguments that are dataclasses into configs
+            return hydra.utils.instantiate(node, _partial_=True)(**arguments)
+        return hydra.utils.instantiate(node)
+    except InstantiationException as error:  # Hydra's wrapper around what a constructor raised
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -150,7 +155,6 @@ def _unknown_choice(error: MissingConfigException) -> str:
 def _unknown_key(name: str, overrides: list[str]) -> str | None:
     """Name the override that does not fit and the known key nearest to it, or None where the reason is another."""
     parser = OverridesParser.create()
-    base = hydra.compose(name, [])
     for position, text in enumerate(overrides):
         try:
             key = parser.parse_override(text).key_or_group
@@ -160,7 +164,7 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
         try:
             known = hydra.compose(name, rest)
         except (HydraException, OmegaConfBaseException):
-            known = base
+            continue  # something else is wrong as well
         if OmegaConf.select(known, key, default=None) is None and key not in (keys := list(_keys(known))):
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"see `depth-anything {name} --help`."

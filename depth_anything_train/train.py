@@ -67,7 +67,9 @@ def train(cfg: DictConfig) -> Path:
 
     if trainer.is_global_zero:
         log.finalize("success")
-        task.export(run / "model", {"size": cfg.size, "experiment": cfg.name, "run": read_json(run / "provenance.json")})
+        task.export(
+            run / "model", {"size": cfg.size, "experiment": cfg.name, "run": read_json(run / "provenance.json")}
+        )
         write_json(finished, {"steps": cfg.steps})
     trainer.strategy.barrier()
     return run

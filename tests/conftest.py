@@ -51,7 +51,13 @@ def write_shards(folder: Path, kind: str, counts: tuple[int, ...] = (6, 5), firs
                 image, disparity = scene(number)
                 members = {"jpg": encode(image)}
                 if kind == "labelled":
-                    meta = {"source": "scenes", "kind": "labelled", "quantity": "disparity", "unit": "1/m", "scale": 1.0}
+                    meta = {
+                        "source": "scenes",
+                        "kind": "labelled",
+                        "quantity": "disparity",
+                        "unit": "1/m",
+                        "scale": 1.0,
+                    }
                     members["disparity.dz16"] = encode_dz16(disparity, np.ones(disparity.shape, bool))
                     members["json"] = json.dumps(meta).encode()
                 writer.add(f"scene-{number:04d}", members)

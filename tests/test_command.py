@@ -84,7 +84,19 @@ def test_program__shows_a_config_without_running_it(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    ["plain", "my folder/it's, (new) [x] = \\ ü", "a\\", "", ["a", "b c"], {"day": "x/y", "k-2": ["*-day"]}, None, True, 3, 0.5, "3"],
+    [
+        "plain",
+        "my folder/it's, (new) [x] = \\ ü",
+        "a\\",
+        "",
+        ["a", "b c"],
+        {"day": "x/y", "k-2": ["*-day"]},
+        None,
+        True,
+        3,
+        0.5,
+        "3",
+    ],
 )
 def test_as_override__any_value_comes_back_equal(value):
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -1,9 +1,10 @@
 """Every config composes; files are found by glob, so that a new one is tested unasked."""
 
 import pytest
+from omegaconf import OmegaConf
+
 from depth_anything_train.command import build, compose, config_folder
 from depth_anything_train.pipeline import plan
-from omegaconf import OmegaConf
 
 
 def choices(command, group):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_shards
+
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label
 from data_engine.labeller import LabelSettings, ShardLabeller

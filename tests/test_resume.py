@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import write_shards
+
 from depth_anything_train.command import compose
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.runtime import UserError
@@ -25,7 +26,9 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     labelled = write_shards(folder / "labelled", "labelled")
     images = write_shards(folder / "images", "images", first=100)
-    train(compose("train", ["experiment=tiny_teacher", f"out={folder / 'teacher'}", f"labelled=[{labelled}]", "steps=2"]))
+    train(
+        compose("train", ["experiment=tiny_teacher", f"out={folder / 'teacher'}", f"labelled=[{labelled}]", "steps=2"])
+    )
     teacher = DepthAnything.from_pretrained(folder / "teacher", device="cpu")
     label(ShardLabeller(teacher, LabelSettings(size=28)), images, folder / "labels", engine=LocalEngine())
     return [f"labelled=[{labelled}]", f"unlabelled=[{folder / 'labels'}]"]

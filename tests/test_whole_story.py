@@ -4,6 +4,7 @@ import json
 
 import pytest
 from conftest import write_shards
+
 from data_engine.label import main as label
 from depth_anything_train import DepthAnything
 from depth_anything_train.evaluate import main as evaluate

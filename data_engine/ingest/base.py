@@ -44,6 +44,8 @@ class Ingest(Protocol):
     def items(self) -> Sequence[Any]:
         """Everything there is, in an order that is the same on every machine. Small things: paths, numbers, rows.
 
+        `str` of an item names it to a person, `repr` tells whether it is the same as in an earlier run.
+
         Raises:
             UserError: the folder is missing or holds nothing of the kind.
         """

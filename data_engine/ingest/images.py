@@ -24,6 +24,9 @@ class Photo(NamedTuple):
     path: str
     unique: bool
 
+    def __str__(self) -> str:
+        return self.path
+
 
 @dataclass(frozen=True)
 class Images:
@@ -71,7 +74,7 @@ class Images:
             BadSample: `duplicate_key`, `unreadable_file`, or as `images.decode_image`.
         """
         if not item.unique:
-            raise BadSample("duplicate_key", f"{item.path} has the key {item.key} of a file before it; rename one.")
+            raise BadSample("duplicate_key", f"A file before it has the same key {item.key}; rename one.")
         data = read_file(Path(self.root).expanduser() / item.path)
         header = read_header(data)
         if self.decode:

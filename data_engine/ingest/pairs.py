@@ -51,6 +51,9 @@ class Pair(NamedTuple):
     unique: bool
     meta: dict[str, Any]
 
+    def __str__(self) -> str:
+        return self.name
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -118,8 +121,8 @@ class Pairs:
                 `damaged_label`, `unreadable_file`, or as `images.decode_image`.
         """
         if not item.unique:
-            raise BadSample("duplicate_key", f"{item.name} has the key {item.key} of a pair before it; rename one.")
-        image_file, label_file = self._find("image", item.image, item.name), self._find("label", item.label, item.name)
+            raise BadSample("duplicate_key", f"A pair before it has the same key {item.key}; rename one.")
+        image_file, label_file = self._find("image", item.image), self._find("label", item.label)
         image = read_file(image_file)
         extension = read_header(image).extension
         shape = decode_image(image).shape[:2]
@@ -147,10 +150,10 @@ class Pairs:
         if self.scale is not None and not 0 < self.scale < float("inf"):
             raise UserError(f"Expected a scale > 0 (stored value / scale = metres or pixels), but came {self.scale}.")
 
-    def _find(self, what: str, path: str, name: str) -> Path:
+    def _find(self, what: str, path: str) -> Path:
         file = self.folder / path
         if not path or not file.is_file():
-            raise BadSample(f"missing_{what}", f"{name} has no {what}; expected {path or 'a file of the same name'}.")
+            raise BadSample(f"missing_{what}", f"The {what} is missing; expected {path or 'a file of the same name'}.")
         return file
 
     def _meta(self, quantity: str, scale: float | None, unit: str | None, invalid: int | None) -> dict[str, Any]:

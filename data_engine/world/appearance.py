@@ -18,7 +18,7 @@ class Light:
         sun: strength of the distant light; `sun_height` is how high it stands, in degrees.
         ambient: strength of the light from everywhere.
         lamps: strength of each lamp that the scene has; `headlamp` is one beside the camera.
-        zenith, horizon: colours of the sky; indoors the ambient light has their mean.
+        zenith, horizon: colours of the sky; `clouds` is how much of it they cover, `stars` how bright they are.
     """
 
     sun: Range = (0.4, 1.0)

@@ -25,7 +25,6 @@ def open_scene(
     yaw: tuple[float, float],
     pitch: tuple[float, float],
     usual_distance: float,
-    indoors: bool,
 ) -> Builder:
     """An empty scene with its camera at `eye`, angles in degrees."""
     camera = stand(
@@ -35,7 +34,7 @@ def open_scene(
         roll=rng.uniform(-look.roll, look.roll),
         view=rng.uniform(*look.view),
     )
-    return Builder(Scene(camera=camera, usual_distance=usual_distance, indoors=indoors), look, rng)
+    return Builder(Scene(camera=camera, usual_distance=usual_distance), look, rng)
 
 
 def scatter(
@@ -68,7 +67,7 @@ def room(look: Appearance, rng: np.random.Generator) -> Scene:
     )
     # Towards the middle, give or take, so that few pictures show nothing but a wall.
     yaw = math.degrees(math.atan2(-eye[0], -eye[2]))
-    b = open_scene(look, rng, eye, yaw=(yaw - 65, yaw + 65), pitch=(-38, 12), usual_distance=4.0, indoors=True)
+    b = open_scene(look, rng, eye, yaw=(yaw - 65, yaw + 65), pitch=(-38, 12), usual_distance=4.0)
     shell(b, width, deep, high)
     sides = [(0.0, 0.0, deep / 2, width), (math.pi, 0.0, -deep / 2, width)]
     sides += [(math.pi / 2, width / 2, 0.0, deep), (-math.pi / 2, -width / 2, 0.0, deep)]
@@ -153,7 +152,7 @@ def corridor(look: Appearance, rng: np.random.Generator) -> Scene:
     """A long passage with doors and pillars on both sides."""
     width, long, high = rng.uniform(1.6, 4.5), rng.uniform(8, 40), rng.uniform(2.3, 4.0)
     eye = rng.uniform(-width / 2 + 0.5, width / 2 - 0.5), rng.uniform(0.6, 2.1), 0.0
-    b = open_scene(look, rng, eye, yaw=(-35, 35), pitch=(-25, 18), usual_distance=8.0, indoors=True)
+    b = open_scene(look, rng, eye, yaw=(-35, 35), pitch=(-25, 18), usual_distance=8.0)
     b.add(Plane(0.0), "floor", b.material("floor"))
     b.add(Plane(high, facing=-1), "ceiling", b.material("ceiling"))
     left, right = b.material("wall"), b.material("wall")
@@ -196,7 +195,7 @@ def street(look: Appearance, rng: np.random.Generator) -> Scene:
     road = rng.uniform(5, 11)
     walk = rng.uniform(1.5, 4)
     eye = rng.uniform(-road / 2 - walk / 2, road / 2 + walk / 2), rng.uniform(1.0, 3.5), 0.0
-    b = open_scene(look, rng, eye, yaw=(-40, 40), pitch=(-18, 14), usual_distance=25.0, indoors=False)
+    b = open_scene(look, rng, eye, yaw=(-40, 40), pitch=(-18, 14), usual_distance=25.0)
     b.add(Plane(0.0), "road", b.material("asphalt"))
     paving, kerb = b.material("paving"), road / 2 + walk / 2
     line = b.material("ceiling")
@@ -256,7 +255,7 @@ def pile(look: Appearance, rng: np.random.Generator) -> Scene:
     on_table = rng.random() < 0.5
     level = 0.75 if on_table else 0.0
     eye = 0.0, level + height, -away
-    b = open_scene(look, rng, eye, yaw=(-15, 15), pitch=(pitch - 8, pitch + 16), usual_distance=2.0, indoors=True)
+    b = open_scene(look, rng, eye, yaw=(-15, 15), pitch=(pitch - 8, pitch + 16), usual_distance=2.0)
     b.add(Plane(0.0), "floor", b.material("floor"))
     yaw = rng.uniform(-0.6, 0.6)
     if on_table:
@@ -303,7 +302,7 @@ def land(look: Appearance, rng: np.random.Generator) -> Scene:
         return float(ground.level(np.array([x], np.float32), np.array([z], np.float32))[0])
 
     eye = 0.0, level(0, 0) + rng.uniform(1.2, 6.0), 0.0
-    b = open_scene(look, rng, eye, yaw=(0, 0), pitch=(-25, 6), usual_distance=25.0, indoors=False)
+    b = open_scene(look, rng, eye, yaw=(0, 0), pitch=(-25, 6), usual_distance=25.0)
     b.add(ground, "ground", b.material("grass" if rng.random() < 0.6 else "soil"))
     for _ in range(int(rng.integers(0, 4))):
         size, x, z = b.uniform(15, 45), b.uniform(-150, 150), b.uniform(90, 220)

@@ -69,7 +69,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A light at `position` (3,); `reach` is the distance in metres at which its light has fallen to half."""
+    """A light at `position` (3,); its light falls to half over `reach` metres."""
 
     position: Array
     reach: float
@@ -87,12 +87,10 @@ class Place:
 
 @dataclass
 class Scene:
-    """All that is drawn. `usual_distance` in metres tells haze and lamps how large the scene is; `indoors` keeps the
-    sun from the sky."""
+    """All that is drawn; `usual_distance` in metres tells the haze how large the scene is."""
 
     camera: Camera
     usual_distance: float
-    indoors: bool
     parts: list[Part] = field(default_factory=list)
     materials: list[Material] = field(default_factory=list)
     footprints: list[Footprint] = field(default_factory=list)

@@ -14,7 +14,7 @@ from data_engine.world.scene import Scene
 from data_engine.world.shapes import Array, dot, vector
 
 MOST_LAMPS = 4
-"""Lamps of a scene that throw light; they are listed from near to far."""
+"""Lamps of a scene that throw light: those nearest to the camera."""
 
 
 def draw(rng: np.random.Generator, span: Range) -> float:
@@ -67,8 +67,10 @@ def lit_surfaces(scene: Scene, seen: Surfaces, light: Light, sun: Array, rng: np
     upward = np.float32(0.7) + np.float32(0.3) * normals[1]
     total = tint(light.sun_colour) * np.float32(draw(rng, light.sun)) * direct
     total += tint(light.ambient_colour) * np.float32(draw(rng, light.ambient)) * (upward * open_sky)
-    lamps = [(lamp.position, lamp.reach, draw(rng, light.lamps)) for lamp in scene.lamps[:MOST_LAMPS]]
-    lamps.append((scene.camera.position, scene.usual_distance, draw(rng, light.headlamp)))
+    eye = scene.camera.position
+    nearest = sorted(scene.lamps, key=lambda lamp: float(np.linalg.norm(lamp.position - eye)))[:MOST_LAMPS]
+    lamps = [(lamp.position, lamp.reach, draw(rng, light.lamps)) for lamp in nearest]
+    lamps.append((eye, scene.usual_distance, draw(rng, light.headlamp)))
     shine = np.zeros(points.shape[1], np.float32)
     for position, reach, strength in lamps:
         if strength > 0.05:

@@ -36,7 +36,9 @@ class FiniteGuard(Callback):
         optimizer.zero_grad(set_to_none=True)
         self.skipped += 1
         self.in_a_row += 1
-        console.print(f"Step {trainer.global_step}: the gradient is not finite; the step is skipped ({self.skipped} so far).")
+        console.print(
+            f"Step {trainer.global_step}: the gradient is not finite; the step is skipped ({self.skipped} so far)."
+        )
         if self.in_a_row >= self.max_in_a_row:
             raise UserError(
                 f"{self.in_a_row} steps in a row had gradients that are not finite, the last at step "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import netrc
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import WandbLogger
 
@@ -18,16 +20,14 @@ def wandb_mirror(*, folder: Path, project: str, name: str, offline: bool | None 
         folder: the run folder; the id is kept in `wandb_id`.
         project: project name.
         name: shown name of the run.
-        offline: None means offline exactly when no API key is known (`WANDB_API_KEY` or a login).
+        offline: None means offline exactly when no API key is known (`WANDB_API_KEY` or an earlier login).
         options: passed on to `WandbLogger`.
     """
-    import wandb
-
     mark = Path(folder) / "wandb_id"
     if not mark.exists():
         write_bytes(mark, fingerprint([str(folder.resolve()), os.urandom(8).hex()]).encode())
     if offline is None:
-        offline = wandb.api.api_key is None
+        offline = os.environ.get("WANDB_MODE") == "offline" or not _key_is_known()
     return WandbLogger(
         project=project,
         name=name,
@@ -37,3 +37,10 @@ def wandb_mirror(*, folder: Path, project: str, name: str, offline: bool | None 
         resume=None if offline else "allow",
         **options,
     )
+
+
+def _key_is_known() -> bool:
+    """Whether `wandb login` was run, or the environment holds a key; asks nobody."""
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    return "WANDB_API_KEY" in os.environ or (path.is_file() and netrc.netrc(path).authenticators(host) is not None)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from depth_anything_train.runtime import UserError, keyed_seed
 from depth_anything_train.types import Disparity, ImageBytes, Valid
@@ -87,13 +86,13 @@ def cutmix(
         The three mixed alike, and `region`: True where an image shows itself.
     """
     assert len(boxes) == len(image) and len(image) % 2 == 0
+    originals = image, disparity, valid
+    mixed = image.clone(), disparity.clone(), valid.clone()
     region = torch.ones_like(valid)
     for number, box in enumerate(boxes):
         if box is not None:
-            region[number, :, box.top : box.bottom, box.left : box.right] = False
-    return _mix(image, region), _mix(disparity, region), _mix(valid, region), region
-
-
-def _mix(own: Tensor, region: Valid) -> Tensor:
-    partner = own.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-    return torch.where(region, own, partner)
+            inside = (..., slice(box.top, box.bottom), slice(box.left, box.right))
+            region[number][inside] = False
+            for own, original in zip(mixed, originals, strict=True):
+                own[number][inside] = original[number ^ 1][inside]
+    return *mixed, region

@@ -32,7 +32,7 @@ from depth_anything_train.data.schema import (
 from depth_anything_train.data.tar import END_OF_ARCHIVE, iter_members, walk
 from depth_anything_train.runtime import ProgressBar, UserError, read_json, require_folder, write_bytes
 
-OPEN_SHARDS = 256
+OPEN_SHARDS = 128
 """How many shards a reader keeps open: far below the usual limit of 1024 files a process, two files a shard."""
 
 _MAGIC, _VERSION = b"DAidx\0\0\0", 1

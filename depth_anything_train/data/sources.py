@@ -175,10 +175,12 @@ def normalise(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
     """
     if not valid.any():
         raise BadSample("no_valid_pixel", "No pixel of the label is valid.")
-    known = disparity[valid]
+    known = disparity if valid.all() else disparity[valid]
     smallest, largest = known.min(), known.max()
-    scale = largest - smallest if largest > smallest else np.float32(1)
-    return np.where(valid, (disparity - smallest) / scale, np.float32(0))
+    stretched = disparity - smallest
+    stretched /= largest - smallest if largest > smallest else np.float32(1)
+    stretched[~valid] = 0
+    return stretched
 
 
 class BadSamples:

@@ -48,13 +48,14 @@ class Geometry:
         scale = self.size / min(height, width)
         height, width = (max(self.size, round(side * scale)) for side in (height, width))
         top, left = int(rng.integers(height - self.size + 1)), int(rng.integers(width - self.size + 1))
-        step = -1 if rng.random() < self.flip else 1
+        window = np.s_[top : top + self.size, left : left + self.size]
+        flipped = rng.random() < self.flip
         view = dict(sample)
         for name, pixels in sample.items():
             if isinstance(pixels, np.ndarray):
-                resized = _resize(pixels, height, width, cubic=name == "image")
-                window = resized[top : top + self.size, left : left + self.size]
-                view[name] = np.ascontiguousarray(window[:, ::step])
+                stored = pixels.view(np.uint8) if pixels.dtype == bool else pixels  # OpenCV knows no bool
+                crop = _resize(stored, height, width, cubic=name == "image")[window]
+                view[name] = (cv2.flip(crop, 1) if flipped else crop.copy()).view(pixels.dtype)
         return view
 
 
@@ -63,9 +64,7 @@ def _resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray
         return pixels
     # INTER_NEAREST_EXACT shares its pixel centres with INTER_CUBIC; INTER_NEAREST would shift a label of three times
     # the size by a third of a pixel.
-    method = cv2.INTER_CUBIC if cubic else cv2.INTER_NEAREST_EXACT
-    stored = pixels.view(np.uint8) if pixels.dtype == bool else pixels
-    return cv2.resize(stored, (width, height), interpolation=method).view(pixels.dtype)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC if cubic else cv2.INTER_NEAREST_EXACT)
 
 
 class StrongPerturbation:

@@ -76,6 +76,8 @@ def open_data(data: Any) -> dict[str, ShardFolder]:
         if len(set(names)) < len(names):
             raise UserError(f"Expected test folders of different names, got {names}; use data={{a: DIR, b: DIR}}.")
         data = dict(zip(names, data, strict=True))
+    if not isinstance(data, dict):
+        raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, got {data!r}.")
     folders = {str(name): ShardFolder(Path(folder)) for name, folder in data.items()}
     for name, folder in folders.items():
         if (kind := folder.info["kind"]) != LABELLED:

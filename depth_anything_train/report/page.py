@@ -17,6 +17,8 @@ from depth_anything_train.report.comparison import SHOWN, STUDENT, TEACHER, Comp
 from depth_anything_train.report.curves import Curve, run_color
 from depth_anything_train.report.pictures import ERROR_COLORMAP, WORST_ERROR, Picture, PictureRow
 
+TEASER = 5  # columns at the top of the page
+
 
 @dataclass(frozen=True)
 class Page:
@@ -87,16 +89,17 @@ def _cards(comparison: Comparison) -> Iterator[str]:
 
 
 def _teaser(examples: Sequence[PictureRow], models: Iterable[str]) -> str:
-    """The first image of every test set above the last model's prediction."""
+    """The first images of some test sets, each above the last model's prediction."""
     last = list(models)[-1]
-    firsts = {row.group: row for row in reversed(examples)}
+    firsts = list({row.group: row for row in reversed(examples)}.values())[::-1]
     columns = []
-    for group in dict.fromkeys(row.group for row in examples):
-        pictures = {picture.title: picture for picture in firsts[group].pictures}
+    for k in range(min(TEASER, len(firsts))):
+        row = firsts[len(firsts) * k // min(TEASER, len(firsts))]
+        pictures = {picture.title: picture for picture in row.pictures}
         columns.append(f"<div>{_image(pictures['image'])}{_image(pictures[last])}</div>")
     return (
         f'<div class="teaser">{"".join(columns)}</div>\n'
-        f'<p class="soft">One image of each test set and the disparity that the {escape(spoken(last))} sees in it.</p>'
+        f'<p class="soft">Images of different test sets, and the disparity that the {escape(spoken(last))} sees in them.</p>'
     )
 
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from depth_anything_train.data.cutmix import Box, CutMix, cutmix
-from depth_anything_train.runtime import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+
+from depth_anything_train.data.cutmix import Box, CutMix, cutmix
+from depth_anything_train.runtime import UserError
 
 
 def batch(count, size=20):
@@ -84,7 +85,9 @@ def test_boxes__have_the_stated_probability_area_and_aspect():
     boxes = CutMix().boxes(518, 0, 7, range(2000))
     drawn = [box for box in boxes if box is not None]
     assert stats.binomtest(len(drawn), 2000, 0.5).pvalue > 0.001
-    heights, widths = (np.array(side) for side in zip(*((b.bottom - b.top, b.right - b.left) for b in drawn), strict=True))
+    heights, widths = (
+        np.array(side) for side in zip(*((b.bottom - b.top, b.right - b.left) for b in drawn), strict=True)
+    )
     area, aspect = heights * widths / 518**2, heights / widths
     assert 0.018 < area.min() < 0.03 and 0.36 < area.max() < 0.4
     assert 0.29 < aspect.min() < 0.5 and 2.5 < aspect.max() < 3.4

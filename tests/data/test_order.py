@@ -3,11 +3,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from depth_anything_train.data.order import Slot, StepBatches, Stream, permute
-from depth_anything_train.runtime import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+
+from depth_anything_train.data.order import Slot, StepBatches, Stream, permute
+from depth_anything_train.runtime import UserError
 
 LIMIT = 0.001
 STREAMS = {"labelled": Stream(length=13, slots=4), "unlabelled": Stream(length=101, slots=8)}

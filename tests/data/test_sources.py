@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import disparity_label, labelled_members, picture, png, write_folder
+
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import (
@@ -15,7 +17,6 @@ from depth_anything_train.data.sources import (
     normalise,
 )
 from depth_anything_train.runtime import UserError
-from pictures import disparity_label, labelled_members, picture, png, write_folder
 
 
 def rewrite_info(folder, **changes):

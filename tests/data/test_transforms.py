@@ -6,14 +6,15 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from scipy import stats
+
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.transforms import MAX_ASPECT, Geometry, StrongPerturbation
 from depth_anything_train.runtime import UserError
-from scipy import stats
 
 
 def sample(height, width, label_scale=1):
-    """Red and disparity are both 2 * column / width, green and `classes` both row: they must stay together."""
+    """Red and disparity are both the column, green and `classes` both the row: they must stay together."""
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([250 * columns / width, 250 * rows / height, 0 * rows], axis=-1).astype(np.uint8)
     rows, columns = np.mgrid[: height * label_scale, : width * label_scale]
@@ -146,7 +147,7 @@ def test_perturbation__keeps_shape_type_and_input(strong):
 
 
 def test_perturbation__jitter_and_blur_are_drawn_independently():
-    """Grey noise tells them apart: blur lowers its contrast between neighbours, jitter of brightness changes its mean."""
+    """Grey noise tells them apart: blur makes it smooth, a jitter of the brightness changes its mean."""
     chain = StrongPerturbation(brightness=0.5, contrast=0, saturation=0, hue=0, blur_sigma=(2, 2))
     image = np.random.default_rng(1).integers(90, 110, (32, 32, 1), dtype=np.uint8).repeat(3, axis=-1)
     roughness = np.abs(np.diff(image[..., 0].astype(float))).mean()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import encode, scene, write_shards
+
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label
 from data_engine.labeller import LabelSettings, ShardLabeller
@@ -89,7 +90,9 @@ def test_label__a_kill_leaves_nothing_torn_and_the_rerun_gives_the_same_bytes(te
     process.wait()
     done = [path.stem for path in (tmp_path / "out").glob("shard-*.json")]
     for name in done:
-        assert (tmp_path / "out" / f"{name}.tar").read_bytes() == (tmp_path / "undisturbed" / f"{name}.tar").read_bytes()
+        assert (tmp_path / "out" / f"{name}.tar").read_bytes() == (
+            tmp_path / "undisturbed" / f"{name}.tar"
+        ).read_bytes()
 
     subprocess.run(command, check=True, capture_output=True)
     after = {name: data for name, data in contents(tmp_path / "out").items() if not name.startswith(".")}

@@ -63,6 +63,7 @@ def write_photos(folder: Path, count: int) -> Path:
 
 def test_prepare__shard_k_holds_items_kn_to_k_plus_1_n(tmp_path: Path) -> None:
     prepare(Numbers(10, bad=(4,)), tmp_path, samples_per_shard=4, workers=0)
+    assert json.loads((tmp_path / "00001.json").read_text())["examples"] == {"even": ["4: number 4 is bad"]}
     keys = [[shard.read(n).key for n in range(shard.count)] for shard in map(Shard, sorted(tmp_path.glob("*.tar")))]
     assert keys == [["n0", "n1", "n2", "n3"], ["n5", "n6", "n7"], ["n8", "n9"]]
 

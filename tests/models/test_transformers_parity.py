@@ -16,7 +16,7 @@ ENCODER = {
     r"encoder.layer.(\d+).layer_scale(\d).lambda1": r"blocks.\1.ls\2.gamma",
     r"encoder.layer.(\d+).norm(\d)": r"blocks.\1.norm\2",
     r"encoder.layer.(\d+).mlp.fc(\d)": r"blocks.\1.mlp.fc\2",
-    r"encoder.layer.(\d+).attention.output.dense": r"blocks.\1.attn.proj",
+    r"encoder.layer.(\d+).attention.(?:output.dense|o_proj)": r"blocks.\1.attn.proj",  # version 4 | version 5
     "layernorm": "norm",
 }
 HEAD = {
@@ -47,11 +47,11 @@ def our_name(theirs):
 def our_weights(theirs):
     weights, qkv = {}, {}
     for name, tensor in theirs.items():
-        if match := re.match(r"backbone\.encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(\w+)", name):
+        if match := re.match(r"backbone\.encoder\.layer\.(\d+)\.attention\.(?:attention\.)?([qkv])\w+\.(\w+)", name):
             qkv.setdefault(f"pretrained.blocks.{match[1]}.attn.qkv.{match[3]}", {})[match[2]] = tensor
         else:
             weights[our_name(name)] = tensor
-    joined = {name: torch.cat([parts[key] for key in ("query", "key", "value")]) for name, parts in qkv.items()}
+    joined = {name: torch.cat([parts[key] for key in "qkv"]) for name, parts in qkv.items()}
     return {**weights, **joined}
 
 
@@ -63,12 +63,13 @@ def twins(taps, kind="relative", max_depth_m=None, dim=48, depth=4, heads=4, fea
     )  # fmt: skip
     config = transformers.DepthAnythingConfig(
         backbone_config=backbone, reassemble_hidden_size=dim, neck_hidden_sizes=list(channels),
-        fusion_hidden_size=features, depth_estimation_type=kind, max_depth=max_depth_m,
+        fusion_hidden_size=features, depth_estimation_type=kind, max_depth=max_depth_m or 1,
     )  # fmt: skip
     torch.manual_seed(0)
     theirs = transformers.DepthAnythingForDepthEstimation(config).eval()
-    for parameter in theirs.parameters():  # larger than their initial values, which would hide errors near zero
-        torch.nn.init.normal_(parameter, std=0.08)
+    for parameter in theirs.parameters():  # larger than they start in training, which gives maps with more relief
+        torch.nn.init.normal_(parameter, std=1.6 / dim**0.5)
+    torch.nn.init.normal_(theirs.head.conv3.weight, std=5e-4 if dim == 48 else 0.1)  # outputs of about 1
     torch.nn.init.constant_(theirs.head.conv3.bias, 1.0 if kind == "relative" else 0.0)
     ours = build_depth_model(
         name="test", embed_dim=dim, depth=depth, num_heads=heads, features=features, out_channels=channels, taps=taps,
@@ -79,14 +80,14 @@ def twins(taps, kind="relative", max_depth_m=None, dim=48, depth=4, heads=4, fea
 
 
 @pytest.mark.parametrize("size", [(70, 70), (42, 70), (98, 56), (14, 140)])
-@pytest.mark.parametrize("kind, max_depth_m", [("relative", None), ("metric", 80.0)])
+@pytest.mark.parametrize("kind, max_depth_m", [("relative", None), ("metric", 80)])
 @pytest.mark.parametrize("taps", [(0, 1, 2, 3), (0, 1, 3, 4)])
 def test_model__gives_transformers_numbers(taps, kind, max_depth_m, size):
     theirs, ours = twins(taps, kind, max_depth_m, depth=taps[-1] + 1)
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, actual = theirs(image).predicted_depth, ours(image)[:, 0]
-    assert expected.std() > 0.01 * expected.mean() > 0
+    assert expected.std() > 0.05 * expected.mean() > 0
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from conftest import encode, scene
+
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.models.depth_model import DepthModel, build_depth_model
+from depth_anything_train.runtime import UserError
+
+
+@pytest.fixture(scope="module")
+def network() -> DepthModel:
+    torch.manual_seed(0)
+    return build_depth_model(
+        name="test", embed_dim=32, depth=4, num_heads=2, features=8, out_channels=[8] * 4, image_size=28
+    )
+
+
+@pytest.fixture
+def model(network):
+    return DepthAnything(network, size=28, extra={"experiment": "none"}, device="cpu")
+
+
+def test_predict__path_bytes_and_array_agree(model, tmp_path):
+    image, _ = scene(0)
+    (tmp_path / "photo.png").write_bytes(encode(image, "png"))
+    prediction = model.predict(tmp_path / "photo.png")
+    assert prediction.disparity.shape == image.shape[:2]
+    assert prediction.disparity.dtype == np.float32 and np.isfinite(prediction.disparity).all()
+    for other in (str(tmp_path / "photo.png"), encode(image, "png"), image):
+        assert (model.predict(other).disparity == prediction.disparity).all()
+
+
+def test_disparity__of_a_batch_is_that_of_single_images_at_network_resolution(model):
+    images = [scene(k)[0] for k in range(3)]
+    batch = model.disparity(images)
+    assert [d.shape for d in batch] == [(28, 42)] * 3  # 42 x 56 pixels: 28 x 37.3, the nearest multiple of 14 is 42
+    for image, disparity in zip(images, batch, strict=True):
+        assert np.abs(model.disparity([image])[0] - disparity).max() < 1e-5
+    assert model.disparity(images, size=42)[0].shape == (42, 56)
+
+
+def test_save_pretrained__from_pretrained_gives_the_same_model(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    image, _ = scene(1)
+    for source in (tmp_path / "model", str(tmp_path)):  # the model folder, and a run folder that holds it
+        loaded = DepthAnything.from_pretrained(source, device="cpu")
+        assert loaded.size == 28 and loaded.extra["experiment"] == "none" and loaded.hash == model.hash
+        assert (loaded.predict(image).disparity == model.predict(image).disparity).all()
+
+
+def test_from_pretrained__says_what_it_takes(tmp_path):
+    with pytest.raises(UserError, match="Expected a model folder"):
+        DepthAnything.from_pretrained("somebody/depth-anything-small-hf")
+    with pytest.raises(UserError, match="holds neither"):
+        DepthAnything.from_pretrained(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="without a finished model"):
+        DepthAnything.from_pretrained(tmp_path)
+
+
+def test_predict__says_what_is_wrong_with_an_image(model, tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        model.predict(tmp_path / "missing.jpg")
+    with pytest.raises(UserError, match="RGB image"):
+        model.predict(np.zeros((4, 4), np.uint8))
+    with pytest.raises(BadSample):
+        model.predict(b"no image at all")
+
+
+def test_depth_m__of_a_relative_model_says_what_to_do(model):
+    with pytest.raises(UserError, match="use .disparity"):
+        _ = model.predict(scene(2)[0]).depth_m
+
+
+def test_disparity__of_a_metric_prediction_is_its_inverse():
+    prediction = Prediction(np.array([[0.5, 4.0]], np.float32), "metric")
+    assert prediction.depth_m.tolist() == [[0.5, 4.0]]
+    assert prediction.disparity.tolist() == [[2.0, 0.25]]

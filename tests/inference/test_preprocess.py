@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from depth_anything_train.inference.preprocess import network_size, prepare, resize_map
+from depth_anything_train.runtime import UserError
+
+
+@pytest.mark.parametrize(
+    ("photo", "network"),
+    [((375, 1242), (518, 1722)), ((480, 640), (518, 686)), ((640, 480), (686, 518)), ((9, 9), (518, 518))],
+)
+def test_network_size__is_that_of_the_released_models(photo, network):
+    assert network_size(*photo, 518) == network
+
+
+@given(height=st.integers(1, 4000), width=st.integers(1, 4000), size=st.integers(14, 700))
+def test_network_size__sides_are_multiples_of_the_patch_and_never_below_the_size(height, width, size):
+    if max(height, width) > 5 * min(height, width):
+        return
+    sides = network_size(height, width, size)
+    assert all(side % 14 == 0 and side >= size for side in sides)
+    assert min(sides) - size < 14
+    exact = max(height, width) * size / min(height, width)
+    assert abs(max(sides) - exact) < 14
+
+
+def test_network_size__refuses_strips_and_sizes_below_a_patch():
+    with pytest.raises(UserError, match="less extreme aspect"):
+        network_size(1, 100_000, 518)
+    with pytest.raises(UserError, match="at least one patch"):
+        network_size(480, 640, 13)
+
+
+def test_prepare__normalises_by_the_statistics_of_imagenet():
+    image = np.empty((28, 42, 3), np.uint8)
+    image[:] = (255, 0, 51)
+    batch = prepare([image, image], 28)
+    assert batch.shape == (2, 3, 28, 42) and batch.dtype == torch.float32
+    expected = (np.array([1, 0, 0.2]) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    assert batch[1, :, 3, 5].numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_resize_map__keeps_pixel_centres_in_place():
+    ramp = np.tile(np.arange(4, dtype=np.float32), (3, 1))
+    assert resize_map(ramp, 3, 8)[0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
+    assert (resize_map(ramp, 3, 4) == ramp).all()

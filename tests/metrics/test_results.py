@@ -1,0 +1,50 @@
+import csv
+import io
+import random
+
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.results import ImageResult, Results, to_csv, to_markdown
+
+
+def results(shuffle=None):
+    numbers = random.Random(0)
+    images = [
+        ImageResult(
+            group, f"{group}-{i}", {"abs_rel": numbers.random() * 10.0 ** (i % 7 - 3), "delta1": numbers.random()}
+        )
+        for group in ("rooms", "streets")
+        for i in range(200)
+    ]
+    images[0].measures["rmse"] = 2.5
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(images)
+    return Results(Protocol(), images)
+
+
+def test_means__are_equal_to_the_last_bit_in_every_order():
+    assert all(results(k).groups() == results().groups() and results(k).mean() == results().mean() for k in range(5))
+
+
+def test_mean__counts_every_test_set_the_same():
+    one = Results(Protocol(), [ImageResult("a", str(i), {"abs_rel": 0.1}) for i in range(9)])
+    one.images.append(ImageResult("b", "x", {"abs_rel": 0.3}))
+    assert one.mean() == {"abs_rel": 0.2}
+    assert one.groups()["a"]["images"] == 9
+
+
+def test_measure_that_few_images_have__is_averaged_over_those():
+    assert results().groups()["rooms"]["rmse"] == 2.5
+    assert "rmse" not in results().groups()["streets"]
+
+
+def test_tables__hold_every_number():
+    tables = results()
+    tables.skipped["truncated_image"] = 3
+    rows = list(csv.DictReader(io.StringIO(to_csv(tables))))
+    assert [row["key"] for row in rows] == [image.key for image in tables.images]
+    assert float(rows[7]["abs_rel"]) == tables.images[7].measures["abs_rel"]
+    markdown = to_markdown(tables, "student")
+    for group in tables.groups().values():
+        assert f"{group['abs_rel']:.4f}" in markdown and f"{group['delta1']:.4f}" in markdown
+    assert Protocol().describe() in markdown
+    assert "3 x truncated_image" in markdown

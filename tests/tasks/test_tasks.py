@@ -1,0 +1,115 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from depth_anything_train.command import build, compose
+from depth_anything_train.runtime import UserError
+
+
+def make_task(experiment="tiny_student", **changes):
+    torch.manual_seed(0)
+    cfg = compose(
+        "train",
+        [f"experiment={experiment}", "out=x", *(f"{k}={v}" if v is not None else k for k, v in changes.items())],
+    )
+    return build(cfg.task, model=build(cfg.model), optim=build(cfg.optim), steps=cfg.steps)
+
+
+def labelled(count, size=28):
+    return {
+        "image": torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8),
+        "disparity": torch.rand(count, 1, size, size),
+        "valid": torch.rand(count, 1, size, size) > 0.2,
+        "key": [f"k{i}" for i in range(count)],
+    }
+
+
+def student_batch():
+    unlabelled = labelled(4)
+    return {"labelled": labelled(2), "unlabelled": {**unlabelled, "region": torch.rand(4, 1, 28, 28) > 0.3}}
+
+
+def fit(task, batch, steps=1):
+    trainer = pl.Trainer(
+        max_steps=steps, logger=False, accelerator="cpu", devices=1, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(task, DataLoader([batch] * steps, batch_size=None))
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def test_student__total_is_the_average_of_three_named_losses():
+    metrics = fit(make_task(), student_batch())
+    parts = [metrics[f"train/loss/{name}"] for name in ("labelled", "pseudo", "feature")]
+    assert metrics["train/loss"] == pytest.approx(sum(parts) / 3, rel=1e-5)
+
+
+def test_student__weights_shift_the_average():
+    batch = student_batch()
+    metrics = fit(make_task(**{"task.weights.pseudo": 0, "task.weights.feature": 0}), batch)
+    assert metrics["train/loss"] == pytest.approx(metrics["train/loss/labelled"], rel=1e-6)
+
+
+def test_student__without_a_frozen_encoder_there_is_no_feature_loss():
+    metrics = fit(make_task(**{"task.frozen_encoder": "null", "task.feature": "null"}), student_batch())
+    assert "train/loss/feature" not in metrics
+    assert metrics["train/loss"] == pytest.approx(
+        (metrics["train/loss/labelled"] + metrics["train/loss/pseudo"]) / 2, rel=1e-5
+    )
+
+
+def test_student__the_frozen_encoder_is_not_trained_and_not_saved():
+    task = make_task()
+    before = [p.clone() for p in task.frozen_encoder.module.parameters()]
+    fit(task, student_batch(), steps=3)
+    assert all(torch.equal(a, b) for a, b in zip(before, task.frozen_encoder.module.parameters(), strict=True))
+    assert not any("frozen" in name for name in task.state_dict())
+    assert any(not torch.equal(a, b) for a, b in zip(before, task.model.pretrained.parameters(), strict=True))
+
+
+def test_student__starts_where_the_frozen_encoder_is():
+    """With the same weights the features agree, every patch is above the margin and the loss is exactly zero."""
+    task = make_task()
+    task.frozen_encoder.module.load_state_dict(task.model.pretrained.state_dict())
+    assert fit(task, student_batch())["train/loss/feature"] == 0
+
+
+def test_student__an_image_without_valid_label_changes_no_gradient():
+    batch = student_batch()
+    batch["labelled"]["valid"][0] = False
+    other = {**batch, "labelled": {**batch["labelled"], "disparity": batch["labelled"]["disparity"].clone()}}
+    other["labelled"]["disparity"][0] = float("nan")
+    losses = [fit(make_task(), b)["train/loss/labelled"] for b in (batch, other)]
+    assert losses[0] == losses[1] and torch.isfinite(torch.tensor(losses[0]))
+
+
+def test_teacher__learns_one_batch():
+    task, batch = make_task("tiny_teacher"), labelled(2)
+    ramp = torch.linspace(0, 1, 28).expand(2, 1, 28, 28)
+    batch.update(disparity=ramp, image=(ramp.expand(2, 3, 28, 28) * 255).to(torch.uint8))
+    first = fit(task, batch)["train/loss"]
+    task.optim, task.steps = task.optim, 60
+    assert fit(task, batch, steps=60)["train/loss"] < first / 2
+
+
+def test_task__a_loss_without_weight_is_named():
+    task = make_task(**{"~task.weights.feature": None})
+    with pytest.raises(UserError, match="no weight for.*feature"):
+        fit(task, student_batch())
+
+
+def test_semantic__trains_the_encoder_and_exports_it_alone(tmp_path):
+    from depth_anything_train.models.checkpoints import load_encoder
+
+    task = make_task("world_pretrain", model="test", **{"task.num_classes": 3})
+    images = labelled(4)["image"]
+    batch = {"image": images, "classes": (images[:, 0] // 128), "key": list("abcd")}
+    batch["classes"][0] = 255
+    losses = [fit(task, batch, steps=n)["train/loss"] for n in (1, 30)]
+    assert losses[1] < losses[0]
+    task.export(tmp_path, {"seed": 0})
+    fresh = build(compose("train", ["experiment=tiny_teacher", "out=x"]).model).pretrained
+    load_encoder(fresh, tmp_path / "encoder.safetensors")
+    trained = task.model["pretrained"].float().state_dict()
+    assert all(torch.allclose(fresh.state_dict()[k], v, atol=1e-3) for k, v in trained.items())

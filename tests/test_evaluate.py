@@ -1,0 +1,199 @@
+import csv
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import encode, scene, write_shards
+
+from data_engine.writer import ShardWriter
+from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.schema import Record
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.evaluate import evaluate, main
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.mean_map import MeanMap
+from depth_anything_train.metrics.protocol import Protocol, evaluate_image
+from depth_anything_train.models.depth_model import build_depth_model
+from depth_anything_train.runtime import UserError
+
+META = {"unit": "m", "quantity": "disparity", "scale": 1.0}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    network = build_depth_model(
+        name="test", embed_dim=32, depth=4, num_heads=2, features=8, out_channels=[8] * 4, image_size=28
+    )
+    return DepthAnything(network, size=28, device="cpu")
+
+
+def record(number, *, domain="rooms", image=None, valid=None):
+    picture, disparity = scene(number)
+    valid = np.ones(disparity.shape, bool) if valid is None else np.broadcast_to(valid, disparity.shape)
+    members = {
+        "jpg": encode(picture) if image is None else image,
+        "disparity.dz16": encode_dz16(disparity, valid),
+        "json": json.dumps(META | {"domain": domain}).encode(),
+    }
+    return Record(f"scene-{number:04d}", members)
+
+
+class Oracle:
+    """Knows the true disparity of the scenes up to scale and shift."""
+
+    hash, kind = "oracle", "relative"
+
+    def __init__(self, numbers):
+        self.answers = iter([3 * scene(number)[1] + 7 for number in numbers])
+
+    def disparity(self, images, size=None):
+        return [next(self.answers) for _ in images]
+
+
+def test_evaluate__the_truth_up_to_scale_and_shift_is_perfect():
+    results = evaluate(Oracle(range(4)), {"rooms": [record(k) for k in range(4)]}, Protocol())
+    assert results.mean()["abs_rel"] == pytest.approx(0, abs=1e-4)
+    assert results.mean()["delta1"] == 1
+
+
+def test_evaluate__numbers_do_not_depend_on_the_order_of_the_images(model):
+    records = [record(k, domain="abc"[k % 3]) for k in range(9)]
+    shuffled = random.Random(0).sample(records, len(records))
+    one, other = (evaluate(model, {"d": data}, Protocol(), split_by="domain") for data in (records, shuffled))
+    assert one.images == other.images
+    assert one.groups() == other.groups() and one.mean() == other.mean()
+
+
+def test_evaluate__a_batch_changes_nothing_but_rounding(model):
+    records = [record(k) for k in range(5)]
+    records.insert(2, Record("large", record(9).members | {"jpg": encode(scene(9, 84, 112)[0])}))
+    one, other = (evaluate(model, {"d": records}, Protocol(), batch=batch) for batch in (1, 4))
+    assert [image.key for image in one.images] == [image.key for image in other.images]
+    assert one.mean() == pytest.approx(other.mean(), rel=1e-4)
+
+
+def test_evaluate__what_cannot_be_judged_is_counted_by_reason(model):
+    records = [
+        record(0),
+        record(1, image=encode(scene(1)[0])[:200]),
+        record(2, valid=False),
+        Record("unlabelled", {"jpg": encode(scene(3)[0])}),
+        record(4, image=encode(scene(4, 28, 140)[0])),
+    ]
+    results = evaluate(model, {"d": records}, Protocol())
+    assert [image.key for image in results.images] == ["scene-0000"]
+    assert results.skipped == {
+        "truncated_image": 1,
+        "too_few_valid_pixels": 1,
+        "missing_label": 1,
+        "label_size": 1,
+    }
+
+
+def test_evaluate__stops_where_nothing_can_be_judged(model):
+    with pytest.raises(UserError, match="1 x too_few_valid_pixels"):
+        evaluate(model, {"d": [record(0, valid=False)]}, Protocol())
+    with pytest.raises(UserError, match="1 x no_weather"):
+        evaluate(model, {"d": [record(0)]}, Protocol(), split_by="weather")
+
+
+def test_evaluate__a_relative_model_has_no_metres(model):
+    with pytest.raises(UserError, match="relative model"):
+        evaluate(model, {"d": [record(0)]}, Protocol(alignment="none"))
+
+
+def test_evaluate__limit_takes_the_first_of_each_set(model):
+    data = {"a": [record(k) for k in range(3)], "b": [record(k) for k in range(5)]}
+    results = evaluate(model, data, Protocol(), limit=2)
+    assert [(image.group, image.key) for image in results.images] == [
+        (group, f"scene-{k:04d}") for group in "ab" for k in range(2)
+    ]
+
+
+# -- The command. ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    def call(*arguments, out="out"):
+        monkeypatch.setattr("sys.argv", ["depth-anything", f"out={tmp_path / out}", *map(str, arguments)])
+        main()
+        return json.loads((tmp_path / out / "results.json").read_text())
+
+    return call
+
+
+def write_domains(folder):
+    with ShardWriter(folder / "shard-000000.tar") as writer:
+        for k in range(6):
+            sample = record(k, domain=("rooms", "streets")[k % 2])
+            writer.add(sample.key, sample.members)
+        writer.commit()
+    (folder / "dataset.json").write_text('{"schema": 1, "kind": "labelled", "source": "scenes"}')
+    return folder
+
+
+def test_command__model_folder_by_domain(run, model, tmp_path):
+    model.save_pretrained(tmp_path / "run" / "model")
+    data = write_domains(tmp_path / "tests")
+    written = run(f"model={tmp_path / 'run'}", f"data={data}", "split_by=domain", "batch=1")
+    assert written["model"] == {"name": "run", "hash": model.hash, "size": None}
+    assert written["protocol"] == Protocol().to_dict() and written["images"] == 6 and written["skipped"] == {}
+    assert {name: group["images"] for name, group in written["groups"].items()} == {"rooms": 3, "streets": 3}
+    assert set(written["provenance"]) >= {"command", "commit", "versions"}
+
+    with open(tmp_path / "out" / "results.csv") as file:
+        rows = {row["key"]: row for row in csv.DictReader(file)}
+    sample = ShardFolder(data)[3]
+    image, disparity = scene(3)
+    prediction = model.predict(sample.image).disparity
+    expected = evaluate_image(prediction, disparity, np.ones(disparity.shape, bool), Protocol())
+    assert float(rows["scene-0003"]["abs_rel"]) == pytest.approx(expected["abs_rel"], rel=1e-3)
+    assert f"{written['mean']['abs_rel']:.4f}" in (tmp_path / "out" / "results.md").read_text()
+    assert image.shape[:2] == disparity.shape
+
+
+def test_command__mean_map_is_judged_like_a_model(run, labelled_shards, tmp_path):
+    data = write_domains(tmp_path / "tests")
+    written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data={{mine: {data}}}")
+    labels = [(scene(k)[1], np.ones(scene(k)[1].shape, bool)) for k in range(11)]
+    mean_map = MeanMap.from_labels(labels)
+    expected = evaluate(mean_map, {"mine": ShardFolder(data)}, Protocol())
+    assert written["groups"]["mine"]["abs_rel"] == pytest.approx(expected.mean()["abs_rel"], rel=1e-3)
+
+
+def test_command__benchmark_is_the_protocol(run, labelled_shards, tmp_path):
+    data = write_domains(tmp_path / "tests")
+    written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data=[{data}]", "benchmark=nyu", "limit=2")
+    assert (written["protocol"]["cap_m"], written["protocol"]["crop"]) == (10.0, "eigen_nyu")
+    assert written["images"] == 2
+
+
+def test_command__tells_what_is_wrong_in_one_sentence(run, labelled_shards, image_shards, tmp_path, capsys):
+    for arguments, message in (
+        ([f"model={tmp_path}", f"data={labelled_shards}"], "Expected a model folder"),
+        (["model=mean_map", f"data={labelled_shards}"], "add labelled="),
+        (["model=mean_map", f"labelled=[{labelled_shards}]", f"data={image_shards}"], "Expected labelled shards"),
+        (["model=mean_map", f"labelled=[{labelled_shards}]", f"data={tmp_path / 'none'}"], "does not exist"),
+        (["model=mean_map", f"labelled=[{labelled_shards}]", f"data={labelled_shards}", "benchmark=nyuv"], "nyu"),
+        (["model=mean_map", f"labelled=[{labelled_shards}]", "data=7"], "Expected a folder"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(*arguments)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_command__damaged_shard_samples_are_skipped(run, labelled_shards, tmp_path):
+    data = write_shards(tmp_path / "tests", "labelled", counts=(4,))
+    tar = data / "shard-000000.tar"
+    with open(tar, "r+b") as file:
+        file.seek(os.path.getsize(tar) // 3)
+        file.write(b"\xff" * 64)
+    written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data={data}")
+    assert written["images"] == 3 and written["skipped"] == {"damaged_sample": 1}

@@ -1,0 +1,239 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import encode, scene
+
+from data_engine.writer import ShardWriter
+from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.models.depth_model import build_depth_model
+from depth_anything_train.report import main
+from depth_anything_train.report.comparison import read_evaluations, verdict
+from depth_anything_train.report.curves import loss_curves
+from depth_anything_train.runtime import UserError
+
+ABS_REL = {
+    "teacher": {"rooms": 0.1234, "fog": 0.4321, "streets": 0.2},
+    "student": {"rooms": 0.1111, "fog": 0.5555, "streets": 0.2},
+    "mean_map": {"rooms": 0.2345, "fog": 0.5432, "streets": 0.3},
+}
+PROTOCOL = Protocol().to_dict()
+
+
+def write_evaluation(folder, abs_rel, *, protocol=PROTOCOL, images=7):
+    groups = {name: {"abs_rel": v, "delta1": 1 - v, "images": images} for name, v in abs_rel.items()}
+    content = {"groups": groups, "protocol": protocol, "skipped": {"truncated_image": 2}, "model": {"hash": "0" * 64}}
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+@pytest.fixture
+def evaluations(tmp_path):
+    return {name: write_evaluation(tmp_path / "evaluation" / name, values) for name, values in ABS_REL.items()}
+
+
+def write_run(folder, seed):
+    torch.manual_seed(seed)
+    network = build_depth_model(
+        name="test", embed_dim=32, depth=4, num_heads=2, features=8, out_channels=[8] * 4, image_size=28
+    )
+    DepthAnything(network, size=28, device="cpu").save_pretrained(folder / "model")
+    rows = [
+        {"step": k + 1, "train/loss": 1 / (k + 1), "train/loss/labelled": 0.5, "train/lr/encoder": 1} for k in range(9)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def write_tests(folder):
+    with ShardWriter(folder / "shard-000000.tar") as writer:
+        for number in range(9):
+            image, disparity = scene(number)
+            disparity[:3] = 0  # sky
+            meta = {"unit": "m", "domain": ("rooms", "fog", "streets")[number % 3]}
+            label = encode_dz16(disparity, np.ones(disparity.shape, bool))
+            members = {"jpg": encode(image), "disparity.dz16": label, "json": json.dumps(meta).encode()}
+            writer.add(f"scene-{number}", members)
+        writer.commit()
+    (folder / "dataset.json").write_text('{"schema": 1, "kind": "labelled", "source": "scenes"}')
+    return folder
+
+
+def write_pseudo_labels(folder, images):
+    for shard in sorted(images.glob("*.tar")):
+        count = 6 if "000000" in shard.name else 5
+        first = 100 if count == 6 else 106
+        with ShardWriter(folder / shard.name) as writer:
+            for number in range(first, first + count):
+                disparity = scene(number)[1]
+                label = encode_dz16(disparity, np.ones(disparity.shape, bool))
+                writer.add(f"scene-{number:04d}", {"disparity.dz16": label})
+            writer.commit()
+        (folder / shard.name).with_suffix(".json").write_text("{}")
+    info = {"schema": 1, "kind": "pseudo_labels", "source": "scenes", "images": f"../{images.name}"}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch, evaluations, image_shards):
+    """The page of a whole chain, as text; written twice, so that every test sees that it comes out the same."""
+    runs = {name: write_run(tmp_path / name, seed) for seed, name in enumerate(("teacher", "student"))}
+    tests, labels = write_tests(tmp_path / "tests"), write_pseudo_labels(tmp_path / "labels", image_shards)
+    stages = [{"name": "teacher", "command": "depth-anything train out=a<b", "seconds": 61.4}]
+    (tmp_path / "stages.json").write_text(json.dumps(stages))
+
+    def mapping(values):
+        return "{" + ",".join(f"{name}:{value}" for name, value in values.items()) + "}"
+
+    arguments = [
+        f"runs={mapping(runs)}",
+        f"models={mapping(runs)}",
+        f"evaluations={mapping(evaluations)}",
+        f"examples={tests}",
+        "split_by=domain",
+        "labelled_groups=[rooms]",
+        f"labels={labels}",
+        f"stages={tmp_path / 'stages.json'}",
+        f"out={tmp_path / 'report.html'}",
+    ]
+    pages = []
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["depth-anything", *arguments])
+        main()
+        pages.append((tmp_path / "report.html").read_text())
+    assert pages[0] == pages[1], "equal content should give equal bytes"
+    return pages[0]
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, every text, and whether all elements were closed."""
+
+    VOID = {"meta", "img", "path", "use"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.texts, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def test_page__is_whole_and_loads_nothing(page):
+    elements = Elements(page)
+    assert elements.open == []
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in elements.found}
+    assert "http" not in page and "@import" not in page
+    for _, attributes in elements.found:
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("data:image/jpeg;base64,", "#"))
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
+
+
+def test_page__pictures_decode_and_have_alternative_texts(page):
+    images = [attributes for tag, attributes in Elements(page).found if tag == "img"]
+    # 3 test sets x 2 examples x (image, truth, 2 predictions, 2 errors), 8 pseudo labels with images, 3 x 2 at the top
+    assert len(images) == 3 * 2 * 6 + 8 * 2 + 3 * 2
+    for attributes in images:
+        data = base64.b64decode(attributes["src"].partition(",")[2])
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (42, 56, 3)
+        assert len(attributes["alt"]) > 10
+
+
+def test_page__holds_every_number_of_the_table(page):
+    texts = Elements(page).texts
+    for values in ABS_REL.values():
+        for value in values.values():
+            assert f"{value:.4f}" in texts and f"{1 - value:.4f}" in texts
+        assert f"{sum(values.values()) / 3:.4f}" in texts
+    assert f"{0.1111 / 0.2345:.3f}" in texts and f"{0.5555 / 0.4321:.3f}" in texts
+    assert any("2 × truncated_image" in text for text in texts)
+
+
+def test_page__tells_what_ran_and_what_was_drawn(page):
+    texts = Elements(page).texts
+    assert "depth-anything train out=a<b" in texts and "61 s" in texts
+    assert sum(tag == "svg" for tag, _ in Elements(page).found) == 2  # total and labelled; no learning rate
+    assert any("protocol" in text.lower() and "least squares" in text for text in texts)
+
+
+def test_comparison__marks_the_best_and_puts_labelled_sets_first(evaluations):
+    comparison = read_evaluations(evaluations, baseline="mean_map", labelled_groups=["rooms"])
+    assert comparison.groups == ["rooms", "fog", "streets"]
+    best = {row.name: row.best("abs_rel") for row in comparison.rows}
+    assert (best["rooms"], best["fog"], best["streets"]) == ({"student"}, {"teacher"}, {"teacher", "student"})
+    assert best["mean of labelled sets"] == {"student"} and best["mean of other sets"] == {"teacher"}
+    assert comparison.rows[0].best("delta1") == {"student"}
+
+
+def test_verdict__counts_losses_and_ties_as_plainly_as_wins(evaluations):
+    sentences = verdict(read_evaluations(evaluations, baseline="mean_map"))
+    assert len(sentences) == 3
+    assert "on 3 of 3" in sentences[0]
+    assert sentences[1].startswith("The student has a lower AbsRel than the mean map on 2 of 3 test sets; not on fog.")
+    assert "on 1 of 3 test sets; not on fog; equal on streets" in sentences[2]
+    assert "0.289 against 0.252, 14.7 % higher" in sentences[2]
+
+
+def test_evaluations_of_different_protocols_or_images_share_no_table(evaluations, tmp_path):
+    other = write_evaluation(tmp_path / "other", ABS_REL["student"], protocol=PROTOCOL | {"crop": "garg"})
+    with pytest.raises(UserError, match="differ in protocol"):
+        read_evaluations({**evaluations, "other": other}, baseline=None)
+    fewer = write_evaluation(tmp_path / "fewer", ABS_REL["student"], images=6)
+    with pytest.raises(UserError, match="differ in numbers of images"):
+        read_evaluations({**evaluations, "fewer": fewer}, baseline=None)
+    with pytest.raises(UserError, match="labelled_groups names"):
+        read_evaluations(evaluations, baseline=None, labelled_groups=["room"])
+
+
+def test_loss_curves__draw_long_runs_in_little_space_and_leave_out_what_is_not_finite():
+    rows = [{"step": k, "train/loss/pseudo": float("nan") if k == 5 else 1.0} for k in range(20_000)]
+    (curve,) = loss_curves({"student": rows, "teacher": []})
+    assert curve.title == "pseudo" and "student from 1 to 1" in curve.description
+    assert len(curve.svg) < 40_000 and "nan" not in curve.svg
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expected something to report"),
+        (["runs={a:nowhere}"], "does not exist"),
+        (["evaluations={a:nowhere}"], "does not exist"),
+        (["stages=[1]"], "Expected stages"),
+    ],
+)
+def test_command__says_what_is_missing(monkeypatch, tmp_path, capsys, arguments, message):
+    monkeypatch.setattr("sys.argv", ["depth-anything", f"out={tmp_path / 'r.html'}", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_command__needs_none_of_its_parts(monkeypatch, tmp_path, image_shards):
+    labels = write_pseudo_labels(tmp_path / "labels", image_shards)
+    monkeypatch.setattr("sys.argv", ["depth-anything", f"out={tmp_path / 'r.html'}", f"labels={labels}"])
+    main()
+    page = (tmp_path / "r.html").read_text()
+    assert "Pseudo labels" in page and "Results" not in page and "Loss curves" not in page
