@@ -1,7 +1,7 @@
 """From a function of a config to a command of the program: Hydra composes, mistakes become one sentence.
 
-A command is `@command("name")` over `main(cfg)`, its keys are in `configs/name/name.yaml`, and `pyproject.toml` lists it in the
-entry-point group `depth_anything.commands`.
+A command is `@command("name")` over `main(cfg)`, its keys are in `configs/name/name.yaml`, and `pyproject.toml` lists
+it in the entry-point group `depth_anything.commands`.
 """
 
 from __future__ import annotations

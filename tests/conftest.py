@@ -55,7 +55,7 @@ def write_shards(folder: Path, kind: str, counts: tuple[int, ...] = (6, 5), firs
                         "source": "scenes",
                         "kind": "labelled",
                         "quantity": "disparity",
-                        "unit": "1/m",
+                        "unit": "m",
                         "scale": 1.0,
                     }
                     members["disparity.dz16"] = encode_dz16(disparity, np.ones(disparity.shape, bool))

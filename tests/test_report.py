@@ -153,8 +153,8 @@ def test_page__is_whole_and_loads_nothing(page):
 
 def test_page__pictures_decode_and_have_alternative_texts(page):
     images = [attributes for tag, attributes in Elements(page).found if tag == "img"]
-    # 3 test sets x 2 examples x (image, truth, 2 predictions, 2 errors), 8 pseudo labels with images, 3 x 2 at the top
-    assert len(images) == 3 * 2 * 6 + 8 * 2 + 3 * 2
+    # 3 test sets x 2 examples x (image, truth, 2 predictions, 2 errors), 8 pseudo labels with images, 5 x 2 at the top
+    assert len(images) == 3 * 2 * 6 + 8 * 2 + 5 * 2
     for attributes in images:
         data = base64.b64decode(attributes["src"].partition(",")[2])
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (42, 56, 3)
@@ -193,7 +193,7 @@ def test_verdict__counts_losses_and_ties_as_plainly_as_wins(evaluations):
     assert "on 3 of 3" in sentences[0]
     assert sentences[1].startswith("The student has a lower AbsRel than the mean map on 2 of 3 test sets; not on fog.")
     assert "on 1 of 3 test sets; not on fog; equal on streets" in sentences[2]
-    assert "0.289 against 0.252, 14.7 % higher" in sentences[2]
+    assert "0.289 against 0.252, 14.7\u00a0% higher" in sentences[2]
 
 
 def test_evaluations_of_different_protocols_or_images_share_no_table(evaluations, tmp_path):
@@ -205,6 +205,11 @@ def test_evaluations_of_different_protocols_or_images_share_no_table(evaluations
         read_evaluations({**evaluations, "fewer": fewer}, baseline=None)
     with pytest.raises(UserError, match="labelled_groups names"):
         read_evaluations(evaluations, baseline=None, labelled_groups=["room"])
+
+
+def test_comparison__labelled_sets_may_be_named_by_a_pattern(evaluations):
+    comparison = read_evaluations(evaluations, baseline=None, labelled_groups=["r*", "*g"])
+    assert {row.name for row in comparison.rows if row.labelled} == {"rooms", "fog"}
 
 
 def test_loss_curves__draw_long_runs_in_little_space_and_leave_out_what_is_not_finite():

@@ -72,7 +72,7 @@ def test_keyed_seed__is_the_same_everywhere_and_differs_between_keys():
 
 
 def test_die_with_parent__a_stage_ends_with_the_run_that_started_it():
-    stage = "from depth_anything_train.runtime import die_with_parent as d; d(); print('up', flush=True); import time; time.sleep(60)"
+    stage = "from depth_anything_train.runtime import *; die_with_parent(); print('up', flush=True); time.sleep(60)"
     program = (
         "import os, subprocess, sys\n"
         f"child = subprocess.Popen([sys.executable, '-c', {stage!r}], stdout=subprocess.PIPE,"

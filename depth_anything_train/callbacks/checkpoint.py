@@ -41,9 +41,7 @@ class SoundCheckpointIO(CheckpointIO):
             UserError: the file is missing or torn.
         """
         if not is_sound(Path(path)):
-            raise UserError(
-                f"{path} is missing, torn or has no {Path(path).stem}.json beside it; use another checkpoint."
-            )
+            raise UserError(f"{path} is missing, torn or without its .json beside it; use another checkpoint.")
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -57,9 +55,7 @@ class CheckpointEvery(Callback):
 
     def __init__(self, folder: str | Path, *, every_n_steps: int, keep: int = 2) -> None:
         if every_n_steps < 1 or keep < 1:
-            raise UserError(
-                f"checkpoint.every_n_steps and checkpoint.keep must be >= 1, got {every_n_steps} and {keep}."
-            )
+            raise UserError(f"checkpoint.every_n_steps and .keep must be >= 1, got {every_n_steps} and {keep}.")
         self.folder, self.every_n_steps, self.keep = Path(folder), every_n_steps, keep
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

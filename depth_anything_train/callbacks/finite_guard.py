@@ -36,13 +36,11 @@ class FiniteGuard(Callback):
         optimizer.zero_grad(set_to_none=True)
         self.skipped += 1
         self.in_a_row += 1
-        console.print(
-            f"Step {trainer.global_step}: the gradient is not finite; the step is skipped ({self.skipped} so far)."
-        )
+        console.print(f"Step {trainer.global_step} is skipped: its gradient is not finite ({self.skipped} so far).")
         if self.in_a_row >= self.max_in_a_row:
             raise UserError(
                 f"{self.in_a_row} steps in a row had gradients that are not finite, the last at step "
-                f"{trainer.global_step}; lower the learning rate or look for broken labels with `depth-anything verify`."
+                f"{trainer.global_step}; lower the learning rate, or look for broken labels with `verify`."
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -176,7 +176,10 @@ class ShardDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if set(sources) != set(batch):
-            raise UserError(f"Expected data.batch to say how many of each of {[*sources]}, but it names {[*batch]}.")
+            raise UserError(
+                f"Expected data.batch to say how many of each of {[*sources]}, but it names {[*batch]}; "
+                "use the batch that belongs to data=."
+            )
         self.streams = {name: Stream(len(source), batch[name]) for name, source in sources.items()}
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix = cutmix
@@ -193,7 +196,8 @@ class ShardDataModule(LightningDataModule):
         assert trainer is not None
         if not 0 <= trainer.max_steps <= self.steps:
             raise UserError(
-                f"Expected trainer.max_steps in 0 to data.steps={self.steps}, but came {trainer.max_steps}."
+                f"Expected trainer.max_steps in 0 to data.steps={self.steps}, but came {trainer.max_steps}; "
+                "set both by steps=."
             )
         repeat = trainer.accumulate_grad_batches
         return self.loader(

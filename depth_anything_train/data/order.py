@@ -69,7 +69,7 @@ def permute(position: ArrayLike, length: int, *key: int | str) -> NDArray[np.int
     assert (places < length).all()
     seed = keyed_seed("order", *key)
     if length <= SORTED_LENGTH:
-        return np.argsort(_hashes(seed, length))[places]
+        return np.asarray(np.argsort(_hashes(seed, length))[places])
     half_bits = ((length - 1).bit_length() + 1) // 2
     round_keys = _hashes(seed, ROUNDS)
     walkers = _feistel(places.reshape(-1), half_bits, round_keys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +70,7 @@ class Comparison:
 def read_evaluations(
     folders: Mapping[str, str], *, baseline: str | None, labelled_groups: Sequence[str] | None = None
 ) -> Comparison:
-    """Read the results of `evaluate` by model name.
+    """Read the results of `evaluate` by model name; `labelled_groups` are names or patterns such as `*-day`.
 
     Raises:
         UserError: one is missing, or protocols, test sets or numbers of images differ, so that no table may hold both.
@@ -88,9 +90,9 @@ def read_evaluations(
                     f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {ours} "
                     f"and {theirs}; evaluate both again with the same keys."
                 )
-    unknown = set(labelled_groups or ()) - set(first["groups"])
-    if unknown:
-        raise UserError(f"labelled_groups names {sorted(unknown)}, but the test sets are {sorted(first['groups'])}.")
+    for pattern in labelled_groups or ():
+        if not fnmatch.filter(first["groups"], pattern):
+            raise UserError(f"labelled_groups names {pattern}, but the test sets are {', '.join(first['groups'])}.")
     return Comparison(
         models=list(results),
         baseline=baseline if baseline in results else None,
@@ -110,8 +112,11 @@ def _rows(results: Mapping[str, Mapping[str, Any]], labelled_groups: Sequence[st
     rows = []
     for name, images in counts.items():
         figures = {m: {model: result["groups"][name][m] for model, result in results.items()} for m in SHOWN}
-        rows.append(Row(name, images, figures, None if labelled_groups is None else name in labelled_groups))
+        labelled = None if labelled_groups is None else any(fnmatch.fnmatch(name, p) for p in labelled_groups)
+        rows.append(Row(name, images, figures, labelled))
     rows.sort(key=lambda row: (not row.labelled, row.name))
+    if len(rows) == 1:
+        return rows  # it is its own mean
     parts = {label: [row for row in rows if row.labelled is label] for label in (True, False)}
     means = []
     if all(parts.values()):
@@ -121,7 +126,7 @@ def _rows(results: Mapping[str, Mapping[str, Any]], labelled_groups: Sequence[st
 
 def _mean(name: str, rows: Sequence[Row]) -> Row:
     figures = {
-        metric: {model: sum(row.figures[metric][model] for row in rows) / len(rows) for model in values}
+        metric: {model: math.fsum(row.figures[metric][model] for row in rows) / len(rows) for model in values}
         for metric, values in rows[0].figures.items()
     }
     return Row(name, sum(row.images for row in rows), figures, is_mean=True)
@@ -147,12 +152,17 @@ def _duel(comparison: Comparison, model: str, other: str) -> str:
     ties = [name for name, ours, theirs in pairs if ours == theirs]
     wins = len(pairs) - len(losses) - len(ties)
     mean = comparison.overall.figures["abs_rel"]
-    tail = f"; not on {', '.join(losses)}" if losses else ""
-    tail += f"; equal on {', '.join(ties)}" if ties else ""
+    tail = f"; not on {_listed(losses)}" if losses else ""
+    tail += f"; equal on {_listed(ties)}" if ties else ""
     return (
         f"The {spoken(model)} has a lower AbsRel than the {spoken(other)} on {wins} of {len(pairs)} test sets{tail}. "
         f"On average {mean[model]:.3f} against {mean[other]:.3f}, {change(mean[model], mean[other])}."
     )
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def spoken(name: str) -> str:
@@ -164,4 +174,5 @@ def change(ours: float, theirs: float) -> str:
     """`12.3 % lower`, `4.0 % higher` or `equal`."""
     if ours == theirs:
         return "equal"
-    return f"{abs(ours / theirs - 1):.1%} {'lower' if ours < theirs else 'higher'}".replace("%", " %")
+    percent = f"{abs(ours / theirs - 1) * 100:.1f}\u00a0%"  # no line break before the sign
+    return f"{percent} {'lower' if ours < theirs else 'higher'}"

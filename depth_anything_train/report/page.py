@@ -89,17 +89,16 @@ def _cards(comparison: Comparison) -> Iterator[str]:
 
 
 def _teaser(examples: Sequence[PictureRow], models: Iterable[str]) -> str:
-    """The first images of some test sets, each above the last model's prediction."""
+    """Some images at even distances, each above the last model's prediction."""
     last = list(models)[-1]
-    firsts = list({row.group: row for row in reversed(examples)}.values())[::-1]
     columns = []
-    for k in range(min(TEASER, len(firsts))):
-        row = firsts[len(firsts) * k // min(TEASER, len(firsts))]
+    count = min(TEASER, len(examples))
+    for row in (examples[len(examples) * k // count] for k in range(count)):
         pictures = {picture.title: picture for picture in row.pictures}
         columns.append(f"<div>{_image(pictures['image'])}{_image(pictures[last])}</div>")
     return (
         f'<div class="teaser">{"".join(columns)}</div>\n'
-        f'<p class="soft">Images of different test sets, and the disparity that the {escape(spoken(last))} sees in them.</p>'
+        f'<p class="soft">Images of the test sets and their disparity, as predicted by {escape(spoken(last))}.</p>'
     )
 
 
@@ -222,8 +221,8 @@ def _curves(curves: Sequence[Curve], runs: Sequence[str]) -> str:
         for curve in curves
     )
     return (
-        f'<h2>Loss curves</h2>\n<p class="soft">{legend}. Line: mean of neighbouring steps; band: their 10th to 90th '
-        f'percentile.</p>\n<div class="curves">\n{figures}\n</div>'
+        f'<h2>Loss curves</h2>\n<p class="soft">{legend} &emsp; Line: mean of neighbouring steps; band: their 10th to '
+        f'90th percentile.</p>\n<div class="curves">\n{figures}\n</div>'
     )
 
 
@@ -231,7 +230,7 @@ def _curves(curves: Sequence[Curve], runs: Sequence[str]) -> str:
 
 
 def _stages(stages: Sequence[dict[str, Any]]) -> str:
-    parts = ["<h2>What ran</h2>", '<p class="soft">The same commands give the same numbers.</p>']
+    parts = ["<h2>What ran</h2>", '<p class="soft">The command of every step, to run it again.</p>']
     for stage in stages:
         seconds = f"{stage['seconds']:.0f} s" if stage.get("seconds") is not None else ""
         name = escape(str(stage.get("name", "")))

@@ -91,7 +91,7 @@ def _example(sample: Sample, models: Mapping[str, Predictor], protocol: Protocol
     judged = judged_pixels(sample.disparity, sample.valid, protocol, sample.unit)
     known = sample.disparity[sample.valid]
     low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
-    truth = colorize(sample.disparity, sample.valid, limits=(low, high))
+    truth = colorize(*shrink(sample.disparity, sample.valid), limits=(low, high))
     about = f"of {sample.group}/{sample.key}"
     pictures = [
         Picture("image", "", f"Photograph {about}", encode(sample.image)),
@@ -105,7 +105,8 @@ def _example(sample: Sample, models: Mapping[str, Predictor], protocol: Protocol
         figure = f"AbsRel {measures['abs_rel']:.3f}" if measures else "not judged"
         prediction = encode(colorize(aligned, limits=(low, high)))
         pictures.append(Picture(name, figure, f"Disparity {about} predicted by {name}, {figure}", prediction))
-        error = colorize(_error(aligned, sample, judged), judged, colormap=ERROR_COLORMAP, limits=(0, WORST_ERROR))
+        error_map = shrink(_error(aligned, sample, judged), judged)
+        error = colorize(*error_map, colormap=ERROR_COLORMAP, limits=(0, WORST_ERROR))
         errors.append(Picture(f"{name} error", "", f"Relative depth error {about} by {name}, {figure}", encode(error)))
     return PictureRow(sample.group, sample.key, pictures + errors)
 
@@ -150,6 +151,16 @@ def _pseudo_label(sample: Mapping[str, Any]) -> PictureRow:
         Picture("pseudo label", "", f"Disparity of {sample['key']} as the teacher labelled it", encode(label)),
     ]
     return PictureRow("", sample["key"], pictures)
+
+
+def shrink(values: NDArray[np.floating], valid: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A map (H, W) at the size of the page; each pixel is the mean of the valid ones under it: sparse ones show."""
+    height, width = valid.shape
+    scale = min(LONGER_SIDE / max(height, width), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    known = np.where(valid, values, 0).astype(np.float32)
+    total, weight = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (known, valid.astype(np.float32)))
+    return np.divide(total, weight, out=np.zeros(weight.shape, np.float32), where=weight > 0), weight > 0
 
 
 def encode(picture: NDArray[np.uint8]) -> str:

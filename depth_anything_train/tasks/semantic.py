@@ -17,6 +17,8 @@ from depth_anything_train.tasks.base import Task
 from depth_anything_train.types import Scalar, SemanticBatch
 
 NO_CLASS = 255
+STRIDE = 4
+"""Every fourth pixel is asked for: a patch of 14 pixels cannot say more, and full size would be bound by memory."""
 
 
 class SemanticTask(Task):
@@ -36,13 +38,14 @@ class SemanticTask(Task):
 
     def training_step(self, batch: SemanticBatch, batch_idx: int) -> Scalar:
         """One step; returns the mean cross-entropy over labelled pixels."""
-        image, classes = self.to_model(batch["image"]), batch["classes"].long()
+        image = self.to_model(batch["image"])
+        classes = batch["classes"][:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
         patches = self.model["pretrained"](image)  # (B, N, C)
         side = self.model["pretrained"].config.patch_size
         grid = image.shape[-2] // side, image.shape[-1] // side
         logits = self.model["classifier"](patches).float().transpose(1, 2).unflatten(2, grid)  # (B, classes, h, w)
         logits = F.interpolate(logits, classes.shape[-2:], mode="bilinear", align_corners=False)
-        return self.combine({"semantic": F.cross_entropy(logits, classes, ignore_index=NO_CLASS)})
+        return self.combine({"semantic": F.cross_entropy(logits, classes.long(), ignore_index=NO_CLASS)})
 
     def export(self, folder: Path, extra: dict[str, Any]) -> None:
         """Write the encoder alone."""

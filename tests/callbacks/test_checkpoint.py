@@ -70,5 +70,5 @@ def test_remove__takes_the_mark_too(tmp_path):
 
 @pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"every_n_steps": 1, "keep": 0}])
 def test_every__refuses_zero(tmp_path, options):
-    with pytest.raises(UserError, match="must be >= 1"):
+    with pytest.raises(UserError, match="must be >= 1, got"):
         CheckpointEvery(tmp_path, **options)

@@ -104,7 +104,7 @@ def test_boxes__depend_on_seed_step_and_position_alone():
 
 
 @pytest.mark.parametrize(
-    "options", [{"probability": 1.1}, {"area": (0.5, 1.0)}, {"area": (0.4, 0.1)}, {"aspect": (1.5, 2)}]
+    "options", [{"probability": 1.1}, {"area": (0.5, 1.0)}, {"area": (0.4, 0.1)}, {"aspect": (1.5, 2.0)}]
 )
 def test_cutmix__refuses_impossible_values(options):
     with pytest.raises(UserError, match=r"data\.cutmix"):

@@ -184,7 +184,7 @@ def test_loader__stops_at_the_same_step_when_too_many_are_bad(damaged_folder, wo
     with pytest.raises(UserError, match=r"^\d+ of \d+ samples cannot be used .*truncated_image.*$") as error:
         for batch in teacher([damaged_folder], workers=workers, steps=100).loader():
             keys += batch["key"]
-    every = [key for batch in teacher([damaged_folder], steps=100, max_bad_share=1).loader() for key in batch["key"]]
+    every = [key for batch in teacher([damaged_folder], steps=100, max_bad_share=1.0).loader() for key in batch["key"]]
     twentieth = [place for place, key in enumerate(every) if key.startswith("bad")][19]
     assert len(keys) == twentieth // 4 * 4
     assert str(error.value).startswith(

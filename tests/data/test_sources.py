@@ -110,7 +110,7 @@ def test_semantic_source__needs_classes(tmp_path):
     assert source.load(2)["key"] == "c"
 
 
-@pytest.mark.parametrize("folders", [[], "one", None])
+@pytest.mark.parametrize("folders", [[], "one"])
 def test_source__needs_a_list_of_folders(folders):
     with pytest.raises(UserError, match="list of folders with labelled shards"):
         LabelledSource(folders)

@@ -52,7 +52,7 @@ def test_geometry__label_follows_the_image(shape, label_scale, seed):
 
 def test_geometry__label_is_not_shifted_against_the_image():
     """The mean difference shows a shift of a fraction of a pixel: one label pixel is 250 / 504 here."""
-    view = Geometry(56, flip=0)(sample(168, 168, 3), rng())
+    view = Geometry(56, flip=0.0)(sample(168, 168, 3), rng())
     difference = view["image"][2:-2, 2:-2, 0].astype(float) + 0.5 - view["disparity"][2:-2, 2:-2]
     assert abs(difference.mean()) < 1.0
 
@@ -68,7 +68,7 @@ def test_geometry__labels_are_never_blended():
 
 def test_geometry__keeps_pixels_when_no_resize_is_needed():
     before = sample(28, 40)
-    view = Geometry(28, flip=0)(before, rng(3))
+    view = Geometry(28, flip=0.0)(before, rng(3))
     left = rng(3)
     left.integers(1)
     column = int(left.integers(13))
@@ -77,7 +77,7 @@ def test_geometry__keeps_pixels_when_no_resize_is_needed():
 
 def test_geometry__resizes_the_shorter_side_bicubically():
     before = sample(60, 60)
-    view = Geometry(28, flip=0)(before, rng())
+    view = Geometry(28, flip=0.0)(before, rng())
     assert (view["image"] == cv2.resize(before["image"], (28, 28), interpolation=cv2.INTER_CUBIC)).all()
 
 
@@ -92,7 +92,7 @@ def test_geometry__flips_half_of_the_views_and_crops_everywhere():
 def test_geometry__never_changes_its_input():
     before = sample(28, 28)
     copies = {name: np.copy(value) for name, value in before.items()}
-    Geometry(28, flip=1)(before, rng())["image"][:] = 0
+    Geometry(28, flip=1.0)(before, rng())["image"][:] = 0
     assert all((before[name] == copies[name]).all() for name in copies if name != "key")
 
 
@@ -148,7 +148,7 @@ def test_perturbation__keeps_shape_type_and_input(strong):
 
 def test_perturbation__jitter_and_blur_are_drawn_independently():
     """Grey noise tells them apart: blur makes it smooth, a jitter of the brightness changes its mean."""
-    chain = StrongPerturbation(brightness=0.5, contrast=0, saturation=0, hue=0, blur_sigma=(2, 2))
+    chain = StrongPerturbation(brightness=0.5, contrast=0.0, saturation=0.0, hue=0.0, blur_sigma=(2.0, 2.0))
     image = np.random.default_rng(1).integers(90, 110, (32, 32, 1), dtype=np.uint8).repeat(3, axis=-1)
     roughness = np.abs(np.diff(image[..., 0].astype(float))).mean()
     table = np.zeros((2, 2))
@@ -163,18 +163,18 @@ def test_perturbation__jitter_and_blur_are_drawn_independently():
 
 
 def test_perturbation__switched_off_changes_nothing():
-    chain = StrongPerturbation(jitter_p=0, blur_p=0)
+    chain = StrongPerturbation(jitter_p=0.0, blur_p=0.0)
     assert all((chain(NOISE, seed) == NOISE).all() for seed in range(5))
 
 
 def test_perturbation__grey_on_request():
-    grey = StrongPerturbation(jitter_p=0, blur_p=0, grayscale_p=1)(NOISE, 0)
+    grey = StrongPerturbation(jitter_p=0.0, blur_p=0.0, grayscale_p=1.0)(NOISE, 0)
     assert (grey[..., 0] == grey[..., 1]).all() and (grey[..., 1] == grey[..., 2]).all()
 
 
 def test_perturbation__refuses_impossible_values():
     with pytest.raises(UserError, match=r"data\.perturbation"):
-        StrongPerturbation(jitter_p=2)
+        StrongPerturbation(jitter_p=2.0)
 
 
 def test_importing_the_package__does_not_import_albumentations():

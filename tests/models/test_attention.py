@@ -1,6 +1,7 @@
 import pytest
 import timm.layers
 import torch
+
 from depth_anything_train.models.attention import Attention, attend
 
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+
 from depth_anything_train.models.depth_model import DepthModelConfig, build_depth_model
 from depth_anything_train.runtime import UserError
 
@@ -81,7 +82,9 @@ def test_config__travels_through_json():
     assert DepthModelConfig.from_dict(stored) == model.config
 
 
-@pytest.mark.parametrize("damage", [lambda c: c.pop("features"), lambda c: c.update(colour=1), lambda c: c.pop("encoder")])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c.pop("features"), lambda c: c.update(colour=1), lambda c: c.pop("encoder")]
+)
 def test_config__refuses_what_it_does_not_know(damage):
     content = build().config.to_dict()
     damage(content)

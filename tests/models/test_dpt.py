@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from depth_anything_train.models.dpt import DPTHead, FeatureFusion, enlarge
 
 

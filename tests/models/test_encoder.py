@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+
 from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, resolve_taps
 from depth_anything_train.runtime import UserError
 

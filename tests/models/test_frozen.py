@@ -1,8 +1,9 @@
 import copy
 
 import torch
-from depth_anything_train.models.frozen import Frozen
 from torch import nn
+
+from depth_anything_train.models.frozen import Frozen
 
 
 class Parent(nn.Module):

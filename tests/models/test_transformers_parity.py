@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+
 from depth_anything_train.models.depth_model import build_depth_model
 
 transformers = pytest.importorskip("transformers")
@@ -69,7 +70,7 @@ def twins(taps, kind="relative", max_depth_m=None, dim=48, depth=4, heads=4, fea
     theirs = transformers.DepthAnythingForDepthEstimation(config).eval()
     for parameter in theirs.parameters():  # larger than they start in training, which gives maps with more relief
         torch.nn.init.normal_(parameter, std=1.6 / dim**0.5)
-    torch.nn.init.normal_(theirs.head.conv3.weight, std=5e-4 if dim == 48 else 0.1)  # outputs of about 1
+    theirs.head.conv3.weight.data.mul_(3e-3 if dim == 48 else 1.0)  # outputs of about 1
     torch.nn.init.constant_(theirs.head.conv3.bias, 1.0 if kind == "relative" else 0.0)
     ours = build_depth_model(
         name="test", embed_dim=dim, depth=depth, num_heads=heads, features=features, out_channels=channels, taps=taps,
@@ -87,7 +88,7 @@ def test_model__gives_transformers_numbers(taps, kind, max_depth_m, size):
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, actual = theirs(image).predicted_depth, ours(image)[:, 0]
-    assert expected.std() > 0.05 * expected.mean() > 0
+    assert expected.std() > 0.02 * expected.mean() > 0
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from depth_anything_train.ops.alignment import least_squares_scale_shift, robust_normalize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from depth_anything_train.ops.alignment import least_squares_scale_shift, robust_normalize
 
 
 def maps(seed, shape=(2, 1, 6, 5), share=0.7, dtype=torch.float64):

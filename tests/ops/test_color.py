@@ -1,4 +1,5 @@
 import torch
+
 from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 

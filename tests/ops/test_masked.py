@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
-from depth_anything_train.ops.masked import masked_mean, masked_median, masked_quantile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from depth_anything_train.ops.masked import masked_mean, masked_median, masked_quantile
 
 
 def random_case(seed, shape=(3, 1, 5, 7), share=0.6):

@@ -3,6 +3,7 @@ import math
 import pytest
 import timm.layers
 import torch
+
 from depth_anything_train.ops.positions import POSITION_WAYS, resample_positions
 
 

@@ -1,4 +1,5 @@
 import torch
+
 from depth_anything_train.ops.precision import at_least_float32, in_float32
 
 

@@ -1,0 +1,92 @@
+import statistics
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from depth_anything_train.losses.gradient_matching import GradientMatchingLoss
+
+
+def normalized(image, mask):
+    values = image[mask].tolist()
+    median = statistics.median_low(values)
+    spread = max(sum(abs(v - median) for v in values) / len(values), 1e-6)
+    return (image - median) / spread
+
+
+def plain_loss(pred, target, valid, scales):
+    total = 0.0
+    for a, b, mask in zip(pred[:, 0], target[:, 0], valid[:, 0], strict=True):
+        if not mask.any():
+            continue
+        whole = normalized(a, mask) - normalized(b, mask)
+        for scale in range(scales):
+            step = 2**scale
+            residual, inside = whole[::step, ::step], mask[::step, ::step]
+            height, width = residual.shape
+            roughness = 0.0
+            for y in range(height):
+                for x in range(width):
+                    for j, i in ((y, x + 1), (y + 1, x)):
+                        if j < height and i < width and inside[y, x] and inside[j, i]:
+                            roughness += abs(residual[y, x] - residual[j, i]).item()
+            total += roughness / max(int(inside.sum()), 1)
+    return total / len(pred)
+
+
+def case(seed=0, shape=(2, 1, 9, 11), share=0.8):
+    generator = torch.Generator().manual_seed(seed)
+    pred, target = torch.rand(2, *shape, generator=generator, dtype=torch.float64)
+    return pred, target, torch.rand(shape, generator=generator) < share
+
+
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 1), scales=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_forward__matches_plain_python(seed, share, scales):
+    arguments = case(seed, share=share)
+    expected = plain_loss(*arguments, scales)
+    assert GradientMatchingLoss(scales, weight=1)(*arguments).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_forward__is_zero_for_an_affine_copy():
+    pred, _, valid = case()
+    assert GradientMatchingLoss()(pred, 3 * pred - 1, valid).item() == pytest.approx(0, abs=1e-13)
+
+
+def test_forward__sees_an_edge_that_the_prediction_blurs():
+    target = torch.zeros(1, 1, 8, 16, dtype=torch.float64)
+    target[..., 8:] = 1
+    ramp = torch.linspace(0, 1, 16, dtype=torch.float64).expand(1, 1, 8, 16)
+    everywhere = torch.ones_like(target, dtype=torch.bool)
+    blurred, exact = (GradientMatchingLoss()(pred, target, everywhere) for pred in (ramp, target))
+    assert exact == 0 and blurred > 0.1
+
+
+def test_forward__invalid_pixels_reach_neither_value_nor_gradient():
+    pred, target, valid = case()
+    clean, dirty = pred.clone().requires_grad_(), torch.where(valid, pred, torch.nan).requires_grad_()
+    loss = GradientMatchingLoss()
+    results = [loss(clean, target, valid), loss(dirty, torch.where(valid, target, torch.nan), valid)]
+    for result in results:
+        result.backward()
+    assert torch.equal(*results)
+    assert torch.equal(clean.grad, dirty.grad)
+
+
+def test_forward__without_valid_pixels_is_an_attached_zero():
+    pred = torch.rand(1, 1, 8, 8, requires_grad=True)
+    result = GradientMatchingLoss()(pred, torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.bool))
+    result.backward()
+    assert result.item() == 0 and (pred.grad == 0).all()
+
+
+def test_weight__is_a_factor():
+    arguments = case()
+    torch.testing.assert_close(GradientMatchingLoss()(*arguments), 2 * GradientMatchingLoss(weight=1.0)(*arguments))
+
+
+def test_forward__gradient_matches_finite_differences():
+    pred, target, valid = case(2, shape=(1, 1, 5, 6))
+    loss = GradientMatchingLoss(scales=2)
+    assert torch.autograd.gradcheck(lambda pred: loss(pred, target, valid), pred.requires_grad_())
