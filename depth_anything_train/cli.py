@@ -6,10 +6,12 @@ Commands are found through the entry-point group `depth_anything.commands`, so t
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
 import sys
 from importlib.metadata import entry_points
 
-from depth_anything_train.runtime import console, die_with_parent
+from depth_anything_train.runtime import COMMAND_LINE, console, die_with_parent
 
 GROUP = "depth_anything.commands"
 
@@ -50,6 +52,7 @@ def main() -> None:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(commands))}."
         console.print(f"[bold red]error:[/] {name} is no command; {hint}")
         sys.exit(2)
+    os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
     sys.argv = [f"depth-anything {name}", *arguments[1:]]
     commands[name].load()()
 

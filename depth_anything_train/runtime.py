@@ -169,13 +169,17 @@ class ProgressBar:
             self.bar.stop()
 
 
+COMMAND_LINE = "DEPTH_ANYTHING_COMMAND"
+"""In the environment, because processes that are started for further devices belong to the same command."""
+
+
 def provenance() -> dict[str, Any]:
     """Where a result comes from: command, commit, versions, machine kind. Holds no path and no host name."""
     here = Path(__file__).resolve().parent
     git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
     versions = {name: metadata.version(name) for name in ("torch", "timm", "pytorch-lightning", "numpy")}
     return {
-        "command": " ".join(["depth-anything", *sys.argv[1:]]),
+        "command": os.environ.get(COMMAND_LINE, "called from Python"),
         "commit": git.stdout.strip() or "installed package",
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -107,8 +107,6 @@ def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # ours starts at any step by itself
     node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
     return build(node, plugins=[SoundCheckpointIO()], **arguments)
 

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"types", "runtime", "command"},
-    {"ops"},
+    {"types", "runtime"},
+    {"ops", "command"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks"},
     {"inference", "train", "evaluate", "report", "pipeline"},

@@ -59,11 +59,11 @@ def scatter(
 
 def room(look: Appearance, rng: np.random.Generator) -> Scene:
     """A furnished room, 3 to 8 m long, seen from somewhere inside in any direction."""
-    width, deep, high = rng.uniform(3, 7), rng.uniform(3.5, 8), rng.uniform(2.3, 3.4)
+    width, deep, high = rng.uniform(3.2, 7), rng.uniform(3.6, 8), rng.uniform(2.3, 3.4)
     eye = (
-        rng.uniform(-width / 2 + 0.6, width / 2 - 0.6),
+        rng.uniform(-width / 2 + 0.9, width / 2 - 0.9),
         rng.uniform(0.6, 2.0),
-        rng.uniform(-deep / 2 + 0.6, deep / 2 - 0.6),
+        rng.uniform(-deep / 2 + 0.9, deep / 2 - 0.9),
     )
     # Towards the middle, give or take, so that few pictures show nothing but a wall.
     yaw = math.degrees(math.atan2(-eye[0], -eye[2]))
@@ -80,10 +80,10 @@ def room(look: Appearance, rng: np.random.Generator) -> Scene:
         (-width / 3, width / 3),
         (-deep / 3, deep / 3),
         clear=0.6,
-        from_camera=0.4,
+        from_camera=0.9,
     )
     inner = (-width / 2 + 0.4, width / 2 - 0.4), (-deep / 2 + 0.4, deep / 2 - 0.4)
-    scatter(b, things.SMALL, b.count(2, 6), *inner, clear=0.25, from_camera=0.3)
+    scatter(b, things.SMALL, b.count(2, 6), *inner, clear=0.25, from_camera=0.8)
     b.scene.lamps.append(Lamp(position=vector(rng.uniform(-1, 1), high - 0.4, rng.uniform(-1, 1)), reach=3.0))
     return b.scene
 
@@ -144,14 +144,14 @@ def stand_at_wall(b: Builder, wall: Place, middle: float) -> None:
     )
     thing, back = pieces[int(b.rng.integers(len(pieces)))]
     x, _, z = b.point(wall, (middle, 0, -back))
-    if b.free(float(x), float(z), 0.6, from_camera=0.7):
+    if b.free(float(x), float(z), 0.6, from_camera=1.0):
         thing(b, Place(float(x), float(z), 0.0, wall.yaw))
 
 
 def corridor(look: Appearance, rng: np.random.Generator) -> Scene:
     """A long passage with doors and pillars on both sides."""
-    width, long, high = rng.uniform(1.6, 4.5), rng.uniform(8, 40), rng.uniform(2.3, 4.0)
-    eye = rng.uniform(-width / 2 + 0.5, width / 2 - 0.5), rng.uniform(0.6, 2.1), 0.0
+    width, long, high = rng.uniform(2.0, 5.0), rng.uniform(8, 40), rng.uniform(2.3, 4.0)
+    eye = rng.uniform(-width / 2 + 0.8, width / 2 - 0.8), rng.uniform(0.8, 2.2), 0.0
     b = open_scene(look, rng, eye, yaw=(-35, 35), pitch=(-25, 18), usual_distance=8.0)
     b.add(Plane(0.0), "floor", b.material("floor"))
     b.add(Plane(high, facing=-1), "ceiling", b.material("ceiling"))
@@ -194,7 +194,7 @@ def street(look: Appearance, rng: np.random.Generator) -> Scene:
     """A road between two rows of buildings, with cars, people, trees and lamps."""
     road = rng.uniform(5, 11)
     walk = rng.uniform(1.5, 4)
-    eye = rng.uniform(-road / 2 - walk / 2, road / 2 + walk / 2), rng.uniform(1.0, 3.5), 0.0
+    eye = rng.uniform(-road / 2, road / 2), rng.uniform(1.5, 4.5), 0.0
     b = open_scene(look, rng, eye, yaw=(-40, 40), pitch=(-18, 14), usual_distance=25.0)
     b.add(Plane(0.0), "road", b.material("asphalt"))
     paving, kerb = b.material("paving"), road / 2 + walk / 2
@@ -205,11 +205,11 @@ def street(look: Appearance, rng: np.random.Generator) -> Scene:
         b.box(Place(side * kerb, 90), (0, 0, 0), (walk, 0.13, 200), "pavement", paving)
         row_of_buildings(b, side, road / 2 + walk)
         furniture: tuple[Thing, ...] = (things.tree, things.street_lamp, things.street_lamp)
-        for z in np.arange(b.uniform(4, 8), 60, b.uniform(8, 14)):
+        for z in np.arange(b.uniform(6, 11), 60, b.uniform(8, 14)):
             thing = furniture[int(rng.integers(len(furniture)))]
             thing(b, Place(side * (road / 2 + 0.4), float(z), 0.13, math.pi * (side > 0)))
         for z in np.arange(b.uniform(-1, 8), 50, 6.5):
-            if rng.random() < 0.4 and b.free(side * (road / 2 - 1.1), float(z), 1.3, from_camera=2.0):
+            if rng.random() < 0.4 and b.free(side * (road / 2 - 1.1), float(z), 1.3, from_camera=3.0):
                 things.car(b, Place(side * (road / 2 - 1.1), float(z), 0.0, math.pi * (rng.random() < 0.5)))
         scatter(
             b,
@@ -218,7 +218,7 @@ def street(look: Appearance, rng: np.random.Generator) -> Scene:
             (side * kerb - walk / 3, side * kerb + walk / 3),
             (3, 25),
             clear=0.3,
-            from_camera=1.5,
+            from_camera=3.0,
             y=0.13,
         )
     scatter(
@@ -228,7 +228,7 @@ def street(look: Appearance, rng: np.random.Generator) -> Scene:
         (-road / 3, road / 3),
         (3, 18),
         clear=0.4,
-        from_camera=2.0,
+        from_camera=3.5,
     )
     return b.scene
 
@@ -301,18 +301,18 @@ def land(look: Appearance, rng: np.random.Generator) -> Scene:
     def level(x: float, z: float) -> float:
         return float(ground.level(np.array([x], np.float32), np.array([z], np.float32))[0])
 
-    eye = 0.0, level(0, 0) + rng.uniform(1.2, 6.0), 0.0
+    eye = 0.0, level(0, 0) + rng.uniform(2.0, 8.0), 0.0
     b = open_scene(look, rng, eye, yaw=(0, 0), pitch=(-25, 6), usual_distance=25.0)
     b.add(ground, "ground", b.material("grass" if rng.random() < 0.6 else "soil"))
     for _ in range(int(rng.integers(0, 4))):
         size, x, z = b.uniform(15, 45), b.uniform(-150, 150), b.uniform(90, 220)
         b.ball(Place(x, z, -0.15 * size), (0, 0, 0), (2 * size, size, 1.4 * size), "hill", b.material("grass"))
     choices: tuple[Thing, ...] = (things.tree, things.tree, things.bush, things.rock, things.rock)
-    for near, far, count in ((4, 12, b.count(2, 5)), (12, 35, b.count(4, 10)), (35, 90, b.count(4, 9))):
+    for near, far, count in ((6, 14, b.count(2, 5)), (14, 35, b.count(4, 10)), (35, 90, b.count(4, 9))):
         for _ in range(count):
             z = b.uniform(near, far)
             x = b.uniform(-0.8, 0.8) * z
-            if b.free(x, z, 1.0, from_camera=2.5):
+            if b.free(x, z, 1.0, from_camera=4.0):
                 choices[int(rng.integers(len(choices)))](b, Place(x, z, level(x, z), any_yaw(b)))
     if rng.random() < 0.5:
         z = b.uniform(18, 50)

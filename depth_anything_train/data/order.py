@@ -8,12 +8,12 @@ neither the number of workers, nor of ranks, nor an interruption changes what is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from depth_anything_train.runtime import UserError, keyed_seed
 
@@ -50,7 +50,7 @@ class Stream(NamedTuple):
     slots: int
 
 
-def permute(position: ArrayLike, length: int, *key: int | str) -> NDArray[np.int64]:
+def permute(position: NDArray[np.integer] | Sequence[int] | int, length: int, *key: int | str) -> NDArray[np.int64]:
     """Where a keyed shuffle of `length` samples has put what stands at `position`.
 
     A Feistel network permutes the next power of four; whoever lands outside [0, length) walks on until inside. It costs

@@ -1,4 +1,4 @@
-"""From a photograph of any size to what the network takes, and back (paper.md 1.3)."""
+"""From a photograph of any size to what the network takes, and back."""
 
 from __future__ import annotations
 

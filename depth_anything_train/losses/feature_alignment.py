@@ -15,7 +15,7 @@ class FeatureAlignmentLoss(nn.Module):
 
     A patch whose cosine exceeds `margin` is near enough and not considered: a depth encoder needs room to tell apart
     the parts of an object that DINOv2 sees as one. Averaged over the remaining patches of an image (0 if none remain)
-    and then over the images; without projector, after the final norm, without the class token (paper.md 3.3).
+    and then over the images; without projector, after the final norm, without the class token (V1 section 3.3).
 
     - [0]: Depth Anything, 2024, https://arxiv.org/abs/2401.10891, eq. 9
 

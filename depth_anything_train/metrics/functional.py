@@ -1,4 +1,4 @@
-"""The error measures of monocular depth (paper.md 5.5), one function each.
+"""The error measures of monocular depth, one function each.
 
 Every function takes two float64 vectors of the same P > 0 pixels, prediction first and truth second, both positive and
 of the same quantity and unit, and returns one number. Which pixels those are, and how the prediction was aligned, is

@@ -1,4 +1,4 @@
-"""How one image is judged: which pixels, which alignment, which range, in which space (paper.md 5.1 to 5.4).
+"""How one image is judged: which pixels, which alignment, which range, in which space.
 
 A number without its protocol says nothing, so the protocol is one frozen value that travels with every result.
 """
@@ -75,7 +75,7 @@ class Protocol:
 
 
 def crop_window(crop: Crop, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of a published crop at a label of `height` x `width` (paper.md 5.5).
+    """Rows and columns of a published crop at a label of `height` x `width`.
 
     `eigen_nyu` is published in pixels of 480 x 640 and scales with the label; the others are shares of the sides,
     truncated as the published code does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -152,7 +153,11 @@ def _as_encoder(tensors: Mapping[str, Tensor], encoder: DinoV2Encoder) -> dict[s
         tensors = {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): t for name, t in tensors.items()}
     adapted = {"mask_token": encoder.mask_token.detach(), **tensors}
     positions, side = adapted.get("pos_embed"), encoder.config.image_size // encoder.config.patch_size
-    if positions is not None and positions.ndim == 3 and positions.shape[1] > 1:
+    if (
+        positions is not None
+        and positions.ndim == 3
+        and math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1
+    ):
         adapted["pos_embed"] = resample_positions(positions, (side, side), encoder.config.position)
     return adapted
 

@@ -71,7 +71,7 @@ class Scratch(nn.Module):
 
 
 class DPTHead(nn.Module):
-    """Four maps (B, C, h, w), shallow to deep, to one map (B, 1, H, W) (paper.md 1.2).
+    """Four maps (B, C, h, w), shallow to deep, to one map (B, 1, H, W).
 
     Args:
         embed_dim: channels of the incoming maps.

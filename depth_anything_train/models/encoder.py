@@ -74,7 +74,7 @@ class EncoderConfig:
 def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
     """Turn the name of a choice of blocks into 0-based indices; a list of indices stays what it is.
 
-    `last4` is Depth Anything V1, `spread` is V2 (paper.md 1.1).
+    `last4` is Depth Anything V1, `spread` is V2.
 
     Raises:
         UserError: the name is unknown.

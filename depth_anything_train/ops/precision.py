@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -23,8 +24,9 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        with torch.autocast(device_type=tensors[0].device.type, enabled=False):
+        device = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+        known = torch.amp.is_autocast_available(device)  # not for "meta", on which costs are counted
+        with torch.autocast(device, enabled=False) if known else nullcontext():
             raised = [at_least_float32(x) if isinstance(x, Tensor) else x for x in args]
             named = {key: at_least_float32(x) if isinstance(x, Tensor) else x for key, x in kwargs.items()}
             return function(*raised, **named)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from depth_anything_train.optim.schedule import linear_decay
 
 @dataclass(frozen=True)
 class EncoderDecoderAdamW:
-    """AdamW with two learning rates that fall in a line to 0 (paper.md 3.6).
+    """AdamW with two learning rates that fall in a line to 0 (V1 section 4.1).
 
     Args:
         encoder_lr: learning rate of the pre-trained encoder.

@@ -16,7 +16,7 @@ def linear_factor(step: int, *, steps: int, warmup_steps: int = 0) -> float:
 
 
 def linear_decay(optimizer: Optimizer, *, steps: int, warmup_steps: int = 0) -> LambdaLR:
-    """Schedule for an optimiser: linear decay to 0, advanced once a step (paper.md 3.6: no warm-up is mentioned).
+    """Schedule for an optimiser: linear decay to 0, advanced once a step (V1 section 4.1; no warm-up is mentioned).
 
     Raises:
         UserError: the warm-up is not shorter than the run.

@@ -80,7 +80,10 @@ def _read_examples(options: dict[str, Any], models: dict[str, Any], comparison: 
 
 
 def _read_stages(stages: Any) -> list[dict[str, Any]]:
-    listed = read_json(stages) if isinstance(stages, str) else stages or []
+    if isinstance(stages, str):
+        folder = require_folder(stages, what="the stages of a pipeline")
+        stages = [read_json(mark) for mark in sorted(folder.glob("*.json"))]
+    listed = stages or []
     if not isinstance(listed, list) or not all(isinstance(stage, dict) and "command" in stage for stage in listed):
-        raise UserError("Expected stages as a list of {name, command, seconds}, or a JSON file with such a list.")
+        raise UserError("Expected stages as a list of {name, command, seconds}, or the folder of a pipeline's stages.")
     return listed

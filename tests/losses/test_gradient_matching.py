@@ -46,7 +46,7 @@ def case(seed=0, shape=(2, 1, 9, 11), share=0.8):
 def test_forward__matches_plain_python(seed, share, scales):
     arguments = case(seed, share=share)
     expected = plain_loss(*arguments, scales)
-    assert GradientMatchingLoss(scales, weight=1)(*arguments).item() == pytest.approx(expected, rel=1e-12)
+    assert GradientMatchingLoss(scales, weight=1.0)(*arguments).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_forward__is_zero_for_an_affine_copy():

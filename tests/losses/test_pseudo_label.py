@@ -54,7 +54,7 @@ def test_forward__matches_plain_python(seed, share, trim):
 def test_forward__untrimmed_is_the_area_weighted_sum_of_both_regions():
     pred, target, _, region = case(shape=(1, 1, 7, 8))
     everywhere, part = torch.ones_like(region), region.double().mean()
-    whole = PseudoLabelLoss(trim=0)(pred, target, everywhere, region)
+    whole = PseudoLabelLoss(trim=0.0)(pred, target, everywhere, region)
     plain = AffineInvariantLoss()
     expected = part * plain(pred, target, region) + (1 - part) * plain(pred, target, ~region)
     torch.testing.assert_close(whole, expected)
@@ -64,8 +64,8 @@ def test_forward__without_cutmix_and_trimming_is_the_affine_invariant_loss():
     pred, target, valid, _ = case()
     whole = torch.ones_like(valid)
     expected = AffineInvariantLoss()(pred, target, valid)
-    torch.testing.assert_close(PseudoLabelLoss(trim=0)(pred, target, valid, whole), expected)
-    torch.testing.assert_close(PseudoLabelLoss(trim=0)(pred, target, valid, ~whole), expected)
+    torch.testing.assert_close(PseudoLabelLoss(trim=0.0)(pred, target, valid, whole), expected)
+    torch.testing.assert_close(PseudoLabelLoss(trim=0.0)(pred, target, valid, ~whole), expected)
 
 
 @given(
@@ -76,7 +76,7 @@ def test_forward__without_cutmix_and_trimming_is_the_affine_invariant_loss():
 @settings(max_examples=30, deadline=None)
 def test_forward__ignores_scale_and_shift_of_each_region(seed, scales, shifts):
     pred, target, valid, region = case(seed)
-    loss = PseudoLabelLoss(trim=0)
+    loss = PseudoLabelLoss(trim=0.0)
     changed = torch.where(region, scales[0] * pred + shifts[0], scales[1] * pred + shifts[1])
     torch.testing.assert_close(loss(changed, target, valid, region), loss(pred, target, valid, region))
 
@@ -87,7 +87,7 @@ def test_forward__a_tenth_of_grossly_wrong_pixels_does_not_matter():
     for row, columns in ((0, slice(5)), (9, slice(5, 10))):  # near and far swapped, which leaves the statistics
         target[0, 0, row, columns] = 1 - target[0, 0, row, columns]
     everywhere = torch.ones_like(target, dtype=torch.bool)
-    trimmed, whole = (PseudoLabelLoss(trim)(pred, target, everywhere, everywhere) for trim in (0.1, 0))
+    trimmed, whole = (PseudoLabelLoss(trim)(pred, target, everywhere, everywhere) for trim in (0.1, 0.0))
     assert trimmed.item() == pytest.approx(0, abs=1e-12) and whole > 0.1
 
 

@@ -14,7 +14,7 @@ pairs = st.lists(st.tuples(depths, depths), min_size=1, max_size=30)
 
 
 def by_hand(name, predicted, truth):
-    """The formulas of paper.md 5.5, one pixel at a time."""
+    """The formulas, one pixel at a time."""
     n = len(truth)
     logs = [math.log(p) - math.log(t) for p, t in zip(predicted, truth, strict=True)]
     if name == "abs_rel":

@@ -69,6 +69,12 @@ def test_backward__reaches_every_trainable_parameter(activation_checkpointing):
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
 
 
+def test_forward__can_be_counted_on_the_meta_device():
+    with torch.device("meta"):
+        disparity = build_depth_model(name="vits", **SIZES["vits"])(torch.empty(1, 3, 518, 518))
+    assert disparity.shape == (1, 1, 518, 518)
+
+
 def test_forward__is_equal_in_both_memory_layouts():
     image = torch.randn(2, 3, 56, 42)
     last = build().to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The same numbers as the transformers library, on random weights that went through the mapping of paper.md 1.4."""
+"""The same numbers as the transformers library, on random weights that went through a mapping of names."""
 
 import re
 
