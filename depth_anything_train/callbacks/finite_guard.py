@@ -14,10 +14,15 @@ class FiniteGuard(Callback):
 
     Gradients are averaged over ranks before this hook, and one NaN makes the average NaN everywhere: every rank sees
     the same norm and comes to the same decision without talking.
+
+    Args:
+        max_in_a_row: skipped steps in a row that stop the run.
+        clip_norm: a longer gradient is scaled down to this norm; None leaves it. (Lightning's own clipping refuses
+            the fused optimiser.)
     """
 
-    def __init__(self, *, max_in_a_row: int = 10) -> None:
-        self.max_in_a_row = max_in_a_row
+    def __init__(self, *, max_in_a_row: int = 10, clip_norm: float | None = None) -> None:
+        self.max_in_a_row, self.clip_norm = max_in_a_row, clip_norm
         self.skipped = 0
         self.in_a_row = 0
 
@@ -27,11 +32,13 @@ class FiniteGuard(Callback):
         Raises:
             UserError: `max_in_a_row` steps in a row were not finite.
         """
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        parameters = [p for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         pl_module.log("train/gradient_norm", norm)
         if torch.isfinite(norm):
             self.in_a_row = 0
+            if self.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
             return
         optimizer.zero_grad(set_to_none=True)
         self.skipped += 1

@@ -153,11 +153,8 @@ def _as_encoder(tensors: Mapping[str, Tensor], encoder: DinoV2Encoder) -> dict[s
         tensors = {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): t for name, t in tensors.items()}
     adapted = {"mask_token": encoder.mask_token.detach(), **tensors}
     positions, side = adapted.get("pos_embed"), encoder.config.image_size // encoder.config.patch_size
-    if (
-        positions is not None
-        and positions.ndim == 3
-        and math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1
-    ):
+    count = positions.shape[1] - 1 if positions is not None and positions.ndim == 3 else 0
+    if positions is not None and count > 0 and math.isqrt(count) ** 2 == count:
         adapted["pos_embed"] = resample_positions(positions, (side, side), encoder.config.position)
     return adapted
 

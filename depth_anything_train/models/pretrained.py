@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 
 from depth_anything_train.models.checkpoints import load_encoder, weights_hash
 from depth_anything_train.models.depth_model import DepthModel
@@ -43,9 +43,9 @@ def save_encoder(folder: str | Path, encoder: DinoV2Encoder, extra: Mapping[str,
 
     Half precision is enough for weights that training goes on from, and halves what a package carries.
     """
-    folder = Path(folder)
-    tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in encoder.state_dict().items()}
+    folder, half = Path(folder), copy.deepcopy(encoder).half()
+    tensors = {name: tensor.contiguous() for name, tensor in half.state_dict().items()}
     write_bytes(folder / "encoder.safetensors", safetensors.torch.save(tensors))
-    description = {"config": asdict(encoder.config), "sha256": weights_hash(encoder.half()), "extra": dict(extra)}
+    description = {"config": asdict(encoder.config), "sha256": weights_hash(half), "extra": dict(extra)}
     write_json(folder / "encoder.json", description)
     return folder

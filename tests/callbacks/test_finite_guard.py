@@ -57,3 +57,15 @@ def test_guard__counters_outlive_an_interruption():
     continued = FiniteGuard()
     continued.load_state_dict(guard.state_dict())
     assert continued.skipped == 1
+
+
+def test_guard__a_long_gradient_is_scaled_to_the_norm_asked_for():
+    class Seen(FiniteGuard):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            super().on_before_optimizer_step(trainer, pl_module, optimizer)
+            self.gradient = pl_module.weight.grad.item()
+
+    for factor, expected in ((5.0, 0.5), (0.25, 0.25)):
+        guard = Seen(clip_norm=0.5)
+        fit([factor], guard)
+        assert guard.gradient == pytest.approx(expected, rel=1e-4)
