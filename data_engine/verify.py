@@ -213,7 +213,7 @@ def show(findings: Findings, folder: Path) -> None:
     table.add_row("problems", str(len(findings.problems)))
     console.print(table)
     for problem in findings.problems[:SHOWN_PROBLEMS]:
-        console.print(f"[red]wrong:[/] {problem}", soft_wrap=True)
+        console.print(f"wrong: {problem}", style="red", soft_wrap=True)
     if (more := len(findings.problems) - SHOWN_PROBLEMS) > 0:
         console.print(f"... and {more} more.")
 

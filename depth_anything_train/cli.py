@@ -50,7 +50,7 @@ def main() -> None:
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(commands))}."
-        console.print(f"[bold red]error:[/] {name} is no command; {hint}")
+        console.print(f"error: {name} is no command; {hint}", style="bold red")
         sys.exit(2)
     os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
     sys.argv = [f"depth-anything {name}", *arguments[1:]]

@@ -180,5 +180,5 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _stop(message: object) -> None:
-    console.print(f"[bold red]error:[/] {message}", markup=True, soft_wrap=True)
+    console.print(f"error: {message}", style="bold red", soft_wrap=True)
     sys.exit(2)

@@ -68,9 +68,10 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
         for number, stage in enumerate(stages, 1):
             mark = marks / f"{number:02d}-{stage.name}.json"
             if mark.exists() and read_json(mark)["key"] == stage.key:
-                console.print(f"[dim]({number}/{len(stages)}) {stage.name}: finished before[/]")
+                console.print(f"({number}/{len(stages)}) {stage.name}: finished before", style="dim")
                 continue
-            console.print(f"[bold]({number}/{len(stages)}) {stage.name}[/]\n[dim]{stage.shown}[/]", soft_wrap=True)
+            console.print(f"({number}/{len(stages)}) {stage.name}", style="bold")
+            console.print(stage.shown, style="dim", soft_wrap=True)
             start = time.monotonic()
             program = [sys.executable, "-m", "depth_anything_train.cli", *stage.arguments]
             status = subprocess.run(program, env={**os.environ, PARENT: str(os.getpid())}).returncode

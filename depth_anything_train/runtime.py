@@ -21,7 +21,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True, highlight=False)
+# No markup: messages hold paths and lists, and square brackets in them are meant.
+console = Console(stderr=True, highlight=False, markup=False)
 
 
 class UserError(ValueError):

@@ -88,7 +88,9 @@ class LabelledSource(Source):
         """
         folder, number = self.locate(index)
         record = self.folders[folder][number]
-        return _with_disparity(record.key, decode_image(record.image), record)
+        sample = _with_disparity(record.key, decode_image(record.image), record)
+        check_shape(sample["image"].shape, sample["disparity"].shape)
+        return sample
 
 
 class PseudoLabelSource(Source):
@@ -114,6 +116,7 @@ class PseudoLabelSource(Source):
         label, image = self.folders[folder][number], self.images[folder][number]
         if label.key != image.key:
             raise BadSample("key_mismatch", f"The label of {label.key} stands where the image {image.key} is.")
+        # The label's aspect may differ: the teacher sees sides rounded to whole patches, the image stretched to them.
         return _with_disparity(label.key, decode_image(image.image), label)
 
 
@@ -161,7 +164,6 @@ def _image_folder(labels: ShardFolder) -> ShardFolder:
 def _with_disparity(key: str, image: NDArray[np.uint8], record: Record) -> Sample:
     extension, data = record.label()
     disparity, valid = decode_label(extension, data, record.meta)
-    check_shape(image.shape, disparity.shape)
     return {"image": image, "disparity": normalise(disparity, valid), "valid": valid, "key": key}
 
 

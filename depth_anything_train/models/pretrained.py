@@ -23,7 +23,7 @@ def initialise_encoder(model: DepthModel, source: str | Path) -> None:
         UserError: the source is missing or of another model.
     """
     if source == "none":
-        console.print("[yellow]encoder=none: the encoder starts from random weights.[/]")
+        console.print("encoder=none: the encoder starts from random weights.", style="yellow")
     else:
         load_encoder(model.pretrained, source)
 

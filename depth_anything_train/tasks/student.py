@@ -57,7 +57,7 @@ class StudentTask(Task):
         }
         if self.feature is not None and self.frozen_encoder is not None:
             student, frozen = patches[num_labelled:], self.frozen_encoder(image[num_labelled:])
-            # An image that could not be read is black and without labels: compared with itself it adds nothing here too.
+            # An image that could not be read is black and has no label: compared with itself it adds nothing here too.
             readable = unlabelled["valid"].flatten(1).any(dim=1)[:, None, None]
             losses["feature"] = self.feature(student, torch.where(readable, frozen, student.detach()))
         return self.combine(losses)

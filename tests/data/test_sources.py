@@ -175,3 +175,14 @@ def test_bad_samples__log_the_first_and_every_thousandth(caplog):
         "message 2000",
     ]
     assert bad.reasons == {"slug": 2001}
+
+
+def test_pseudo__a_label_of_whole_patches_belongs_to_an_image_of_any_size(tmp_path):
+    """The teacher saw 28 x 42 pixels of an image of 30 x 40: the aspects differ by an eighth."""
+    write_folder(tmp_path / "images", {"kind": "images"}, [[("a", {"png": png(np.zeros((30, 40, 3), np.uint8))})]])
+    disparity = np.linspace(0, 1, 28 * 42, dtype=np.float32).reshape(28, 42)
+    label = {"disparity.dz16": encode_dz16(disparity, np.ones((28, 42), bool))}
+    labels = write_folder(tmp_path / "labels", {"kind": "pseudo_labels", "images": "../images"}, [[("a", label)]])
+    sample = PseudoLabelSource([labels]).load(0)
+    assert sample["image"].shape == (30, 40, 3) and sample["disparity"].shape == (28, 42)
+    assert sample["valid"].all()
