@@ -46,13 +46,15 @@ def label(labeller: ShardLabeller, images: Path, out: Path, *, engine: Any) -> C
     if labeller.teacher.model.config.kind != "relative":
         raise UserError("Expected a relative teacher, but this model is metric; pseudo labels are relative disparity.")
     folder = ShardFolder(images)
+    if folder.info["kind"] == PSEUDO_LABELS:
+        raise UserError(f"Expected image shards in {images}, but it holds pseudo labels; name the images' folder.")
     claim(out, images, labeller, source=str(folder.info.get("source", images.name)))
     waiting = []
     for number, path in enumerate(folder.shards):
         mark = manifest_path(out, path)
         if not mark.exists():
             waiting.append(number)
-        elif read_json(mark)["input"] != folder.shard(number).digest:
+        elif read_json(mark, keys=("input", "count", "labelled"))["input"] != folder.shard(number).digest:
             raise UserError(f"{path} changed since {mark} was written; label into another out=.")
     engine.run(labeller, folder, waiting, out)
     manifests = [read_json(manifest_path(out, path)) for path in folder.shards]
@@ -77,7 +79,10 @@ def claim(out: Path, images: Path, labeller: ShardLabeller, *, source: str) -> N
     if not mark.exists():
         write_json(mark, description)
         return
-    found = read_json(mark)
+    found = read_json(mark, keys=("schema",))
+    if found.get("kind") == PSEUDO_LABELS and not any(out.glob("*.tar")):  # a run that failed before its first shard
+        write_json(mark, description)
+        return
     if different := sorted(key for key in description if found.get(key) != description[key]):
         raise UserError(
             f"{out} holds labels made with another {', '.join(different)}; two kinds of labels are never mixed: "

@@ -40,11 +40,19 @@ class LabelSettings:
         size: shorter side in pixels at which the teacher sees an image.
         batch_size: images of one network size that go through the teacher together.
         windows: how many batches of images are read before any is labelled.
+
+    Raises:
+        UserError: one of them is no whole number of at least 1.
     """
 
     size: int
     batch_size: int = 8
     windows: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in self.to_dict().items():
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"Expected a whole number of at least 1 for {name}, but came {value!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, for the manifest."""

@@ -104,9 +104,11 @@ def verify(shards: str | Path, *, deep: bool = True, workers: int | None = None)
     """
     folder = require_folder(shards, what="shards")
     info = read_info(folder)
-    tars = sorted(folder.glob("[!.]*.tar"))
+    tars = sorted(file for file in folder.glob("[!.]*.tar") if file.is_file())
     if not tars:
         raise UserError(f"Expected shards (*.tar) in {folder}, but there are none; was `prepare` run?")
+    if info["kind"] == PSEUDO_LABELS and not info.get("images"):
+        raise UserError(f"Expected dataset.json of {folder} to name its images, but it does not; label again.")
     images = folder / info["images"] if info["kind"] == PSEUDO_LABELS else None
     total = Findings(problems=_missing_partners(tars, images) if images else [])
     with ProgressBar("verify", len(tars)) as bar:
@@ -220,6 +222,8 @@ def show(findings: Findings, folder: Path) -> None:
 
 def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
     """Some samples, drawn by the seed, as one PNG: image beside label; near is red, far is blue, invalid is grey."""
+    if num_samples < 1:
+        raise UserError(f"Expected num_samples of at least 1 for the sheet, but came {num_samples}.")
     kind = folder.info["kind"]
     images = ShardFolder(folder.path / folder.info["images"]) if kind == PSEUDO_LABELS else folder
     order = np.random.default_rng(keyed_seed(seed, "sheet")).permutation(len(folder))[:num_samples]

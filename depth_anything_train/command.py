@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +18,18 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.values import check_values
 
 # What a config may build. Anything else is refused, so that a config from a stranger cannot call `os.system`.
 ALLOWED_TARGETS = ("depth_anything_train.", "data_engine.", "torch.optim.", "pytorch_lightning.", "albumentations.")
+
+SPECIAL = '"$`\\!'
+"""What a shell changes inside double quotes."""
 
 # We write the resolved config into the run folder ourselves; Hydra's own folders and log files stay away.
 QUIET = [
@@ -58,8 +64,12 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 function(cfg)
             except UserError as error:
                 _stop(error)
-            except MissingMandatoryValue as error:
-                _stop(f"`{name}` needs a value for {error.full_key}: add {error.full_key}=... to the command.")
+            except OmegaConfBaseException as error:
+                _stop(_without_value(name, error))
+            except OSError as error:
+                where = f" with {error.filename}" if error.filename else ""
+                reason = error.strerror or error
+                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, mend it and run it again.")
 
         @functools.wraps(function)
         def main() -> None:
@@ -82,15 +92,18 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     """Compose `configs/name/name.yaml` with `key=value` overrides, without running anything.
 
     Raises:
-        UserError: an unknown key or choice (with the nearest known one) or a value that cannot be parsed.
+        UserError: an unknown key or choice (with the nearest known one), or a value that cannot be parsed or is of
+            another kind than expected.
     """
     with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
         try:
-            return hydra.compose(name, overrides)
+            composed = hydra.compose(name, overrides)
         except MissingConfigException as error:
             raise UserError(_unknown_choice(error)) from None
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
+        check_values(name, config_folder(name), overrides, composed)
+        return composed
 
 
 def as_override(key: str, value: Any) -> str:
@@ -114,7 +127,7 @@ def build(node: Any, **arguments: Any) -> Any:
     """Instantiate a config node by its `_target_`, if that is on the list of what a config may build.
 
     Raises:
-        UserError: a `_target_` outside `ALLOWED_TARGETS`.
+        UserError: a `_target_` outside `ALLOWED_TARGETS`, or one that refuses its settings.
     """
     for target in _targets(node):
         if not target.startswith(ALLOWED_TARGETS):
@@ -125,9 +138,19 @@ def build(node: Any, **arguments: Any) -> Any:
             return hydra.utils.instantiate(node, _partial_=True)(**arguments)
         return hydra.utils.instantiate(node)
     except InstantiationException as error:  # Hydra's wrapper around what a constructor raised
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError | OSError):
+            raise cause from None
+        key = re.search(r"full_key: (\S+)", str(error))
+        raise _refused(f"The settings under {key[1]}" if key else "The settings", cause) from error
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise _refused(f"The settings of {node.get('_target_', 'an object')}", error) from error
+
+
+def _refused(what: str, cause: BaseException) -> UserError:
+    return UserError(f"{what} do not fit: {' '.join(str(cause).split()).rstrip('.')}; see `--cfg job`.")
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -157,25 +180,58 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
     parser = OverridesParser.create()
     for position, text in enumerate(overrides):
         try:
-            key = parser.parse_override(text).key_or_group
+            override = parser.parse_override(text)
+            key = override.key_or_group
+            if override.is_sweep_override():
+                return f"{text!r} names several values: expected one{_quoting(text)}, or a list in brackets."
         except HydraException:
-            return f"{text!r} cannot be read: expected key=value (quote values that hold spaces, commas or brackets)."
+            return f"{text!r} cannot be read: expected key=value{_quoting(text)}."
         rest = overrides[:position] + overrides[position + 1 :]
         try:
             known = hydra.compose(name, rest)
         except (HydraException, OmegaConfBaseException):
             continue  # something else is wrong as well
-        if OmegaConf.select(known, key, default=None) is None and key not in (keys := list(_keys(known))):
+        if _is_unknown(known, key):
+            keys = list(_keys(known))
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"see `depth-anything {name} --help`."
             return f"{key} is no key of `{name}`; {hint}"
     return None
 
 
+def _is_unknown(known: DictConfig, key: str) -> bool:
+    parent, _, last = key.rpartition(".")
+    try:
+        node = OmegaConf.select(known, parent) if parent else known
+        return not OmegaConf.is_config(node) or (isinstance(node, DictConfig) and last not in node.keys())
+    except OmegaConfBaseException:  # it is there, but what it names has no value yet
+        return False
+
+
+def _quoting(text: str) -> str:
+    """How to write a value with spaces, commas or brackets: inside quotes of its own, which the shell must leave."""
+    key, equals, value = text.partition("=")
+    if not equals or value[:1] in ("[", "{", "'", '"'):
+        return ""
+    quoted = as_override(key, value)
+    return f"; write {shlex.quote(quoted) if set(quoted) & set(SPECIAL) else chr(34) + quoted + chr(34)}"
+
+
+def _without_value(name: str, error: OmegaConfBaseException) -> str:
+    """A key without a value, or one that names another key which does not exist."""
+    missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+    if missing or isinstance(error, MissingMandatoryValue):
+        key = missing[1] if missing else error.full_key
+        return f"`{name}` needs a value for {key}: add {key}=... to the command."
+    return f"{error.full_key} has no value: {str(error).partition(chr(10))[0]}; see `depth-anything {name} --cfg job`."
+
+
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
     for key in node:
         yield f"{prefix}{key}"
-        if not OmegaConf.is_missing(node, key) and isinstance(child := OmegaConf.select(node, str(key)), DictConfig):
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if isinstance(child := node[key], DictConfig):
             yield from _keys(child, f"{prefix}{key}.")
 
 

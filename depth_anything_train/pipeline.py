@@ -45,7 +45,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def plan(cfg: DictConfig) -> list[Stage]:
-    """The stages of a composed pipeline config, those left out whose `when` names another value of `data`."""
+    """The stages of a composed pipeline config, those left out whose `when` names another value of `data`.
+
+    Raises:
+        UserError: no stage is for this value of `data`.
+    """
+    known = {str(node.when) for node in cfg.stages.values() if "when" in node}
+    if known and cfg.data not in known:
+        raise UserError(f"Expected data={' or data='.join(sorted(known))}, but came data={cfg.data}.")
     stages: list[Stage] = []
     for name, node in cfg.stages.items():
         if node.get("when", cfg.data) == cfg.data:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -21,8 +21,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-# No markup: messages hold paths and lists, and square brackets in them are meant.
-console = Console(stderr=True, highlight=False, markup=False)
+# No markup and no emoji: messages hold paths and lists, and square brackets and colons in them are meant.
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class UserError(ValueError):
@@ -88,18 +88,21 @@ def write_json(path: str | Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON.
+def read_json(path: str | Path, *, keys: Sequence[str] = ()) -> Any:
+    """Read JSON; with `keys` it must be an object that has them.
 
     Raises:
-        UserError: the file is missing or no JSON.
+        UserError: the file is missing, no JSON, or lacks a key.
     """
     try:
-        return json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise UserError(f"Expected the file {path}, which does not exist; was the step before it finished?") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: expected JSON ({error}); delete it and run the step again.") from None
+    if keys and not (isinstance(content, dict) and content.keys() >= set(keys)):
+        raise UserError(f"{path} is damaged: expected keys {', '.join(keys)}; delete it and run the step again.")
+    return content
 
 
 def fingerprint(content: Any) -> str:

@@ -15,9 +15,14 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.callbacks.checkpoint import CheckpointEvery, SoundCheckpointIO, newest_sound_checkpoint
+from depth_anything_train.callbacks.checkpoint import (
+    CheckpointEvery,
+    SoundCheckpointIO,
+    checkpoints,
+    newest_sound_checkpoint,
+)
 from depth_anything_train.callbacks.finite_guard import FiniteGuard
-from depth_anything_train.callbacks.metrics_log import MetricsLog
+from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
 from depth_anything_train.callbacks.preview import Preview
 from depth_anything_train.callbacks.progress import StepProgress
 from depth_anything_train.command import build, command
@@ -64,6 +69,7 @@ def train(cfg: DictConfig) -> Path:
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
     trainer = _trainer(cfg, logger=[log, *mirrors], callbacks=callbacks)
     trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
+    data.close()
 
     if trainer.is_global_zero:
         log.finalize("success")
@@ -84,14 +90,20 @@ def open_run(run: Path, cfg: DictConfig) -> None:
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = fingerprint({name: value for name, value in resolved.items() if name not in MAY_CHANGE})
     mark = run / "provenance.json"
-    if mark.exists():
+    if mark.exists() and (read_json(mark, keys=("key",))["key"] == key or _has_steps(run)):
         if read_json(mark)["key"] != key:
             raise UserError(
                 f"{run} holds a run of another configuration (see its config.yaml); choose another out= or delete it."
             )
         return
+    # A run that was refused before its first step, for a wrong value say, leaves its place to the next.
     write_bytes(run / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
     write_json(mark, {**provenance(), "key": key})
+
+
+def _has_steps(run: Path) -> bool:
+    written = checkpoints(run / "checkpoints"), read_metrics(run / "metrics.jsonl")
+    return any(written) or (run / "finished.json").exists()
 
 
 def choose_precision(wanted: str) -> str:

@@ -103,3 +103,32 @@ def test_as_override__any_value_comes_back_equal(value):
 
     parsed = OverridesParser.create().parse_override(as_override("key", value)).value()
     assert parsed == value or str(parsed) == value
+
+
+def test_compose__a_folder_with_commas_is_told_how_to_be_quoted():
+    with pytest.raises(UserError, match=r"""write "root='a, \[b\]'\""""):
+        compose("prepare", ["dataset=images", "root=a, [b]"])
+
+
+def test_compose__an_unknown_key_is_found_beside_keys_without_a_value():
+    with pytest.raises(UserError, match="foo is no key of `run`"):
+        compose("run", ["foo=3"])
+
+
+def test_build__settings_that_do_not_fit_are_one_sentence():
+    with pytest.raises(UserError, match="do not fit: .*unexpected keyword argument 'foo'"):
+        build(OmegaConf.create({"_target_": "depth_anything_train.runtime.fingerprint", "content": 1, "foo": 2}))
+
+
+def test_program__a_missing_key_behind_another_is_named(tmp_path):
+    result = program("prepare", "dataset=images", f"out={tmp_path}")
+    assert result.returncode == 2
+    assert "`prepare` needs a value for root" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_program__a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    result = program("predict", "model=x", f"source={tmp_path}", f"out={tmp_path / 'file'}")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr

@@ -84,3 +84,9 @@ def test_run__a_second_run_in_the_same_folder_waits_for_the_first(tmp_path):
         process.wait()
         process.stdout.close()
     second.stderr.close()
+
+
+def test_plan__a_kind_of_data_that_no_stage_knows_is_refused():
+    with pytest.raises(UserError, match="Expected data=a or data=b, but came data=c"):
+        stages = {"x": {"when": "a", "command": "c", "args": {}}, "y": {"when": "b", "command": "c", "args": {}}}
+        plan(OmegaConf.create({"data": "c", "stages": stages}))

@@ -90,3 +90,10 @@ def test_die_with_parent__a_stage_ends_with_the_run_that_started_it():
         os.sched_yield()
         subprocess.run(["sleep", "0.05"])
     pytest.fail(f"process {child} is still running")
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}"])
+def test_read_json__without_the_keys_it_needs_is_damaged(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match="damaged: expected keys size"):
+        read_json(tmp_path / "a.json", keys=("size",))

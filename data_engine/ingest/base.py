@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.runtime import keyed_seed
+from depth_anything_train.runtime import UserError, keyed_seed
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,13 @@ def unique_keys(keys: Sequence[str]) -> list[bool]:
 
 
 def choose(items: Sequence[Any], count: int | None, seed: int) -> Sequence[Any]:
-    """At most `count` of the items, drawn by the seed, in their old order; None takes all."""
+    """At most `count` of the items, drawn by the seed, in their old order; None takes all.
+
+    Raises:
+        UserError: `count` is below 1.
+    """
+    if count is not None and count < 1:
+        raise UserError(f"Expected a count of at least 1, but came {count}.")
     if count is None or count >= len(items):
         return items
     chosen = np.random.default_rng(keyed_seed(seed, "choose")).permutation(len(items))[:count]

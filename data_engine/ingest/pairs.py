@@ -186,6 +186,12 @@ class Pairs:
     def _from_index(self, index: Path) -> list[Pair]:
         if not index.is_file():
             raise UserError(f"Expected the index {index}, which does not exist; check index=.")
+        try:
+            return self._rows(index)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"Expected a CSV file in UTF-8 in {index}, but it cannot be read: {error}.") from None
+
+    def _rows(self, index: Path) -> list[Pair]:
         with open(index, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not {"rgb", "depth"} <= set(reader.fieldnames or ()):

@@ -55,6 +55,8 @@ class Procedural:
             raise UserError(f"Expected a number of scenes to draw, but got {count}; say count=200.")
         if min(height, width) < SMALLEST_SIDE:
             raise UserError(f"Expected pictures of {SMALLEST_SIDE} pixels a side or more, but got {height} x {width}.")
+        if isinstance(domains, str) or not domains:
+            raise UserError(f"Expected a list of domains such as [room-day,*-night], but got {domains!r}.")
         self.domains = select_domains(list(domains))
         self.kind, self.count, self.seed = kind, count, seed
         self.height, self.width = height, width

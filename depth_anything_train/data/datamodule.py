@@ -183,6 +183,7 @@ class ShardDataModule(LightningDataModule):
         self.streams = {name: Stream(len(source), batch[name]) for name, source in sources.items()}
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix = cutmix
+        self.bad = BadSamples(max_bad_share)
         self.views = TrainingViews(sources, Geometry(size, flip=flip), perturbation, seed)
         self.collate = Collate(sources, size, cutmix, seed)
 
@@ -241,7 +242,16 @@ class ShardDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else every start would draw from the seed of the training itself
         )
-        return TrainLoader(loader, BadSamples(self.max_bad_share))
+        self.bad = BadSamples(self.max_bad_share)
+        return TrainLoader(loader, self.bad)
+
+    def close(self) -> None:
+        """Say what could not be used since the loader was made.
+
+        Raises:
+            UserError: nothing could.
+        """
+        self.bad.close()
 
 
 def _start_worker(worker: int) -> None:

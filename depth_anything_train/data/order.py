@@ -135,7 +135,9 @@ class StepBatches:
         for name, stream in streams.items():
             if stream.length < 1:
                 raise UserError(f"Expected at least one {name} sample, but the folders hold none; prepare them first.")
-            if stream.slots < 1 or stream.slots % world_size:
+            if stream.slots < 1:
+                raise UserError(f"Expected at least 1 {name} image a batch, but data.batch.{name} is {stream.slots}.")
+            if stream.slots % world_size:
                 raise UserError(
                     f"Expected a number of {name} images in a batch that {world_size} processes can share equally, "
                     f"but data.batch.{name} is {stream.slots}; use a multiple of {world_size}."

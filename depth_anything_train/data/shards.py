@@ -22,6 +22,8 @@ import xxhash
 from depth_anything_train.data.schema import (
     DATASET_FILE,
     IMAGES,
+    LABELLED,
+    PSEUDO_LABELS,
     SCHEMA,
     UNFINISHED_FILE,
     BadSample,
@@ -227,7 +229,7 @@ class ShardFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = require_folder(path, what="shards")
         self.info = read_info(self.path)
-        self.shards = sorted(file for file in self.path.glob("*.tar") if not file.name.startswith("."))
+        self.shards = sorted(file for file in self.path.glob("[!.]*.tar") if file.is_file())
         if not self.shards:
             raise UserError(f"Expected shards (*.tar) in {self.path}, but there are none; was `prepare` run?")
         self._unwritten = _index_missing(self.shards)
@@ -280,10 +282,12 @@ def read_info(folder: Path) -> dict[str, Any]:
         if (folder / UNFINISHED_FILE).exists():
             raise UserError(f"The shards in {folder} are not finished; run the same `prepare` again and it continues.")
         return {"schema": SCHEMA, "kind": IMAGES, "source": folder.name}
-    info: dict[str, Any] = read_json(folder / DATASET_FILE)
+    info: dict[str, Any] = read_json(folder / DATASET_FILE, keys=("schema",))
     if info.get("schema") != SCHEMA:
         found = info.get("schema")
         raise UserError(f"Expected shards of schema {SCHEMA} in {folder}, but they say {found}; update the program.")
+    if info.get("kind") not in (LABELLED, IMAGES, PSEUDO_LABELS):
+        raise UserError(f"{folder / DATASET_FILE} is damaged: it says kind {info.get('kind')!r}; write it again.")
     return info
 
 

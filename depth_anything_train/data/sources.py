@@ -23,7 +23,7 @@ from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import CLASSES, IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, console
 
 Sample = dict[str, Any]
 """`image`, `key`, and either `disparity` and `valid` or `classes`."""
@@ -47,7 +47,7 @@ class Source(ABC):
     """What dataset.json of every folder must say."""
 
     def __init__(self, folders: Sequence[str | Path]) -> None:
-        if isinstance(folders, str | Path) or not folders:
+        if isinstance(folders, str | Path) or not folders or not all(isinstance(f, str | Path) for f in folders):
             raise UserError(f"Expected a list of folders with {self.kind} shards, but came {folders!r}; use [DIR,...].")
         self.folders = [ShardFolder(folder) for folder in folders]
         for folder in self.folders:
@@ -216,3 +216,17 @@ class BadSamples:
                 f"{bad} of {self.seen} samples cannot be used ({dict(self.reasons.most_common())}), more than "
                 f"data.max_bad_share={self.max_share}; find them with `depth-anything verify`, or allow more."
             )
+
+    def close(self) -> None:
+        """Say at the end of a run how many samples could not be used, and why.
+
+        Raises:
+            UserError: it was all of them, so that nothing was learnt.
+        """
+        bad = self.reasons.total()
+        if not bad:
+            return
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in self.reasons.most_common())
+        if bad == self.seen:
+            raise UserError(f"None of {bad} samples could be used ({reasons}); see `depth-anything verify`.")
+        console.print(f"{bad} of {self.seen} samples could not be used: {reasons}.", soft_wrap=True)

@@ -45,7 +45,7 @@ class DepthAnything:
         extra: dict[str, Any] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
         self.size = size
         self.extra = {**(extra or {}), "size": size}
@@ -59,7 +59,10 @@ class DepthAnything:
         """
         folder = model_folder(source)
         extra = read_description(folder).get("extra", {})
-        return cls(load_model(folder), size=int(extra.get("size", DEFAULT_SIZE)), extra=extra, device=device)
+        size = extra.get("size", DEFAULT_SIZE)
+        if not isinstance(size, int):
+            raise UserError(f"Expected a whole number as extra.size in {folder / DESCRIPTION}, but it says {size!r}.")
+        return cls(load_model(folder), size=size, extra=extra, device=device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `model.safetensors` and `model.json`, which `from_pretrained` reads."""
@@ -106,6 +109,20 @@ class DepthAnything:
         pixels = load_image(image)
         height, width = pixels.shape[:2]
         return Prediction(resize_map(self.forward([pixels], size)[0], height, width), self.kind)
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    """The device by name; by default a CUDA device where there is one.
+
+    Raises:
+        UserError: torch knows no such device, or this machine has none.
+    """
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise UserError(f"Expected a device such as cpu or cuda, but {name} cannot be used: {reason}.") from None
 
 
 def model_folder(source: str | Path) -> Path:

@@ -72,11 +72,11 @@ def open_data(data: Any) -> dict[str, ShardFolder]:
     if isinstance(data, str):
         data = [data]
     if isinstance(data, list):
-        names = [Path(folder).name for folder in data]
+        names = [Path(str(folder)).name for folder in data]
         if len(set(names)) < len(names):
             raise UserError(f"Expected test folders of different names, got {names}; use data={{a: DIR, b: DIR}}.")
         data = dict(zip(names, data, strict=True))
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(folder, str | Path) for folder in data.values()):
         raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, got {data!r}.")
     folders = {str(name): ShardFolder(Path(folder)) for name, folder in data.items()}
     for name, folder in folders.items():

@@ -67,7 +67,8 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         UserError: it is missing, damaged or no description of a model.
     """
     content = read_json(Path(folder) / DESCRIPTION)
-    if not isinstance(content, dict) or content.get("schema") != 1 or not isinstance(content.get("config"), dict):
+    parts = [content.get("config"), content.get("extra", {})] if isinstance(content, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts) or content.get("schema") != 1:
         raise UserError(
             f"Expected a model description of schema 1 in {Path(folder) / DESCRIPTION}, got something else; "
             "is it a model folder written by this program?"
@@ -172,7 +173,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"Expected weights in the file {path}, which does not exist; check the path.")
+        state = "is a folder; name the file in it" if path.is_dir() else "does not exist; check the path"
+        raise UserError(f"Expected weights in the file {path}, which {state}.")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -188,7 +190,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, reason: object) -> UserError:
-    first_line = str(reason).strip().partition("\n")[0]
+    first_line = str(reason).strip().partition("\n")[0].partition(". ")[0]
     return UserError(
         f"Expected weights (a .safetensors file, or a .pth of tensors alone) in {path}, but it cannot be read: "
         f"{first_line}; download or save it again."

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from depth_anything_train.optim.param_groups import encoder_decoder_groups
 from depth_anything_train.optim.schedule import linear_decay
+from depth_anything_train.runtime import UserError
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,11 @@ class EncoderDecoderAdamW:
         """Optimiser and schedule for a run of `steps`; the schedule is advanced once a step.
 
         Raises:
-            UserError: nothing is trainable, or the warm-up is not shorter than the run.
+            UserError: nothing is trainable, the warm-up is not shorter than the run, or a rate is negative.
         """
+        if min(self.encoder_lr, self.decoder_lr, self.weight_decay) < 0:
+            rates = f"encoder_lr={self.encoder_lr}, decoder_lr={self.decoder_lr}, weight_decay={self.weight_decay}"
+            raise UserError(f"Expected learning rates and weight decay >= 0, but came {rates}.")
         groups = encoder_decoder_groups(
             model,
             encoder_lr=self.encoder_lr,

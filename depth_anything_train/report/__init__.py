@@ -34,6 +34,9 @@ def gather(options: dict[str, Any]) -> Page:
     Raises:
         UserError: a named folder is missing or unfinished, evaluations cannot be compared, or nothing was named.
     """
+    for key in ("runs", "evaluations", "models"):
+        if not isinstance(options[key] or {}, dict):
+            raise UserError(f"Expected {key}={{NAME: FOLDER,...}}, but came {key}={options[key]}; give each a name.")
     runs = {name: _read_run(folder) for name, folder in (options["runs"] or {}).items()}
     comparison = _read_comparison(options)
     models = {name: DepthAnything.from_pretrained(folder) for name, folder in (options["models"] or {}).items()}

@@ -72,3 +72,10 @@ def test_remove__takes_the_mark_too(tmp_path):
 def test_every__refuses_zero(tmp_path, options):
     with pytest.raises(UserError, match="must be >= 1, got"):
         CheckpointEvery(tmp_path, **options)
+
+
+def test_is_sound__a_mark_without_its_keys_is_torn(tmp_path):
+    path = save(tmp_path, 1)
+    path = path or tmp_path / "step-00000001.ckpt"
+    path.with_suffix(".json").write_text("{}")
+    assert newest_sound_checkpoint(tmp_path) is None

@@ -312,3 +312,17 @@ def test_entries__tile_the_tar(tmp_path: Path) -> None:
     assert entries[0].offset == 0
     assert all(a.offset + a.extent == b.offset for a, b in itertools.pairwise(entries))
     assert entries[-1].offset + entries[-1].extent + len(END_OF_ARCHIVE) == path.stat().st_size
+
+
+@pytest.mark.parametrize("info", ["[1]", "{}", '{"schema": 1}', '{"schema": 1, "kind": "foo"}'])
+def test_folder__a_description_without_its_keys_is_damaged(tmp_path: Path, info: str) -> None:
+    make_folder(tmp_path)
+    (tmp_path / DATASET_FILE).write_text(info)
+    with pytest.raises(UserError, match="damaged"):
+        ShardFolder(tmp_path)
+
+
+def test_folder__a_folder_named_like_a_tar_is_no_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").mkdir()
+    with pytest.raises(UserError, match="there are none"):
+        ShardFolder(tmp_path)

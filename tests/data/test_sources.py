@@ -186,3 +186,17 @@ def test_pseudo__a_label_of_whole_patches_belongs_to_an_image_of_any_size(tmp_pa
     sample = PseudoLabelSource([labels]).load(0)
     assert sample["image"].shape == (30, 40, 3) and sample["disparity"].shape == (28, 42)
     assert sample["valid"].all()
+
+
+def test_close__a_run_in_which_nothing_could_be_used_is_an_error():
+    bad = BadSamples(0.1)
+    bad.count(4, [("damaged_sample", "why")] * 4)
+    with pytest.raises(UserError, match="None of 4 samples could be used .4 x damaged_sample"):
+        bad.close()
+
+
+def test_close__says_what_was_left_out(capsys):
+    bad = BadSamples(0.1)
+    bad.count(8, [("damaged_sample", "why")])
+    bad.close()
+    assert "1 of 8 samples could not be used: 1 x damaged_sample" in capsys.readouterr().err

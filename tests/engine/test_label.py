@@ -142,3 +142,33 @@ def test_label__images_that_changed_are_noticed(teacher, image_shards, tmp_path)
         writer.commit()
     with pytest.raises(UserError, match="changed since"):
         label(labeller(teacher), image_shards, tmp_path / "out", engine=LocalEngine())
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": -1}, {"batch_size": 0}, {"windows": 0}, {"size": 2.5}])
+def test_settings__that_would_label_nothing_are_refused(settings):
+    with pytest.raises(UserError, match=f"whole number of at least 1 for {next(iter(settings))}"):
+        LabelSettings(**{"size": 28, **settings})
+
+
+def test_label__a_folder_that_failed_before_its_first_shard_can_be_used_again(teacher, image_shards, tmp_path):
+    refused = ShardLabeller(teacher, LabelSettings(size=3))
+    with pytest.raises(UserError, match="unusable_size"):
+        label(refused, image_shards, tmp_path / "out", engine=LocalEngine())
+    good = ShardLabeller(teacher, LabelSettings(size=28))
+    assert label(good, image_shards, tmp_path / "out", engine=LocalEngine())["labelled"] == 11
+
+
+def test_label__pseudo_labels_are_no_images(teacher, image_shards, tmp_path):
+    settings = ShardLabeller(teacher, LabelSettings(size=28))
+    label(settings, image_shards, tmp_path / "out", engine=LocalEngine())
+    with pytest.raises(UserError, match="it holds pseudo labels"):
+        label(settings, tmp_path / "out", tmp_path / "again", engine=LocalEngine())
+
+
+def test_label__a_manifest_without_its_keys_is_named(teacher, image_shards, tmp_path):
+    settings = ShardLabeller(teacher, LabelSettings(size=28))
+    label(settings, image_shards, tmp_path / "out", engine=LocalEngine())
+    mark = sorted((tmp_path / "out").glob("shard*.json"))[0]
+    mark.write_text("{}")
+    with pytest.raises(UserError, match=f"{mark.name} is damaged"):
+        label(settings, image_shards, tmp_path / "out", engine=LocalEngine())

@@ -315,3 +315,16 @@ def test_pairs__real_samples_agree_with_their_index(samples_folder: Path) -> Non
         values = disparity[valid] if meta["quantity"] == "disparity" else 1 / disparity[valid]
         assert valid.mean() == pytest.approx(float(row["valid_fraction"]), abs=2e-4)
         assert np.median(values) == pytest.approx(float(row["median"]), rel=2e-3, abs=2e-3)
+
+
+def test_items__an_index_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_bytes("rgb,depth\na.jpg,é.png\n".encode("latin-1"))
+    with pytest.raises(UserError, match="Expected a CSV file in UTF-8 in .*index.csv"):
+        Pairs(str(tmp_path)).items()
+
+
+def test_items__a_count_below_one_is_refused(tmp_path: Path) -> None:
+    pairs = make_folders(tmp_path)
+    object.__setattr__(pairs, "count", 0)
+    with pytest.raises(UserError, match="Expected a count of at least 1, but came 0"):
+        pairs.items()

@@ -87,3 +87,9 @@ def test_procedural__bad_settings_get_one_clear_sentence(wrong, message):
     settings = {"domains": ["room-day"], "count": 1, "seed": 0, **SIZE} | wrong
     with pytest.raises(UserError, match=message):
         Procedural(**settings)
+
+
+@pytest.mark.parametrize("domains", [[], "room-day"])
+def test_domains__must_be_a_list_with_something_in_it(domains):
+    with pytest.raises(UserError, match="Expected a list of domains"):
+        Procedural(domains, count=2, seed=0)

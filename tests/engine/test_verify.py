@@ -210,3 +210,15 @@ def test_command__exit_status_says_whether_all_is_well(
         main()
     assert caught.value.code == 1
     assert "00000.tar, sample 3: damaged_label" in capsys.readouterr().err
+
+
+def test_verify__labels_that_do_not_name_their_images_are_refused(tmp_path: Path) -> None:
+    folder = make_pseudo(tmp_path)
+    (folder / "dataset.json").write_text('{"schema": 1, "kind": "pseudo_labels"}')
+    with pytest.raises(UserError, match="to name its images"):
+        verify(folder, workers=0)
+
+
+def test_contact_sheet__of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="num_samples of at least 1"):
+        contact_sheet(ShardFolder(make_labelled(tmp_path / "a")), 0, seed=0)

@@ -48,3 +48,8 @@ def test_recipe__fused_steps_equal_plain_adamw():
             optimizer.step()
     for a, b in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_build__a_negative_rate_is_refused():
+    with pytest.raises(UserError, match="encoder_lr=-1"):
+        EncoderDecoderAdamW(encoder_lr=-1).build(torch.nn.Linear(1, 1), steps=2)

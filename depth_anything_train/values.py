@@ -1,0 +1,101 @@
+"""Values from the command line, compared with what the configs expect before anything is built or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from depth_anything_train.runtime import UserError
+
+SMALLEST = {
+    **dict.fromkeys(("steps", "size", "count", "limit", "batch", "batch_size", "windows", "num_samples"), 1),
+    **dict.fromkeys(("samples_per_shard", "height", "width", "labelled", "unlabelled", "semantic", "max_in_a_row"), 1),
+    **dict.fromkeys(("workers", "seed", "per_group", "label_examples", "warmup_steps"), 0),
+}
+"""Whole numbers by the last part of their key, whatever their default, and the smallest that makes sense."""
+
+LARGEST_SEED = 2**32 - 1
+NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m")
+"""Numbers whose default is null."""
+
+PATHS = ("out", "root", "model", "teacher", "shards", "source", "pairs", "photos")
+
+
+def check_values(name: str, folder: Path, overrides: list[str], composed: DictConfig) -> None:
+    """Compare what was given on the command line with the kind of the default that it replaces.
+
+    Args:
+        name: the command; Hydra is initialised with its configs.
+        folder: of those configs.
+        overrides: `key=value` texts that can be composed.
+        composed: the config with them.
+
+    Raises:
+        UserError: a number, list or path was expected and something else came.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices = [override for override in parsed if _is_choice(folder, override)]
+    try:
+        plain = hydra.compose(name, [override.input_line or "" for override in choices])
+    except (HydraException, OmegaConfBaseException):  # these choices need one of the values: nothing to compare with
+        return
+    for override in parsed:
+        if override not in choices and not override.is_delete():
+            key = override.key_or_group
+            check_value(key, _select(composed, key), _select(plain, key))
+
+
+def check_value(key: str, value: Any, default: Any) -> None:
+    """Check one value against the default that it replaces (None where that says nothing).
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    last = key.rpartition(".")[2]
+    if key.startswith("trainer."):  # Lightning checks its own; several of them are numbers or words
+        return
+    if last in PATHS and (isinstance(value, int | float) or value == ""):
+        hint = f"write {key}=./{value}" if value != "" else "name one"
+        raise UserError(f"Expected a path for {key}, but came {_shown(value)}; {hint}.")
+    if last in SMALLEST and not isinstance(value, DictConfig | ListConfig) and not isinstance(default, ListConfig):
+        _check_whole(key, value, default, SMALLEST[last])
+    elif isinstance(default, bool) and not isinstance(value, bool):
+        raise UserError(f"Expected true or false for {key}, but came {_shown(value)}.")
+    elif (last in NUMBERS or isinstance(default, int | float)) and value is not None and not _is_number(value):
+        raise UserError(f"Expected a number for {key}, but came {_shown(value)}.")
+    elif isinstance(default, ListConfig) and last != "taps" and not isinstance(value, ListConfig) and value is not None:
+        raise UserError(f"Expected a list for {key}, but came {_shown(value)}; write {key}=[{value}].")
+
+
+def _check_whole(key: str, value: Any, default: Any, smallest: int) -> None:
+    if value is None and default is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+        raise UserError(f"Expected a whole number of at least {smallest} for {key}, but came {_shown(value)}.")
+    if key.rpartition(".")[2] == "seed" and value > LARGEST_SEED:
+        raise UserError(f"Expected a seed of at most {LARGEST_SEED}, but came {value}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else "nothing" if value == "" else repr(value)
+
+
+def _is_choice(folder: Path, override: Any) -> bool:
+    return (folder / override.key_or_group.partition("@")[0]).is_dir()
+
+
+def _select(config: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.select(config, key, default=None)
+    except OmegaConfBaseException:  # depends on a key without a value
+        return None

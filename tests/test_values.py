@@ -1,0 +1,52 @@
+import pytest
+from omegaconf import OmegaConf
+
+from depth_anything_train.command import compose
+from depth_anything_train.runtime import UserError
+from depth_anything_train.values import check_value
+
+TINY = ["experiment=tiny_teacher", "out=runs/x", "labelled=[a]"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["steps=abc", "steps=2.5", "steps=0", "workers=-1", "seed=-1", "size=abc", "data.batch.labelled=0", "seed=true"],
+)
+def test_check_values__a_count_that_is_no_count_is_refused_by_its_key(override):
+    with pytest.raises(UserError, match=rf"Expected a whole number of at least \d for {override.partition('=')[0]}"):
+        compose("train", [*TINY, override])
+
+
+def test_check_values__a_word_where_a_number_stands_is_refused():
+    with pytest.raises(UserError, match="Expected a number for optim.encoder_lr, but came 'abc'"):
+        compose("train", [*TINY, "optim.encoder_lr=abc"])
+
+
+def test_check_values__a_number_with_a_default_of_null_is_known_by_its_name():
+    with pytest.raises(UserError, match=r"Expected a number for dataset.scale"):
+        compose("prepare", ["dataset=pairs", "root=x", "out=y", "dataset.scale=abc"])
+
+
+def test_check_values__a_folder_where_a_list_stands_is_shown_as_a_list():
+    with pytest.raises(UserError, match=r"write labelled=\[DIR\]"):
+        compose("evaluate", ["model=mean_map", "data=x", "out=y", "labelled=DIR"])
+
+
+@pytest.mark.parametrize("override", ["out=", "out=3"])
+def test_check_values__an_empty_or_a_number_is_no_path(override):
+    with pytest.raises(UserError, match="Expected a path for out"):
+        compose("train", [*TINY, override])
+
+
+def test_check_values__what_fits_is_left_alone():
+    given = ["model.taps=spread", "trainer.devices=auto", "guard.clip_norm=1", "optim.warmup_steps=0", "steps=3"]
+    assert compose("train", [*TINY, *given]).steps == 3
+
+
+def test_check_value__true_or_false_takes_nothing_else():
+    with pytest.raises(UserError, match="Expected true or false for deep"):
+        check_value("deep", "foo", True)
+
+
+def test_check_value__a_mapping_named_like_a_number_is_left_alone():
+    check_value("data.batch", OmegaConf.create({"labelled": 2}), OmegaConf.create({"labelled": 4}))
