@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import encode, scene, write_shards
+from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.labels import encode_dz16

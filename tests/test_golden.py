@@ -7,7 +7,7 @@ A change that should not alter numbers must reproduce the files. One that should
 from pathlib import Path
 
 import pytest
-from conftest import write_shards
+from scenes import write_shards
 
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label

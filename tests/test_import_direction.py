@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "runtime"},
+    {"values"},
     {"ops", "command"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks"},

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import encode, scene
+from scenes import encode, scene
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.labels import encode_dz16

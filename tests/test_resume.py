@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import write_shards
+from scenes import write_shards
 
 from depth_anything_train.command import compose
 from depth_anything_train.inference.depth_anything import DepthAnything
@@ -99,3 +99,13 @@ def test_finished__the_same_command_changes_nothing(data, undisturbed):
 def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):
     with pytest.raises(UserError, match="another configuration"):
         train(compose("train", options(data, undisturbed, "seed=1")))
+
+
+def test_train__refused_before_its_first_step_leaves_the_folder_to_the_next(tmp_path):
+    labelled = write_shards(tmp_path / "labelled", "labelled")
+    given = ["experiment=tiny_teacher", f"out={tmp_path / 'run'}", f"labelled=[{labelled}]", "steps=1"]
+    with pytest.raises(UserError, match="multiples of the patch size"):
+        train(compose("train", [*given, "size=100"]))
+    train(compose("train", given))
+    with pytest.raises(UserError, match="run of another configuration"):
+        train(compose("train", [*given, "size=42"]))

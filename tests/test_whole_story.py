@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import write_shards
+from scenes import write_shards
 
 from data_engine.label import main as label
 from depth_anything_train import DepthAnything

@@ -75,7 +75,5 @@ def test_every__refuses_zero(tmp_path, options):
 
 
 def test_is_sound__a_mark_without_its_keys_is_torn(tmp_path):
-    path = save(tmp_path, 1)
-    path = path or tmp_path / "step-00000001.ckpt"
-    path.with_suffix(".json").write_text("{}")
+    save(tmp_path, 1).with_suffix(".json").write_text("{}")
     assert newest_sound_checkpoint(tmp_path) is None

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import encode, scene, write_shards
+from scenes import encode, scene, write_shards
 
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import encode, scene
+from scenes import encode, scene
 
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.inference.depth_anything import DepthAnything

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import scene
+from scenes import scene
 
 from depth_anything_train.inference.mean_map import GRID, MeanMap
 from depth_anything_train.runtime import UserError

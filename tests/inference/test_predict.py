@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import encode, scene
+from scenes import encode, scene
 
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.predict import find_images, main, to_16bit

@@ -1,7 +1,9 @@
+import pytest
 import torch
 
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.optim.adamw import EncoderDecoderAdamW
+from depth_anything_train.runtime import UserError
 
 
 def model():
