@@ -18,7 +18,6 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -143,7 +142,7 @@ def build(node: Any, **arguments: Any) -> Any:
             raise cause from None
         key = re.search(r"full_key: (\S+)", str(error))
         raise _refused(f"The settings under {key[1]}" if key else "The settings", cause) from error
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise _refused(f"The settings of {node.get('_target_', 'an object')}", error) from error

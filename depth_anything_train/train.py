@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.callbacks.checkpoint import (
@@ -120,7 +121,10 @@ def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
     node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
-    return build(node, plugins=[SoundCheckpointIO()], **arguments)
+    try:
+        return build(node, plugins=[SoundCheckpointIO()], **arguments)
+    except MisconfigurationException as error:
+        raise UserError(f"The settings under trainer do not fit this machine: {error}") from None
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -132,3 +132,10 @@ def test_program__a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
     result = program("predict", "model=x", f"source={tmp_path}", f"out={tmp_path / 'file'}")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_program__starts_without_torch():
+    """`run`, `prepare` and their worker processes need none of it, and it takes seconds to import."""
+    code = "import sys, depth_anything_train.pipeline, data_engine.prepare; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -88,8 +88,9 @@ def page(tmp_path, monkeypatch, evaluations, image_shards):
     """The page of a whole chain, as text; written twice, so that every test sees that it comes out the same."""
     runs = {name: write_run(tmp_path / name, seed) for seed, name in enumerate(("teacher", "student"))}
     tests, labels = write_tests(tmp_path / "tests"), write_pseudo_labels(tmp_path / "labels", image_shards)
-    stages = [{"name": "teacher", "command": "depth-anything train out=a<b", "seconds": 61.4}]
-    (tmp_path / "stages.json").write_text(json.dumps(stages))
+    stage = {"name": "teacher", "command": "depth-anything train out=a<b", "seconds": 61.4}
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "01-teacher.json").write_text(json.dumps(stage))
 
     def mapping(values):
         return "{" + ",".join(f"{name}:{value}" for name, value in values.items()) + "}"
@@ -102,7 +103,7 @@ def page(tmp_path, monkeypatch, evaluations, image_shards):
         "split_by=domain",
         "labelled_groups=[rooms]",
         f"labels={labels}",
-        f"stages={tmp_path / 'stages.json'}",
+        f"stages={tmp_path / 'stages'}",
         f"out={tmp_path / 'report.html'}",
     ]
     pages = []
