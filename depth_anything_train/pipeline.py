@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -56,7 +57,7 @@ def plan(cfg: DictConfig) -> list[Stage]:
     stages: list[Stage] = []
     for name, node in cfg.stages.items():
         if node.get("when", cfg.data) == cfg.data:
-            values = OmegaConf.to_container(node.args, resolve=True)
+            values: Any = OmegaConf.to_container(node.args, resolve=True)
             arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
             key = fingerprint([arguments, [stage.key for stage in stages]])
             stages.append(Stage(str(name), arguments, key))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 import xxhash
@@ -29,7 +29,7 @@ class SoundCheckpointIO(CheckpointIO):
         path = Path(path)
         with atomic_writer(path) as file:
             stream = _HashingStream(file)
-            torch.save(checkpoint, stream)
+            torch.save(checkpoint, cast(IO[bytes], stream))
         write_json(path.with_suffix(".json"), {"bytes": stream.size, "xxh3": stream.hash.hexdigest()})
 
     def load_checkpoint(

@@ -33,7 +33,7 @@ class FiniteGuard(Callback):
             UserError: `max_in_a_row` steps in a row were not finite.
         """
         parameters = [p for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         pl_module.log("train/gradient_norm", norm)
         if torch.isfinite(norm):
             self.in_a_row = 0

@@ -43,7 +43,8 @@ class Preview(Callback):
     def _rows(self, pl_module: LightningModule, stream: dict[str, torch.Tensor]) -> list[np.ndarray]:
         image = stream["image"][: self.num_images]
         with torch.autocast(image.device.type, enabled=False):
-            prediction = pl_module.model(pl_module.to_model(image)).float().cpu().numpy()[:, 0]
+            task: Any = pl_module
+            prediction = task.model(task.to_model(image)).float().cpu().numpy()[:, 0]
         label, valid = stream["disparity"].cpu().numpy()[:, 0], stream["valid"].cpu().numpy()[:, 0]
         pictures = image.permute(0, 2, 3, 1).cpu().numpy()
         return [

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from depth_anything_train.models.checkpoints import save_model
+from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.ops.color import normalize
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image, ImageBytes, Scalar
@@ -58,10 +59,6 @@ class Task(LightningModule):
         optimizer, schedule = self.optim.build(self.model, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def export(self, folder: Path, extra: dict[str, Any]) -> None:
-        """Write what training was for: the weights and all that is needed to build the model again."""
-        save_model(folder, self.model, extra)
-
     def to_model(self, image: ImageBytes) -> Image:
         """Normalise on the device; bytes travel from the loader, four times smaller than floats."""
         return normalize(image).contiguous(memory_format=self.memory_format)
@@ -81,3 +78,13 @@ class Task(LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             self.log(f"train/lr/{group.get('name', 'all')}", group["lr"])
         return total
+
+
+class DepthTask(Task):
+    """A task whose outcome is the depth model itself."""
+
+    model: DepthModel
+
+    def export(self, folder: Path, extra: dict[str, Any]) -> None:
+        """Write what training was for: the weights and all that is needed to build the model again."""
+        save_model(folder, self.model, extra)

@@ -9,16 +9,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.pretrained import save_encoder
 from depth_anything_train.tasks.base import Task
-from depth_anything_train.types import Scalar, SemanticBatch
+from depth_anything_train.types import Image, Scalar, SemanticBatch
 
 NO_CLASS = 255
 STRIDE = 4
 """Every fourth pixel is asked for: a patch of 14 pixels cannot say more, and full size would be bound by memory."""
+
+
+class SemanticModel(nn.Module):
+    """An encoder and one linear layer; the encoder keeps the name by which the optimiser's recipe knows encoders."""
+
+    def __init__(self, encoder: DinoV2Encoder, num_classes: int) -> None:
+        super().__init__()
+        self.pretrained = encoder
+        self.classifier = nn.Linear(encoder.config.embed_dim, num_classes)
+
+    def forward(self, image: Image) -> Tensor:
+        """Class scores per patch, (B, classes, h, w) float32."""
+        side = self.pretrained.config.patch_size
+        grid = image.shape[-2] // side, image.shape[-1] // side
+        return self.classifier(self.pretrained(image)).float().transpose(1, 2).unflatten(2, grid)
 
 
 class SemanticTask(Task):
@@ -30,23 +47,18 @@ class SemanticTask(Task):
         options: see `Task`.
     """
 
-    def __init__(self, model: nn.Module, *, num_classes: int, **options: Any) -> None:
-        encoder = model.pretrained
-        classifier = nn.Linear(encoder.config.embed_dim, num_classes)
-        # The encoder keeps the name by which the optimiser's recipe knows encoders.
-        super().__init__(nn.ModuleDict({"pretrained": encoder, "classifier": classifier}), **options)
+    model: SemanticModel
+
+    def __init__(self, model: DepthModel, *, num_classes: int, **options: Any) -> None:
+        super().__init__(SemanticModel(model.pretrained, num_classes), **options)
 
     def training_step(self, batch: SemanticBatch, batch_idx: int) -> Scalar:
         """One step; returns the mean cross-entropy over labelled pixels."""
-        image = self.to_model(batch["image"])
         classes = batch["classes"][:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-        patches = self.model["pretrained"](image)  # (B, N, C)
-        side = self.model["pretrained"].config.patch_size
-        grid = image.shape[-2] // side, image.shape[-1] // side
-        logits = self.model["classifier"](patches).float().transpose(1, 2).unflatten(2, grid)  # (B, classes, h, w)
-        logits = F.interpolate(logits, classes.shape[-2:], mode="bilinear", align_corners=False)
-        return self.combine({"semantic": F.cross_entropy(logits, classes.long(), ignore_index=NO_CLASS)})
+        scores = self.model(self.to_model(batch["image"]))
+        scores = F.interpolate(scores, classes.shape[-2:], mode="bilinear", align_corners=False)
+        return self.combine({"semantic": F.cross_entropy(scores, classes.long(), ignore_index=NO_CLASS)})
 
     def export(self, folder: Path, extra: dict[str, Any]) -> None:
         """Write the encoder alone."""
-        save_encoder(folder, self.model["pretrained"], extra)
+        save_encoder(folder, self.model.pretrained, extra)

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.frozen import Frozen
-from depth_anything_train.tasks.base import Task
+from depth_anything_train.tasks.base import DepthTask
 from depth_anything_train.types import Scalar, StudentBatch
 
 
-class StudentTask(Task):
+class StudentTask(DepthTask):
     """Mean of three losses: labelled, pseudo-labelled, and alignment of features with a frozen encoder.
 
     The strong perturbation and CutMix were applied by the loader, to image and pseudo label alike; the frozen encoder
@@ -30,7 +31,7 @@ class StudentTask(Task):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: DepthModel,
         *,
         frozen_encoder: nn.Module | None,
         labelled: nn.Module,

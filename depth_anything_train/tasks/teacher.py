@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from depth_anything_train.tasks.base import Task
+from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.tasks.base import DepthTask
 from depth_anything_train.types import LabelledBatch, Scalar
 
 
-class TeacherTask(Task):
+class TeacherTask(DepthTask):
     """Affine-invariant loss on labelled images, nothing else.
 
     Args:
@@ -19,7 +20,7 @@ class TeacherTask(Task):
         options: see `Task`.
     """
 
-    def __init__(self, model: nn.Module, *, labelled: nn.Module, **options: Any) -> None:
+    def __init__(self, model: DepthModel, *, labelled: nn.Module, **options: Any) -> None:
         super().__init__(model, **options)
         self.labelled = labelled
 

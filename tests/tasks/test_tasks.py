@@ -111,5 +111,5 @@ def test_semantic__trains_the_encoder_and_exports_it_alone(tmp_path):
     task.export(tmp_path, {"seed": 0})
     fresh = build(compose("train", ["experiment=tiny_teacher", "out=x"]).model).pretrained
     load_encoder(fresh, tmp_path / "encoder.safetensors")
-    trained = task.model["pretrained"].float().state_dict()
+    trained = task.model.pretrained.float().state_dict()
     assert all(torch.allclose(fresh.state_dict()[k], v, atol=1e-3) for k, v in trained.items())
