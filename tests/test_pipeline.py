@@ -15,13 +15,14 @@ def config(**changes):
     stages = {
         "first": {"command": "prepare", "args": {"a": 1}},
         "only_folders": {"command": "verify", "args": {"b": 2}, "when": "folders"},
+        "only_procedural": {"command": "verify", "args": {"b": 3}, "when": "procedural"},
         "last": {"command": "train", "args": {"c": 3}},
     }
     return OmegaConf.create({"data": "procedural", "out": "runs/x", "stages": stages, **changes})
 
 
 def test_plan__leaves_out_stages_of_other_data():
-    assert [stage.name for stage in plan(config())] == ["first", "last"]
+    assert [stage.name for stage in plan(config())] == ["first", "only_procedural", "last"]
     assert [stage.name for stage in plan(config(data="folders"))] == ["first", "only_folders", "last"]
 
 

@@ -18,7 +18,7 @@ from depth_anything_train.runtime import write_bytes
 class MetricsLog(Logger):
     """Append metrics to `metrics.jsonl`; `finalize` writes the same rows as `metrics.csv`.
 
-    A continued run first drops the rows behind the step it continues from, so that an interruption leaves no trace.
+    A continued run first drops the rows behind the step it continues from.
     """
 
     def __init__(self, folder: str | Path) -> None:
