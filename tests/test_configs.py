@@ -39,12 +39,17 @@ def test_every_dataset_composes(name):
 
 @pytest.mark.parametrize("name", choices("evaluate", "benchmark"))
 def test_every_benchmark_composes(name):
-    compose("evaluate", [f"benchmark={name}", "model=m", "data=d", "out=o"])
+    cfg = compose("evaluate", [f"benchmark={name}", "model=m", "data=d", "out=o"])
+    assert cfg.benchmark._target_ == "depth_anything_train.metrics.protocol.Protocol"
+    assert build(cfg.benchmark).name == cfg.benchmark.name
 
 
 @pytest.mark.parametrize("name", choices("train", "logger"))
 def test_every_logger_composes(name):
-    compose("train", ["experiment=tiny_teacher", f"logger=[{name}]", "out=run"])
+    cfg = compose("train", ["experiment=tiny_teacher", f"logger=[{name}]", "out=run"])
+    nodes = list((cfg.get("logger") or {}).values())
+    assert all(node._target_.startswith("depth_anything_train.callbacks.") for node in nodes)
+    assert len(nodes) == (name != "files")
 
 
 @pytest.mark.parametrize("data", ["procedural", "folders"])
