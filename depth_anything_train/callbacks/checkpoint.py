@@ -16,6 +16,7 @@ import xxhash
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.runtime import UserError, atomic_writer, console, read_json, write_json
 
 NAME = re.compile(r"step-(\d{8})\.ckpt")
@@ -63,10 +64,20 @@ class CheckpointEvery(Callback):
         step = trainer.global_step
         accumulating = trainer.fit_loop.epoch_loop._should_accumulate()
         if not accumulating and (step % self.every_n_steps == 0 or step == trainer.max_steps):
+            self._write_row(trainer)
             trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
             if trainer.is_global_zero:
                 for path in checkpoints(self.folder)[: -self.keep]:
                     SoundCheckpointIO().remove_checkpoint(path)
+
+    @staticmethod
+    def _write_row(trainer: Trainer) -> None:
+        """Record the step before its checkpoint: Lightning does so after, and a kill between would lose the row."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            for log in trainer.loggers:
+                if isinstance(log, MetricsLog):
+                    numbers = {name: float(value) for name, value in trainer.logged_metrics.items()}
+                    log.log_metrics(numbers, step=trainer.global_step - 1)
 
 
 def checkpoints(folder: Path) -> list[Path]:

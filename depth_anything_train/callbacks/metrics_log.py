@@ -18,12 +18,13 @@ from depth_anything_train.runtime import write_bytes
 class MetricsLog(Logger):
     """Append metrics to `metrics.jsonl`; `finalize` writes the same rows as `metrics.csv`.
 
-    A continued run first drops the rows behind the step it continues from.
+    A continued run first drops the rows behind the step it continues from, so that an interruption leaves no trace.
     """
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.jsonl"
+        self.last = 0  # step of the newest row
 
     @property
     def name(self) -> str:
@@ -39,13 +40,15 @@ class MetricsLog(Logger):
     def continue_from(self, step: int) -> None:
         """Keep the rows up to and including `step`; a torn last line goes too."""
         rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        self.last = rows[-1]["step"] if rows else 0
         write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row. Steps count from 1: the row of step n describes the n-th step."""
+        """Append one row, unless the step has one. Steps count from 1: the row of step n describes the n-th step."""
         row = {"step": (step or 0) + 1, **{k: v for k, v in metrics.items() if k not in ("epoch", "step")}}
-        if len(row) > 1:
+        if len(row) > 1 and row["step"] > self.last:
+            self.last = row["step"]
             with open(self.path, "a") as file:
                 file.write(json.dumps(row) + "\n")
 
