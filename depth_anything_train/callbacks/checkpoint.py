@@ -73,7 +73,7 @@ class CheckpointEvery(Callback):
     @staticmethod
     def _write_row(trainer: Trainer) -> None:
         """Record the step before its checkpoint: Lightning does so after, and a kill between would lose the row."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for log in trainer.loggers:
                 if isinstance(log, MetricsLog):
                     numbers = {name: float(value) for name, value in trainer.logged_metrics.items()}

@@ -46,9 +46,10 @@ class MetricsLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one row, unless the step has one. Steps count from 1: the row of step n describes the n-th step."""
-        row = {"step": (step or 0) + 1, **{k: v for k, v in metrics.items() if k not in ("epoch", "step")}}
-        if len(row) > 1 and row["step"] > self.last:
-            self.last = row["step"]
+        number = (step or 0) + 1
+        row = {"step": number, **{k: v for k, v in metrics.items() if k not in ("epoch", "step")}}
+        if len(row) > 1 and number > self.last:
+            self.last = number
             with open(self.path, "a") as file:
                 file.write(json.dumps(row) + "\n")
 
