@@ -17,7 +17,7 @@ from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -79,6 +79,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                     compose(name, overrides)
                 except UserError as error:
                     _stop(error)
+            elif {"--help", "-h"} & set(arguments):
+                arguments = [*_required_choice(name, overrides), *arguments]
             sys.argv[1:] = [*QUIET, *arguments]
             hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run)()
 
@@ -146,6 +148,19 @@ def build(node: Any, **arguments: Any) -> Any:
         if isinstance(error, UserError):
             raise
         raise _refused(f"The settings of {node.get('_target_', 'an object')}", error) from error
+
+
+def _required_choice(name: str, overrides: list[str]) -> list[str]:
+    """Some choice for a group that needs one: who asks for help cannot know the choices yet."""
+    try:
+        with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
+            hydra.compose(name, overrides)
+    except ConfigCompositionException as error:
+        if found := re.search(r"You must specify '([^']+)'.*?options:\s+(\S+)", str(error), re.DOTALL):
+            return [f"{found[1]}={found[2]}"]
+    except (HydraException, OmegaConfBaseException):
+        pass  # Hydra will say it
+    return []
 
 
 def _refused(what: str, cause: BaseException) -> UserError:
