@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -43,6 +44,21 @@ def require_folder(path: str | Path, *, what: str) -> Path:
         state = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"Expected {what} in a folder, but {folder} {state}; check the path.")
     return folder
+
+
+def import_extra(module: str, *, extra: str) -> Any:
+    """Import a library that only some uses need, when one of them comes up.
+
+    Raises:
+        UserError: it is not installed; `extra` is the group of this package's requirements that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:  # it is there, but something of its own is not
+            raise
+        install = f'pip install "depth-anything-train[{extra}]"'
+        raise UserError(f"Expected the library {error.name}, which is not installed; {install}.") from None
 
 
 # -- Nothing half-written is ever visible: write beside the target, flush to disk, rename. -----------------------------
@@ -139,9 +155,12 @@ def keyed_seed(*key: int | str) -> int:
 
 
 class ProgressBar:
-    """One bar with time left; in a log file, where a bar cannot be drawn, a line every ten seconds."""
+    """One bar with time left; in a log file, where a bar cannot be drawn, a line every ten seconds.
 
-    def __init__(self, description: str, total: int, *, done: int = 0) -> None:
+    `total` is None where nobody knows it: a stream ends when it ends.
+    """
+
+    def __init__(self, description: str, total: int | None, *, done: int = 0) -> None:
         self.description, self.total, self.done = description, total, done
         self.start, self.first, self.next_line = time.monotonic(), done, 10.0
         self.bar: Progress | None = None
@@ -162,10 +181,14 @@ class ProgressBar:
             self.bar.update(self.task, completed=self.done, note=note)
             return
         elapsed = time.monotonic() - self.start
-        if elapsed >= self.next_line or self.done >= self.total:
+        if elapsed >= self.next_line or self.done == self.total:
             self.next_line = elapsed + 10.0
-            left = elapsed / max(self.done - self.first, 1) * max(self.total - self.done, 0)
-            line = f"{self.description}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left {note}"
+            line = f"{self.description}: {self.done}"
+            if self.total is None:
+                line += f", {elapsed:.0f} s {note}"
+            else:
+                left = elapsed / max(self.done - self.first, 1) * max(self.total - self.done, 0)
+                line += f"/{self.total}, {elapsed:.0f} s, {left:.0f} s left {note}"
             console.print(line.rstrip(), soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:

@@ -11,6 +11,7 @@ from depth_anything_train.runtime import (
     UserError,
     atomic_writer,
     fingerprint,
+    import_extra,
     keyed_seed,
     read_json,
     require_folder,
@@ -97,3 +98,9 @@ def test_read_json__without_the_keys_it_needs_is_damaged(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(UserError, match="damaged: expected keys size"):
         read_json(tmp_path / "a.json", keys=("size",))
+
+
+def test_import_extra__names_what_to_install():
+    assert import_extra("json", extra="none") is json
+    with pytest.raises(UserError, match=r"depth-anything-train\[video\]"):
+        import_extra("no_such_library.part", extra="video")
