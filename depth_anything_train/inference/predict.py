@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import glob
-import io
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from depth_anything_train.command import command
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS, BadSample
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.prediction import Prediction
-from depth_anything_train.ops.colors import colorize
-from depth_anything_train.runtime import ProgressBar, UserError, console, write_bytes
-
-OUTPUTS = ("_color.png", "_16bit.png", ".npy")
-MILLIMETRES = 1000.0
+from depth_anything_train.inference.outputs import Outputs
+from depth_anything_train.inference.prediction import load_image
+from depth_anything_train.runtime import ProgressBar, UserError, console
 
 
 def find_images(source: str) -> list[tuple[Path, Path]]:
@@ -45,42 +38,22 @@ def find_images(source: str) -> list[tuple[Path, Path]]:
     return sorted(zip(files, names, strict=True))
 
 
-def to_16bit(prediction: Prediction) -> NDArray[np.uint16]:
-    """(H, W): millimetres of a metric model up to 65.535 m; relative disparity stretched over the whole range."""
-    if prediction.kind == "metric":
-        return np.rint(prediction.depth_m * MILLIMETRES).clip(0, 65535).astype(np.uint16)
-    low, high = float(prediction.disparity.min()), float(prediction.disparity.max())
-    return np.rint((prediction.disparity - low) * (65535 / max(high - low, 1e-12))).astype(np.uint16)
-
-
-def write_prediction(target: Path, prediction: Prediction, *, colormap: str) -> None:
-    """Write TARGET_color.png, TARGET_16bit.png and TARGET.npy (float32, disparity or metres)."""
-    picture = colorize(prediction.disparity, colormap=colormap)
-    array = io.BytesIO()
-    np.save(array, prediction.values)
-    contents = (_png(picture[..., ::-1]), _png(to_16bit(prediction)), array.getvalue())
-    for suffix, content in zip(OUTPUTS, contents, strict=True):
-        write_bytes(target.with_name(target.name + suffix), content)
-
-
-def _png(picture: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    return cv2.imencode(".png", picture)[1].tobytes()
-
-
 @command("predict")
 def main(cfg: DictConfig) -> None:
     """Predict every image of `cfg.source`; those that cannot be decoded are listed and make the exit status 1."""
     images = find_images(cfg.source)
+    outputs = Outputs(colormap=cfg.colormap)
     model = DepthAnything.from_pretrained(cfg.model)
     failed = []
     with ProgressBar("predict", len(images)) as bar:
         for file, name in images:
             try:
-                prediction = model.predict(file, size=cfg.size)
+                image = load_image(file)
+                prediction = model.predict(image, size=cfg.size)
             except BadSample as error:
                 failed.append(f"{file}: {error}")
             else:
-                write_prediction(Path(cfg.out) / name, prediction, colormap=cfg.colormap)
+                outputs.write(Path(cfg.out) / name, image, prediction)
             bar.advance()
     for line in failed:
         console.print(f"skipped {line}", soft_wrap=True)

@@ -30,8 +30,7 @@ def colorize(
     Raises:
         UserError: matplotlib knows no such colormap.
     """
-    if colormap not in matplotlib.colormaps:
-        raise UserError(f"matplotlib knows no colormap {colormap!r}; try Spectral_r, magma, viridis or gray.")
+    check_colormap(colormap)
     usable = np.isfinite(values) if valid is None else np.isfinite(values) & valid
     picture = np.full((*values.shape, 3), INVALID_GREY, np.uint8)
     if not usable.any():
@@ -41,3 +40,13 @@ def colorize(
     colors = matplotlib.colormaps[colormap](position.clip(0, 1), bytes=True)
     picture[usable] = colors[:, :3]
     return picture
+
+
+def check_colormap(colormap: str) -> None:
+    """Refuse a name that would fail later.
+
+    Raises:
+        UserError: matplotlib knows no such colormap.
+    """
+    if colormap not in matplotlib.colormaps:
+        raise UserError(f"matplotlib knows no colormap {colormap!r}; try Spectral_r, magma, viridis or gray.")

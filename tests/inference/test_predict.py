@@ -5,7 +5,8 @@ import torch
 from scenes import encode, scene
 
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.predict import find_images, main, to_16bit
+from depth_anything_train.inference.outputs import to_16bit
+from depth_anything_train.inference.predict import find_images, main
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.runtime import UserError

@@ -1,0 +1,168 @@
+"""What a prediction becomes on disk: pictures to look at, numbers to compute with, a map for ControlNet, points."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
+from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.ops.colors import check_colormap, colorize
+from depth_anything_train.runtime import UserError, write_bytes
+
+SUFFIXES = {
+    "color": "_color.png",
+    "16bit": "_16bit.png",
+    "npy": ".npy",
+    "control": "_control.png",
+    "side_by_side": "_side_by_side.png",
+}
+"""What can be written for a photograph NAME, and what stands behind NAME in the file's name."""
+
+DEFAULT_OUTPUTS = ("color", "16bit", "npy")
+MILLIMETRES = 1000.0
+
+Limits = tuple[float, float]
+"""Disparity of the first and the last colour."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The choice of what is written for a photograph, and how it looks; checked when it is made.
+
+    Args:
+        names: some of `SUFFIXES`.
+        colormap: of the colour picture and the side by side; any name matplotlib knows, near is its upper end.
+        percentile: of pixels at either end that the control map gives up for contrast between them.
+        pointcloud: `ply` or `glb` for a point cloud as well.
+        fov_deg: field of view across the photograph's longer side in degrees, for the point cloud.
+        intrinsics: (fx, fy, cx, cy) in pixels of the photograph instead.
+
+    Raises:
+        UserError: a name, colour map, format or number that cannot be.
+    """
+
+    names: tuple[str, ...] = DEFAULT_OUTPUTS
+    colormap: str = "Spectral_r"
+    percentile: float = 0.0
+    pointcloud: str | None = None
+    fov_deg: float | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.names if name not in SUFFIXES]:
+            raise UserError(f"Expected outputs out of {', '.join(SUFFIXES)}, got {', '.join(map(str, unknown))}.")
+        if self.pointcloud not in (None, *FORMATS):
+            raise UserError(f"Expected ply or glb as pointcloud, got {self.pointcloud}.")
+        if not self.names and self.pointcloud is None:
+            raise UserError(f"Expected something to write; choose outputs out of {', '.join(SUFFIXES)}.")
+        if not 0 <= self.percentile < 50:
+            raise UserError(f"Expected a percentile of at least 0 and below 50, got {self.percentile}.")
+        check_colormap(self.colormap)
+        camera(1, 1, self.fov_deg, self.intrinsics)
+
+    def write(self, target: Path, image: NDArray[np.uint8], prediction: Prediction) -> list[Path]:
+        """Write TARGET_color.png, TARGET.npy and so on, each file whole or not at all; returns their paths.
+
+        Args:
+            target: path without extension; its folder is made.
+            image: the photograph, RGB (H, W, 3).
+            prediction: (H, W).
+        """
+        paths = []
+        for suffix, content in self._encoded(image, prediction):
+            paths.append(target.with_name(target.name + suffix))
+            write_bytes(paths[-1], content)
+        return paths
+
+    def pictures(
+        self, image: NDArray[np.uint8], prediction: Prediction, limits: Limits | None = None
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Those of the outputs that are 8-bit pictures, RGB uint8, by name; `limits` as in `color_picture`."""
+        pictures = {}
+        if {"color", "side_by_side"} & set(self.names):
+            pictures["color"] = color_picture(prediction, self.colormap, limits)
+        if "side_by_side" in self.names:
+            pictures["side_by_side"] = side_by_side(image, pictures["color"])
+        if "control" in self.names:
+            pictures["control"] = control_map(prediction, self.percentile, limits)
+        return {name: pictures[name] for name in self.names if name in pictures}
+
+    def _encoded(self, image: NDArray[np.uint8], prediction: Prediction) -> Iterator[tuple[str, bytes]]:
+        for name, picture in self.pictures(image, prediction).items():
+            yield SUFFIXES[name], encode_png(picture)
+        if "16bit" in self.names:
+            yield SUFFIXES["16bit"], encode_png(to_16bit(prediction))
+        if "npy" in self.names:
+            yield SUFFIXES["npy"], encode_npy(prediction.values)
+        if self.pointcloud is not None:
+            cloud = from_prediction(image, prediction, fov_deg=self.fov_deg, intrinsics=self.intrinsics)
+            yield f".{self.pointcloud}", cloud.encode(self.pointcloud)
+
+
+def to_16bit(prediction: Prediction) -> NDArray[np.uint16]:
+    """(H, W): millimetres of a metric model up to 65.535 m; relative disparity stretched over the whole range."""
+    if prediction.kind == "metric":
+        return np.rint(prediction.depth_m * MILLIMETRES).clip(0, 65535).astype(np.uint16)
+    disparity = prediction.disparity
+    return _stretched(disparity, (float(disparity.min()), float(disparity.max())), 65535).astype(np.uint16)
+
+
+def color_picture(
+    prediction: Prediction, colormap: str = "Spectral_r", limits: Limits | None = None
+) -> NDArray[np.uint8]:
+    """Disparity in colours, RGB uint8 (H, W, 3); near is the upper end of the colour map.
+
+    Args:
+        prediction: (H, W).
+        colormap: any name matplotlib knows.
+        limits: disparity of the first and the last colour; by default the picture's 1st and 99th percentile.
+
+    Raises:
+        UserError: matplotlib knows no such colour map.
+    """
+    return colorize(prediction.disparity, colormap=colormap, limits=limits)
+
+
+def control_map(prediction: Prediction, percentile: float = 0.0, limits: Limits | None = None) -> NDArray[np.uint8]:
+    """The depth map that ControlNet takes: disparity from black to white, near = white, uint8 (H, W, 3), grey.
+
+    Args:
+        prediction: (H, W).
+        percentile: of pixels at either end that all become black or white; 0 stretches from minimum to maximum.
+        limits: disparity that becomes black and white; by default the picture's own percentiles.
+    """
+    disparity = prediction.disparity
+    if limits is None:
+        low, high = np.percentile(disparity, (percentile, 100 - percentile))
+        limits = (float(low), float(high))
+    return np.repeat(_stretched(disparity, limits, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def side_by_side(image: NDArray[np.uint8], picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The photograph on the left and a picture of the same size on the right, RGB uint8 (H, 2 W, 3)."""
+    return np.concatenate((image, picture), axis=1)
+
+
+def encode_png(picture: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """PNG of RGB uint8 (H, W, 3) or of 16 bits (H, W)."""
+    return cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)[1].tobytes()
+
+
+def encode_npy(values: NDArray[np.generic]) -> bytes:
+    """The array as a .npy file."""
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def _stretched(values: NDArray[np.float32], limits: Limits, top: int) -> NDArray[np.float32]:
+    """Whole numbers 0 to `top` for values between the limits; all 0 where the limits are one."""
+    low, high = limits
+    return np.rint((values - low) * (top / max(high - low, 1e-12))).clip(0, top)

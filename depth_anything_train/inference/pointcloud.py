@@ -1,0 +1,118 @@
+"""A photograph and its prediction as coloured points in space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.runtime import UserError, import_extra
+
+FORMATS = ("ply", "glb")
+DEFAULT_FOV_DEG = 60.0
+"""Field of view across the longer side where nothing is known about the camera; phones have 60 to 75."""
+NEAR_PERCENTILE = 99.0
+"""Of a relative disparity; its distance becomes 1."""
+FLOOR = 0.02
+"""Share of the near disparity below which a pixel of a relative model counts as sky: 50 times as far as the near."""
+MAX_POINTS = 1_000_000
+
+_GLTF_AXES = np.array([1, -1, -1], np.float32)  # y up and the camera looking along -z, as glTF has it
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Coloured points as the camera sees them: x right, y down, z forward, the camera at the origin.
+
+    `points` float32 (N, 3): metres of a metric model; of a relative one multiples of the distance of what is near.
+    `colors` uint8 (N, 3): RGB.
+    """
+
+    points: NDArray[np.float32]
+    colors: NDArray[np.uint8]
+
+    def encode(self, kind: str) -> bytes:
+        """The file's content: `ply` (binary, these axes) or `glb` (glTF's: y up, the camera looks along -z).
+
+        Raises:
+            UserError: another kind, or trimesh is not installed.
+            BadSample: `no_points`.
+        """
+        if kind not in FORMATS:
+            raise UserError(f"Expected ply or glb as the kind of point cloud, got {kind}.")
+        if not len(self.points):
+            raise BadSample("no_points", "Expected points, but every pixel is infinitely far.")
+        trimesh = import_extra("trimesh", extra="points")
+        points = self.points * _GLTF_AXES if kind == "glb" else self.points
+        return bytes(trimesh.PointCloud(points, colors=self.colors).export(file_type=kind))
+
+
+def from_prediction(
+    image: NDArray[np.uint8],
+    prediction: Prediction,
+    *,
+    fov_deg: float | None = None,
+    intrinsics: tuple[float, float, float, float] | None = None,
+    max_points: int | None = MAX_POINTS,
+) -> PointCloud:
+    """Put every pixel where the camera saw it.
+
+    A metric model states the distance along the optical axis. A relative one states disparity up to a scale and a shift
+    that nobody knows: here the shift is taken to be 0 (disparity 0 is infinitely far, as in training), and the scale
+    such that its 99th percentile lies at distance 1; a shift in truth bends planes. Pixels with less than 2 % of that
+    disparity are sky and dropped, as is what is not positive and finite.
+
+    Args:
+        image: RGB (H, W, 3).
+        prediction: (H, W), of the same size.
+        fov_deg: field of view across the longer side in degrees; 60 if nothing is said.
+        intrinsics: (fx, fy, cx, cy) in pixels of the photograph instead; the centre of the first pixel is (0, 0), as in
+            OpenCV.
+        max_points: of a larger photograph every n-th row and column is taken, so that no more remain; None takes all.
+
+    Raises:
+        UserError: both fov_deg and intrinsics, or numbers no camera has.
+    """
+    height, width = prediction.values.shape
+    fx, fy, cx, cy = camera(height, width, fov_deg, intrinsics)
+    step = 1 if max_points is None else math.ceil(math.sqrt(max(height * width / max_points, 1)))
+    z, keep = _distance(prediction)
+    rows, columns = np.mgrid[:height:step, :width:step].astype(np.float32)
+    z, keep = z[::step, ::step], keep[::step, ::step]
+    points = np.stack([(columns - cx) / fx * z, (rows - cy) / fy * z, z], axis=-1)
+    return PointCloud(points[keep].astype(np.float32), image[::step, ::step][keep])
+
+
+def _distance(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Distance along the optical axis (H, W), and where it is one."""
+    if prediction.kind == "metric":
+        return prediction.depth_m, np.isfinite(prediction.depth_m) & (prediction.depth_m > 0)
+    disparity = prediction.disparity
+    near = max(float(np.percentile(disparity, NEAR_PERCENTILE)), 0.0)
+    keep = np.isfinite(disparity) & (disparity > FLOOR * near)
+    return near / np.where(keep, disparity, 1), keep
+
+
+def camera(
+    height: int, width: int, fov_deg: float | None, intrinsics: tuple[float, float, float, float] | None
+) -> tuple[float, float, float, float]:
+    """(fx, fy, cx, cy) in pixels, from a field of view across the longer side or as given.
+
+    Raises:
+        UserError: both, or numbers no camera has.
+    """
+    if intrinsics is not None:
+        if fov_deg is not None:
+            raise UserError("Expected either fov_deg or intrinsics, got both; leave one out.")
+        if len(intrinsics) != 4 or not all(map(math.isfinite, intrinsics)) or min(intrinsics[:2]) <= 0:
+            raise UserError(f"Expected intrinsics (fx, fy, cx, cy) with fx and fy above 0, got {tuple(intrinsics)}.")
+        return intrinsics
+    fov_deg = DEFAULT_FOV_DEG if fov_deg is None else fov_deg
+    if not 0 < fov_deg < 180:
+        raise UserError(f"Expected a field of view between 0 and 180 degrees, got {fov_deg}.")
+    focal = max(height, width) / 2 / math.tan(math.radians(fov_deg) / 2)
+    return focal, focal, (width - 1) / 2, (height - 1) / 2
