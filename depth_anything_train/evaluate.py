@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from depth_anything_train.command import build, command
 from depth_anything_train.data.labels import Label, decode_label
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import Records, Sample, open_data, read_sample
+from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.mean_map import MeanMap
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.inference.preprocess import resize_map
@@ -123,13 +123,13 @@ def write_results(folder: Path, results: Results, model: dict[str, Any]) -> None
 
 
 def open_model(model: str, labelled: Sequence[str]) -> Predictor:
-    """`mean_map` over the labelled folders, or whatever `DepthAnything.from_pretrained` takes.
+    """`mean_map` over the labelled folders, or whatever `load_predictor` takes.
 
     Raises:
         UserError: there is no such model, or the mean map has no labels.
     """
     if model != MEAN_MAP:
-        return DepthAnything.from_pretrained(model)
+        return load_predictor(model)
     if not labelled:
         raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")
     return MeanMap.from_labels(_labels(open_data(list(labelled)).values()))

@@ -1,0 +1,136 @@
+"""MiDaS beside Depth Anything: the models the field compares with, answering the same calls, through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from depth_anything_train.inference.device import choose_device
+from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
+from depth_anything_train.models.weights import weights_hash
+from depth_anything_train.runtime import UserError
+
+RELEASED = {"large": "Intel/dpt-beit-large-512", "hybrid": "Intel/dpt-hybrid-midas"}
+
+# The coarsest fusion layer gets a single map. The released files leave these weights out, and nothing reads them.
+UNUSED = "neck.fusion_stage.layers.0.residual_layer1."
+
+
+class Midas:
+    """A DPT of MiDaS 3 with the image processor that belongs to it.
+
+    Preparation, network and enlargement to the photograph are those of transformers' `pipeline("depth-estimation")`,
+    so the numbers are the pipeline's.
+
+    - [0]: Towards Robust Monocular Depth Estimation, 2020, https://arxiv.org/abs/1907.01341
+    - [1]: Vision Transformers for Dense Prediction, 2021, https://arxiv.org/abs/2103.13413
+
+    Args:
+        model: a `DPTForDepthEstimation`.
+        processor: its image processor.
+        device: where it runs; a CUDA device where there is one.
+    """
+
+    kind: Kind = "relative"
+
+    def __init__(self, model: nn.Module, processor: Any, *, device: str | torch.device | None = None) -> None:
+        self.device = choose_device(device)
+        self.model = model.eval().to(self.device)
+        self.processor = processor
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, device: str | torch.device | None = None) -> Midas:
+        """Load a released model or one that transformers saved; safetensors alone, and no code but transformers' own.
+
+        Args:
+            source: `large` (DPT-BEiT-L-512), `hybrid` (DPT-Hybrid), a transformers folder, or a name on the hub.
+            device: where it runs; a CUDA device where there is one.
+
+        Raises:
+            UserError: transformers is missing, there is no such model, or it is no complete DPT.
+        """
+        try:
+            from transformers import AutoImageProcessor, DPTForDepthEstimation
+        except ImportError:
+            raise UserError('MiDaS needs transformers: pip install "depth-anything-train[hf]".') from None
+        name = RELEASED.get(str(source), str(Path(source).expanduser()))
+        try:
+            with _errors_alone():
+                processor = AutoImageProcessor.from_pretrained(name)
+                model, report = DPTForDepthEstimation.from_pretrained(
+                    name, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+                )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"Expected MiDaS (large, hybrid, a transformers folder of a DPT or its name on the hub) in {source}, "
+                f"but it cannot be loaded: {reason}"
+            ) from None
+        missing = [name for name in report["missing_keys"] if not name.startswith(UNUSED)]
+        if missing or report["mismatched_keys"]:
+            raise UserError(f"{source} is no complete DPT: {len(missing)} weights are missing, such as {missing[:1]}.")
+        with torch.no_grad():  # transformers draws them at random; equal weights shall have an equal hash
+            for name in report["missing_keys"]:
+                model.get_parameter(name).zero_()
+        return cls(model, processor, device=device)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the weights."""
+        return weights_hash(self.model)
+
+    @torch.inference_mode()
+    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+        """Relative disparity (H, W) at the photographs' size, for RGB images (H, W, 3) of one common size.
+
+        `size` is the side that the image processor aims at, instead of the model's own 384 or 512.
+
+        Raises:
+            UserError: the network cannot take that size, which DPT-Hybrid never can, or the image is too narrow for it.
+        """
+        sides = {} if size is None else {"size": {"height": size, "width": size}}
+        try:
+            inputs = self.processor(images=images, return_tensors="pt", input_data_format="channels_last", **sides)
+            outputs = self.model(inputs["pixel_values"].to(self.device))
+        except ValueError as error:
+            height, width = images[0].shape[:2]
+            raise UserError(
+                f"Expected images that MiDaS can take, but {width} x {height} pixels at size={size} do not fit: {error}"
+            ) from None
+        shapes = [image.shape[:2] for image in images]
+        maps = self.processor.post_process_depth_estimation(outputs, target_sizes=shapes)
+        found = (one["predicted_depth"].float().cpu().numpy() for one in maps)  # called depth, but it is disparity
+        return [values.reshape(shape) for values, shape in zip(found, shapes, strict=True)]
+
+    def disparity(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+        """As `forward`."""
+        return self.forward(images, size)
+
+    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
+        """Predict one photograph at its own size.
+
+        Raises:
+            UserError: no such file, or an array of another shape.
+            BadSample: bytes that are no sound image.
+        """
+        return Prediction(self.forward([load_image(image)], size)[0], self.kind)
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Without transformers' advice to train what the released files leave out; what is really missing is an error."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

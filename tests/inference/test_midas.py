@@ -1,0 +1,150 @@
+"""MiDaS against transformers' own pipeline, on tiny models with random weights."""
+
+import logging
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from scenes import encode, scene
+
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.evaluate import evaluate, open_model
+from depth_anything_train.inference.load import load_predictor
+from depth_anything_train.inference.midas import RELEASED, UNUSED, Midas
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.runtime import UserError
+
+transformers = pytest.importorskip("transformers")
+
+
+def beit():
+    """As DPT-BEiT-L-512: a BEiT backbone with relative positions, sides kept in proportion."""
+    backbone = transformers.BeitConfig(
+        image_size=64, patch_size=16, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32,
+        use_relative_position_bias=True, reshape_hidden_states=False,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.DPTConfig(
+        backbone_config=backbone, hidden_size=16, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8
+    )
+    processor = transformers.DPTImageProcessor(
+        size={"height": 64, "width": 64}, keep_aspect_ratio=True, ensure_multiple_of=32
+    )
+    return config, processor
+
+
+def hybrid():
+    """As DPT-Hybrid: convolutions in front of a ViT, always square."""
+    backbone = {
+        "model_type": "bit", "depths": [1, 1, 1], "hidden_sizes": [8, 8, 16], "embedding_size": 8, "num_groups": 2,
+        "global_padding": "same", "layer_type": "bottleneck", "embedding_dynamic_padding": True,
+        "out_features": ["stage1", "stage2", "stage3"],
+    }  # fmt: skip
+    config = transformers.DPTConfig(
+        is_hybrid=True, backbone_config=backbone, backbone_featmap_shape=[1, 16, 4, 4], image_size=64, hidden_size=16,
+        num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8,
+    )  # fmt: skip
+    return config, transformers.DPTImageProcessor(size={"height": 64, "width": 64})
+
+
+@pytest.fixture(scope="module", params=[beit, hybrid], ids=["beit", "hybrid"])
+def folder(request, tmp_path_factory):
+    torch.manual_seed(0)
+    config, processor = request.param()
+    model = transformers.DPTForDepthEstimation(config).eval()
+    with torch.no_grad():  # fresh weights hardly depend on the image, and end below zero, where the ReLU is flat
+        for weight in model.parameters():
+            weight.normal_(std=0.2)
+        model.head.head[-2].bias.fill_(2.0)
+    path = tmp_path_factory.mktemp("midas")
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (50, 91)])
+def test_predict__gives_the_numbers_of_transformers_pipeline(folder, shape):
+    photo = scene(3, *shape)[0]
+    pipeline = transformers.pipeline("depth-estimation", model=str(folder), device="cpu")
+    theirs = pipeline(Image.fromarray(photo))["predicted_depth"].numpy()
+    ours = load_predictor(f"midas:{folder}", device="cpu").predict(photo)
+    assert ours.disparity.shape == shape and ours.disparity.dtype == np.float32 and ours.disparity.std() > 0
+    np.testing.assert_allclose(ours.disparity, theirs, rtol=1e-5)
+    with pytest.raises(UserError, match="has no metres"):
+        _ = ours.depth_m
+
+
+def test_forward__of_a_batch_is_that_of_each_image(folder):
+    model = Midas.from_pretrained(folder, device="cpu")
+    photos = [scene(number)[0] for number in range(3)]
+    for together, alone in zip(model.disparity(photos), photos, strict=True):
+        np.testing.assert_allclose(together, model.predict(alone).disparity, rtol=1e-4)
+
+
+def test_size__is_what_the_processor_aims_at(folder):
+    model = Midas.from_pretrained(folder, device="cpu")
+    photo = scene(1)[0]
+    assert (model.predict(photo, size=64).disparity == model.predict(photo).disparity).all()
+    if model.model.config.is_hybrid:
+        with pytest.raises(UserError, match="at size=96 do not fit"):
+            model.predict(photo, size=96)
+        return
+    larger = model.predict(photo, size=96).disparity
+    assert larger.shape == photo.shape[:2] and (larger != model.predict(photo).disparity).any()
+
+
+def test_predict__takes_every_form_of_photograph(folder, tmp_path):
+    model = Midas.from_pretrained(folder, device="cpu")
+    content = encode(scene(0)[0], "png")
+    (tmp_path / "photo.png").write_bytes(content)
+    assert (model.predict(content).disparity == model.predict(tmp_path / "photo.png").disparity).all()
+    with pytest.raises(BadSample):
+        model.predict(b"no image")
+
+
+def test_hash__names_the_weights_though_unused_ones_are_missing(folder, tmp_path, caplog):
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED)}
+    assert len(kept) < len(tensors)
+    for file in folder.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    safetensors.torch.save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    one, other = (Midas.from_pretrained(tmp_path, device="cpu") for _ in range(2))
+    assert one.hash == other.hash
+    photo = scene(1)[0]
+    whole = Midas.from_pretrained(folder, device="cpu").predict(photo).disparity
+    assert (one.predict(photo).disparity == whole).all()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_from_pretrained__refuses_what_is_no_complete_dpt(folder, tmp_path):
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Midas.from_pretrained(tmp_path / "nothing")
+    for file in folder.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Midas.from_pretrained(tmp_path)
+    tensors = {name: tensor for name, tensor in tensors.items() if "neck.convs.1" not in name}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="neck.convs.1"):
+        Midas.from_pretrained(tmp_path)
+
+
+def test_load_predictor__names_of_the_released_models(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Midas, "from_pretrained", classmethod(lambda cls, source, **_: asked.append(source)))
+    for name in ("midas", "midas:hybrid", "midas:some/folder"):
+        load_predictor(name)
+    assert asked == ["large", "hybrid", "some/folder"]
+    assert RELEASED == {"large": "Intel/dpt-beit-large-512", "hybrid": "Intel/dpt-hybrid-midas"}
+
+
+def test_evaluate__judges_midas_like_any_model(folder, labelled_shards):
+    results = evaluate(open_model(f"midas:{folder}", []), {"scenes": ShardFolder(labelled_shards)}, Protocol(), batch=2, limit=3)
+    assert len(results.images) == 3 and np.isfinite(results.mean()["abs_rel"])
