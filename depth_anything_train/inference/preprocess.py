@@ -37,15 +37,22 @@ def network_size(height: int, width: int, size: int, *, patch: int = 14) -> tupl
     return new_height, new_width
 
 
-def prepare(images: list[NDArray[np.uint8]], size: int, *, patch: int = 14) -> Image:
-    """RGB images (H, W, 3) of one common size -> network input (B, 3, h, w).
+def prepare(images: list[NDArray[np.uint8]], size: int, *, patch: int = 14, fast: bool = False) -> Image:
+    """RGB images (H, W, 3) of one common network size -> network input (B, 3, h, w).
 
-    Bicubic without antialiasing and in floating point, as the released models were trained and run.
+    Bicubic without antialiasing and in floating point, as the released models were trained and run. With `fast` it is
+    done in 8 bits: a third of the time, a quarter of a grey level off on average, and where cubic interpolation would
+    overshoot black or white it stops there.
     """
     height, width = network_size(images[0].shape[0], images[0].shape[1], size, patch=patch)
     batch = np.empty((len(images), height, width, 3), np.float32)
     for image, resized in zip(images, batch, strict=True):
-        cv2.resize(image.astype(np.float32) / 255, (width, height), dst=resized, interpolation=cv2.INTER_CUBIC)
+        if fast:
+            resized[:] = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+            resized /= 255
+        else:
+            exact = np.divide(image, np.float32(255), dtype=np.float32)
+            cv2.resize(exact, (width, height), dst=resized, interpolation=cv2.INTER_CUBIC)
     batch -= np.array(IMAGENET_MEAN, np.float32)
     batch /= np.array(IMAGENET_STD, np.float32)
     return torch.from_numpy(batch).permute(0, 3, 1, 2)

@@ -1,0 +1,140 @@
+"""What `predict` is pointed at: photographs in a folder, a pattern or a list; a video, a camera, a stream."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from depth_anything_train.data.schema import IMAGE_EXTENSIONS
+from depth_anything_train.runtime import UserError
+
+VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
+CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
+"""FFmpeg's name for the system's cameras, and how it addresses one."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Image files below one folder; iterating gives (file, name of its outputs without extension), sorted.
+
+    Only paths below the folder are held: a million of them are some 100 MB.
+    """
+
+    folder: Path
+    files: list[str]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[tuple[Path, str]]:
+        for file in self.files:
+            yield self.folder / file, os.path.splitext(file)[0]
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video by its address; `device` is FFmpeg's name for the kind of a camera, `live` is what ends when it ends."""
+
+    address: str
+    name: str
+    device: str | None = None
+    live: bool = False
+
+    def __str__(self) -> str:
+        return re.sub(r"//[^/@]*@", "//", self.address)  # no password in a message or a log
+
+
+def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video:
+    """What `source` means: an image, a folder with everything below it, a pattern such as `photos/*.jpg`, a text file
+    with one path a line, a video file, the number of a camera, or the address of a stream (`rtsp://...`).
+
+    Names of outputs are paths below the folder; of a pattern or a list, below the folder that all files share.
+
+    Args:
+        source: as typed.
+        out: where the outputs go; what lies there is no photograph, even if it lies in the folder.
+
+    Raises:
+        UserError: nothing was found, two images would write the same outputs, or the outputs would lie among the
+            photographs.
+    """
+    text = str(source)
+    path = Path(text).expanduser()
+    if text.isdecimal() or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
+        return as_video(text)
+    if path.is_dir():
+        return _checked(text, path, _below(path, out))
+    if path.is_file():
+        return _shared(text, _listed(path)) if _extension(text) == "txt" else Photos(path.parent, [path.name])
+    return _shared(text, (file for file in glob.iglob(str(path), recursive=True) if os.path.isfile(file)))
+
+
+def as_video(source: str | int | Path) -> Video:
+    """A video file, the number of a camera or the address of a stream.
+
+    Raises:
+        UserError: there is no such file, or cameras have no numbers on this system.
+    """
+    text = str(source)
+    if text.isdecimal():
+        if sys.platform not in CAMERAS:
+            raise UserError(f"Expected a stream's address, got camera {text}; only Linux and macOS number cameras.")
+        device, address = CAMERAS[sys.platform]
+        return Video(address.format(text), f"camera{text}", device, live=True)
+    if "://" in text:
+        url = urlsplit(text)
+        return Video(text, Path(url.path).stem or url.hostname or "stream", live=True)
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise UserError(f"Expected a video file at {text}, but there is none; check the path.")
+    return Video(str(path), path.stem)
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower().lstrip(".")
+
+
+def _below(folder: Path, out: Path | None) -> Iterator[str]:
+    skipped = None if out is None else out.resolve()
+    if skipped == folder.resolve():
+        raise UserError(f"Expected outputs apart from the photographs, got {out}; name another folder, or one in it.")
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = [f for f in folders if skipped is None or Path(parent, f).resolve() != skipped]
+        here = os.path.relpath(parent, folder)
+        for name in files:
+            if _extension(name) in IMAGE_EXTENSIONS and not name.startswith("."):  # ._a.jpg is macOS's note on a.jpg
+                yield name if here == "." else os.path.join(here, name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError(f"Expected {path} to hold one path a line, but it is no UTF-8 text.") from None
+
+
+def _shared(source: str, files: Iterable[str]) -> Photos:
+    paths = sorted({os.path.abspath(os.path.expanduser(file)) for file in files})
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else "."
+    return _checked(source, Path(folder), (os.path.relpath(path, folder) for path in paths))
+
+
+def _checked(source: str, folder: Path, files: Iterable[str]) -> Photos:
+    files = sorted(files)
+    if not files:
+        raise UserError(f"Expected photographs, a video, a camera's number or an address, but {source!r} matches none.")
+    name, count = Counter(os.path.splitext(file)[0] for file in files).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{count} images of {source} would write the same outputs, {name}; rename one of them.")
+    return Photos(folder, files)

@@ -1,0 +1,159 @@
+"""A video becomes a video of its disparity: frame by frame at the same times, with its sound, in constant memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.midas import Midas
+from depth_anything_train.inference.outputs import Limits, Outputs
+from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.inference.preprocess import resize_map
+from depth_anything_train.inference.sources import Video, as_video
+from depth_anything_train.inference.temporal import TemporalAlignment
+from depth_anything_train.inference.video_files import Frame, VideoReader, VideoWriter, video_writer
+from depth_anything_train.runtime import UserError, atomic_writer
+
+VIDEO_OUTPUTS = ("color", "control", "side_by_side", "npy")
+"""What can be written for a video: one mp4 of each kind of picture, and one array of all values."""
+DEFAULT_VIDEO_OUTPUTS = Outputs(names=("color",))
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What was written: files, number of frames, and how many parts of the video could not be decoded."""
+
+    files: list[Path]
+    frames: int
+    damaged: int
+
+
+def predict_video(
+    model: DepthAnything | Midas,
+    source: Video | str | Path,
+    out: str | Path,
+    *,
+    outputs: Outputs = DEFAULT_VIDEO_OUTPUTS,
+    size: int | None = None,
+    temporal: bool = True,
+    batch: int = 4,
+    limit: int | None = None,
+    on_frames: Callable[[int, int | None], None] | None = None,
+) -> VideoResult:
+    """Predict every frame and write OUT_color.mp4 and so on, each file whole or not at all.
+
+    Pictures have the frames' size, made even; their times, durations and sound are the video's. OUT.npy holds what the
+    model states for every frame, float32 (T, h, w) at the network's resolution; with `temporal` it is aligned, too.
+    Ctrl-C ends a camera or stream, and what there is so far is kept; with a file nothing is.
+
+    Args:
+        model: what predicts.
+        source: a file, the address of a stream, or what `as_video` made of a camera's number.
+        out: path without extension; its folder is made.
+        outputs: some of `VIDEO_OUTPUTS`, and how they look.
+        size: shorter side in pixels for the network; the size it was trained at by default.
+        temporal: bring each frame to the scale and shift of the one before it, and hold the colours (`temporal.py`).
+        batch: frames that go through the network together.
+        limit: stop after so many frames.
+        on_frames: called after every batch with the number of frames done and of all, which is None for a stream.
+
+    Raises:
+        UserError: the video cannot be opened or holds no sound frame, an output is not for videos, or PyAV is not
+            installed.
+    """
+    if unfit := [name for name in outputs.names if name not in VIDEO_OUTPUTS]:
+        raise UserError(f"Expected outputs of a video out of {', '.join(VIDEO_OUTPUTS)}, got {', '.join(unfit)}.")
+    if outputs.pointcloud is not None:
+        raise UserError("Expected photographs for point clouds, got a video; leave pointcloud out.")
+    video = source if isinstance(source, Video) else as_video(source)
+    alignment = TemporalAlignment() if temporal else None
+    done = 0
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(VideoReader(video))
+        files = _Files(Path(out).expanduser(), outputs, reader, stack)
+        frames = islice(reader.frames(files.write_sound), limit)
+        total = reader.count if limit is None or reader.count is None else min(limit, reader.count)
+        with contextlib.suppress(KeyboardInterrupt) if video.live else contextlib.nullcontext():
+            while together := list(islice(frames, batch)):
+                for frame, values in zip(together, model.forward([f.image for f in together], size), strict=True):
+                    prediction = Prediction(values, model.kind)
+                    if alignment is not None:
+                        prediction = alignment(prediction)
+                    files.write(frame, prediction, None if alignment is None else alignment.limits)
+                done += len(together)
+                if on_frames is not None:
+                    on_frames(done, total)
+    return VideoResult(files.paths, done, reader.damaged)
+
+
+class _Files:
+    """The outputs of one video, open for writing; `stack` closes them."""
+
+    def __init__(self, out: Path, outputs: Outputs, reader: VideoReader, stack: contextlib.ExitStack) -> None:
+        self.outputs = outputs
+        self.paths = []
+        self._videos: dict[str, VideoWriter] = {}
+        self._array: ArrayWriter | None = None
+        for name in outputs.names:
+            self.paths.append(out.with_name(f"{out.name}.npy" if name == "npy" else f"{out.name}_{name}.mp4"))
+            if name == "npy":
+                self._array = stack.enter_context(array_writer(self.paths[-1]))
+            else:
+                width = reader.width * (2 if name == "side_by_side" else 1)
+                writer = video_writer(self.paths[-1], reader, reader.height, width)
+                self._videos[name] = stack.enter_context(writer)
+
+    def write(self, frame: Frame, prediction: Prediction, limits: Limits | None) -> None:
+        if self._array is not None:
+            self._array.append(prediction.values)
+        if self._videos:
+            values = resize_map(prediction.values, *frame.image.shape[:2])
+            pictures = self.outputs.pictures(frame.image, Prediction(values, prediction.kind), limits)
+            for name, writer in self._videos.items():
+                writer.write(pictures[name], frame)
+
+    def write_sound(self, sound: Any) -> None:
+        for writer in self._videos.values():
+            writer.write_sound(sound)
+
+
+class ArrayWriter:
+    """A .npy of float32 (T, ...) that grows along its first axis."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._shape: tuple[int, ...] = (0, 0, 0)
+
+    def append(self, values: NDArray[np.float32]) -> None:
+        """One more entry; all have one shape."""
+        if self._shape[0] == 0:
+            self._shape = (0, *values.shape)
+            self._write_header()
+        self._file.write(np.ascontiguousarray(values, "<f4").data)
+        self._shape = (self._shape[0] + 1, *self._shape[1:])
+
+    def finish(self) -> None:
+        """Say in the header how many there are; numpy leaves room there for a first axis of any length."""
+        self._file.seek(0)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+@contextlib.contextmanager
+def array_writer(path: Path) -> Iterator[ArrayWriter]:
+    """A writer whose file takes its name when it is whole; on an error nothing is left."""
+    with atomic_writer(path) as file:
+        writer = ArrayWriter(file)
+        yield writer
+        writer.finish()

@@ -1,0 +1,210 @@
+"""Reading and writing of video with PyAV: upright RGB frames, their times, and the sound beside them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.inference.sources import Video
+from depth_anything_train.runtime import UserError, atomic_writer, import_extra
+
+COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
+"""What players expect in an mp4; other sound is encoded again as AAC."""
+QUALITY = {"crf": "18", "preset": "fast"}  # H.264 without visible loss: maps are smooth
+BT709 = 1  # number of HD video's matrix, primaries and transfer function, each in its table of H.264
+LIMITED_RANGE = 1
+PATIENCE_S = 30.0  # with a stream that says nothing
+
+
+@dataclass(frozen=True)
+class Frame:
+    """RGB uint8 (H, W, 3), upright, with its time and duration in units of the reader's `time_base`."""
+
+    image: NDArray[np.uint8]
+    time: int
+    duration: int
+
+
+class VideoReader:
+    """The frames of a video, one at a time, and its sound.
+
+    Times start at 0 for whichever of the two comes first, and grow from frame to frame. Frames are turned as the file
+    says; if their size changes on the way, they are brought to that of the first. `damaged` counts what could not be
+    decoded; where a file or stream breaks off, it ends.
+
+    Args:
+        source: where they come from.
+
+    Raises:
+        UserError: it cannot be opened or holds no sound frame, or PyAV is not installed.
+    """
+
+    def __init__(self, source: Video) -> None:
+        av = import_extra("av", extra="video")
+        self._error = av.error.FFmpegError
+        try:
+            timeout = PATIENCE_S if source.live else None
+            self._container = av.open(source.address, format=source.device, timeout=timeout)
+        except self._error as error:
+            raise UserError(f"Expected a video at {source}, but it cannot be opened: {error.strerror}.") from None
+        self.damaged = 0
+        self._video = self._container.streams.best("video")
+        self.audio = self._container.streams.best("audio")
+        self.copies_audio = self.audio is not None and self.audio.codec_context.codec.canonical_name in COPIED_AUDIO
+        self._size: dict[str, int] | None = None
+        self._next_time = 0
+        self._items = self._read() if self._video is not None else iter(())
+        self._first: list[Any] = []
+        for item in self._items:
+            self._first.append(item)
+            if isinstance(item, Frame):
+                self.height, self.width = item.image.shape[:2]
+                break
+        else:
+            self.close()
+            raise UserError(f"Expected a video at {source}, but it holds no picture that can be decoded.")
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file or camera."""
+        self._container.close()
+
+    @property
+    def time_base(self) -> Fraction:
+        """Unit of the frames' times in seconds."""
+        return self._video.time_base
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, on average or by what the file says."""
+        return self._video.average_rate or self._video.guessed_rate or Fraction(30)
+
+    @property
+    def count(self) -> int | None:
+        """Number of frames, as the file says or its duration lets expect; None for a stream."""
+        if self._video.frames:
+            return int(self._video.frames)
+        return round(self._container.duration / 1_000_000 * self.rate) if self._container.duration else None
+
+    def frames(self, on_sound: Callable[[Any], None]) -> Iterator[Frame]:
+        """The frames in order; `on_sound` gets what `VideoWriter.write_sound` takes, in between, as the file has it."""
+        for item in itertools.chain(self._first, self._items):
+            if isinstance(item, Frame):
+                yield item
+            else:
+                on_sound(item)
+
+    def _read(self) -> Iterator[Any]:
+        """Frames, and packets of sound or what they decode to."""
+        self._video.thread_type = "AUTO"
+        for packet in self._packets():
+            if packet.stream is self._video:
+                yield from map(self._upright, self._decoded(packet))
+            elif not self.copies_audio:
+                yield from self._decoded(packet)
+            elif packet.size:  # the last packet of a stream is empty, for the decoder
+                yield packet
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets with times that start at 0, up to the end or to where the file or stream breaks off."""
+        start = self._container.start_time
+        try:
+            for packet in self._container.demux([s for s in (self._video, self.audio) if s is not None]):
+                first = packet.dts if packet.pts is None else packet.pts
+                if first is not None:
+                    start = round(first * packet.time_base * 1_000_000) if start is None else start
+                    offset = round(Fraction(start, 1_000_000) / packet.time_base)
+                    packet.pts = None if packet.pts is None else packet.pts - offset
+                    packet.dts = None if packet.dts is None else packet.dts - offset
+                yield packet
+        except self._error:
+            self.damaged += 1
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        try:
+            return packet.decode()
+        except self._error:
+            self.damaged += 1
+            return []
+
+    def _upright(self, frame: Any) -> Frame:
+        self._size = self._size or {"width": frame.width, "height": frame.height}
+        image = np.rot90(frame.to_ndarray(format="rgb24", **self._size), round(frame.rotation / 90) % 4)
+        usual = max(round(1 / self.rate / self.time_base), 1)
+        time = self._next_time if frame.pts is None else max(frame.pts, self._next_time)
+        self._next_time = time + (usual if frame.pts is None else 1)
+        return Frame(np.ascontiguousarray(image), time, frame.duration or usual)
+
+
+class VideoWriter:
+    """An mp4 of pictures at given times, with the sound of the video that they come from.
+
+    Args:
+        container: PyAV's, open for writing.
+        reader: the video; the times are in its `time_base`.
+        height: of the pictures, which get one more row or column where theirs are odd, as H.264 needs it.
+        width: of the pictures.
+    """
+
+    def __init__(self, container: Any, reader: VideoReader, height: int, width: int) -> None:
+        self._av = import_extra("av", extra="video")
+        self._container, self._time_base = container, reader.time_base
+        even = {"height": height + height % 2, "width": width + width % 2}
+        self._video = container.add_stream("libx264", rate=reader.rate, options=QUALITY, **even)
+        context = self._video.codec_context
+        context.time_base = reader.time_base
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
+        self._audio, self._encodes_audio = None, False
+        if reader.audio is not None and reader.copies_audio:
+            self._audio = container.add_stream_from_template(reader.audio)
+        elif reader.audio is not None:
+            layout = "mono" if reader.audio.codec_context.channels == 1 else "stereo"
+            self._audio, self._encodes_audio = container.add_stream("aac", rate=reader.audio.rate, layout=layout), True
+
+    def write(self, picture: NDArray[np.uint8], frame: Frame) -> None:
+        """Append the picture, RGB uint8 (H, W, 3), of a frame."""
+        height, width = picture.shape[:2]
+        if height % 2 or width % 2:
+            picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        encoded = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        encoded = encoded.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        encoded.pts, encoded.time_base, encoded.duration = frame.time, self._time_base, frame.duration
+        self._container.mux(self._video.encode(encoded))
+
+    def write_sound(self, sound: Any) -> None:
+        """Append what the reader handed out as sound."""
+        if self._encodes_audio:
+            self._container.mux(self._audio.encode(sound))
+        else:
+            sound.stream = self._audio
+            self._container.mux(sound)
+
+    def finish(self) -> None:
+        """Write what the encoders still hold."""
+        self._container.mux(self._video.encode(None))
+        if self._encodes_audio:
+            self._container.mux(self._audio.encode(None))
+
+
+@contextmanager
+def video_writer(path: Path, reader: VideoReader, height: int, width: int) -> Iterator[VideoWriter]:
+    """A writer whose file takes its name when it is whole; on an error nothing is left."""
+    av = import_extra("av", extra="video")
+    with atomic_writer(path) as file, av.open(file, "w", format="mp4") as container:
+        writer = VideoWriter(container, reader, height, width)
+        yield writer
+        writer.finish()
