@@ -146,5 +146,7 @@ def test_load_predictor__names_of_the_released_models(monkeypatch):
 
 
 def test_evaluate__judges_midas_like_any_model(folder, labelled_shards):
-    results = evaluate(open_model(f"midas:{folder}", []), {"scenes": ShardFolder(labelled_shards)}, Protocol(), batch=2, limit=3)
+    results = evaluate(
+        open_model(f"midas:{folder}", []), {"scenes": ShardFolder(labelled_shards)}, Protocol(), batch=2, limit=3
+    )
     assert len(results.images) == 3 and np.isfinite(results.mean()["abs_rel"])
