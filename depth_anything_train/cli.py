@@ -32,6 +32,7 @@ SUMMARIES = {
     "train": "any stage of training: train experiment=...",
     "evaluate": "a model on labelled shards -> table (CSV, Markdown, JSON)",
     "predict": "images -> disparity, colour picture, 16-bit",
+    "export": "a model -> Hugging Face folder, released .pth, ONNX",
     "report": "what ran, curves, tables and pictures -> one HTML page",
 }
 

@@ -12,12 +12,12 @@ LAYERS = [
     {"ops", "command"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks"},
-    {"inference", "train", "evaluate", "report", "pipeline"},
+    {"inference", "train", "evaluate", "export", "report", "pipeline", "app"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-# The evaluator and the report show what inference predicts; within the layer of commands that is the only direction.
-ALLOWED = {("evaluate", "inference"), ("report", "inference")}
+# Evaluator, export, report and web page build on inference; within the layer of commands that is the only direction.
+ALLOWED = {("evaluate", "inference"), ("export", "inference"), ("report", "inference"), ("app", "inference")}
 
 
 def imports(path):
