@@ -1,0 +1,72 @@
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+from networks import build
+
+from depth_anything_train.export.command import main
+from depth_anything_train.inference.depth_anything import DepthAnything
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    DepthAnything(build(), size=28, extra={"experiment": "mine"}, device="cpu").save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def export(monkeypatch, folder):
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["depth-anything", f"model={folder}", *map(str, arguments)])
+        main()
+
+    return call
+
+
+def write_results(folder, **model):
+    row = {"images": 3, "abs_rel": 0.25, "delta1": 0.5}
+    content = {"caption": "protocol relative", "groups": {"rooms": row}, "mean": row, "images": 3, "model": model}
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_export__onnx_that_the_check_accepts(export, tmp_path, capsys):
+    export("format=onnx", f"out={tmp_path / 'model.onnx'}", "size=28", "batch=1")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    export(f"check={tmp_path / 'model.onnx'}")
+    shown = capsys.readouterr().err.split("\n")
+    assert "PyTorch's numbers to" in shown[0] and "gives the numbers of" in "".join(shown[1:])
+
+
+def test_export__hugging_face_folder_with_a_card(export, folder, tmp_path):
+    model = DepthAnything.from_pretrained(folder, device="cpu")
+    results = write_results(tmp_path / "results", name="mine", hash=model.hash)
+    export("format=hf", f"out={tmp_path / 'hf'}", "licence=apache-2.0", f"results=[{results}]")
+    assert DepthAnything.from_pretrained(tmp_path / "hf", device="cpu").hash == model.hash
+    head = ModelCard.load(tmp_path / "hf" / "README.md").data
+    assert head.license == "apache-2.0" and head.eval_results[0].metric_value == 0.25
+
+
+def test_export__the_released_layout(export, folder, tmp_path):
+    export("format=original", f"out={tmp_path}")
+    (file,) = tmp_path.glob("*.pth")
+    again = DepthAnything.from_pretrained(file, taps=(0, 1, 2, 3), num_heads=2, device="cpu")
+    assert again.hash == DepthAnything.from_pretrained(folder, device="cpu").hash
+
+
+def test_export__tells_what_is_wrong_in_one_sentence(export, tmp_path, capsys):
+    other = write_results(tmp_path / "other", name="theirs", hash="0")
+    for arguments, message in (
+        (["out=x"], "needs a value for format"),
+        (["format=coreml", "out=x"], "Expected format=hf, original, onnx or native, got 'coreml'"),
+        (["format=onnx", "out=x", "size=30"], "multiple of the patch size 14"),
+        (["format=hf", "out=x", f"results=[{other}]"], "of another model (theirs)"),
+        (["format=hf", "out=x", f"results=[{tmp_path}]"], "Expected the file"),
+        ([f"check={other / 'results.json'}"], "Expected an ONNX file"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            export(*arguments)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
