@@ -56,6 +56,7 @@ def train(cfg: DictConfig) -> Path:
     model = build(cfg.model)
     build(cfg.initialise, model=model)
     task = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps)
+    task.record = {"size": cfg.size, "experiment": cfg.name, "run": read_json(run / "provenance.json")}
     data = build(cfg.data)
 
     log = MetricsLog(run)
@@ -74,9 +75,7 @@ def train(cfg: DictConfig) -> Path:
 
     if trainer.is_global_zero:
         log.finalize("success")
-        task.export(
-            run / "model", {"size": cfg.size, "experiment": cfg.name, "run": read_json(run / "provenance.json")}
-        )
+        task.export(run / "model")
         write_json(finished, {"steps": cfg.steps})
     trainer.strategy.barrier()
     return run
@@ -121,7 +120,7 @@ def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
     try:
         return build(node, plugins=[SoundCheckpointIO()], **arguments)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,19 +13,17 @@ from torch import Tensor
 
 from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
 from depth_anything_train.inference.preprocess import prepare, resize_map
-from depth_anything_train.models.checkpoints import (
-    DESCRIPTION,
-    WEIGHTS,
-    load_model,
-    read_description,
-    save_model,
-    weights_hash,
-)
-from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.card import model_card
+from depth_anything_train.models.checkpoints import save_model
+from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
+from depth_anything_train.models.huggingface import save_hf
+from depth_anything_train.models.original import save_original
+from depth_anything_train.models.sources import load_depth_model
+from depth_anything_train.models.weights import weights_hash
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image
 
-DEFAULT_SIZE = 518
+Format = Literal["native", "hf", "original"]
 
 
 class DepthAnything:
@@ -41,7 +40,7 @@ class DepthAnything:
         self,
         model: DepthModel,
         *,
-        size: int = DEFAULT_SIZE,
+        size: int = RELEASED_SIZE,
         extra: dict[str, Any] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -51,22 +50,52 @@ class DepthAnything:
         self.extra = {**(extra or {}), "size": size}
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, device: str | torch.device | None = None) -> DepthAnything:
-        """Load a model folder (`model.safetensors` and `model.json`) or a run folder that holds one as `model/`.
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        taps: str | Sequence[int] | None = None,
+        max_depth_m: float | None = None,
+        num_heads: int | None = None,
+        device: str | torch.device | None = None,
+    ) -> DepthAnything:
+        """Load a model from wherever it is.
+
+        Args:
+            source: a model folder or run folder of ours, a checkpoint of a run (`.ckpt`), a Hugging Face folder, a
+                released `.pth`, or `owner/name` on the Hugging Face hub.
+            taps: for a `.pth` whose name does not say it: `last4` (V1), `spread` (V2) or four 0-based blocks.
+            max_depth_m: for a metric `.pth` whose name does not say it: farthest depth in metres.
+            num_heads: for a `.pth` of no released size: its attention heads.
+            device: where it runs; a CUDA device where there is one.
 
         Raises:
-            UserError: `source` is neither, or its files do not belong together.
+            UserError: there is no such model, or its files are damaged or do not belong together.
         """
-        folder = model_folder(source)
-        extra = read_description(folder).get("extra", {})
-        size = extra.get("size", DEFAULT_SIZE)
-        if not isinstance(size, int):
-            raise UserError(f"Expected a whole number as extra.size in {folder / DESCRIPTION}, but it says {size!r}.")
-        return cls(load_model(folder), size=size, extra=extra, device=device)
+        model, extra = load_depth_model(source, taps=taps, max_depth_m=max_depth_m, num_heads=num_heads)
+        if not isinstance(extra["size"], int):
+            raise UserError(f"Expected a whole number as extra.size of {source}, but it says {extra['size']!r}.")
+        return cls(model, size=extra["size"], extra=extra, device=device)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `model.safetensors` and `model.json`, which `from_pretrained` reads."""
-        save_model(folder, self.model, self.extra)
+    def save_pretrained(self, folder: str | Path, format: Format = "native") -> None:
+        """Write the model for `from_pretrained` and others.
+
+        Args:
+            folder: is made where it is missing.
+            format: `native` keeps everything (`model.safetensors` and `model.json`); `hf` is what transformers loads,
+                with its processor and a model card; `original` is a `.pth` for the released code.
+
+        Raises:
+            UserError: the format is unknown.
+        """
+        if format == "native":
+            save_model(folder, self.model, self.extra)
+        elif format == "hf":
+            save_hf(folder, self.model, size=self.size, card=model_card(self.model.config, self.extra))
+        elif format == "original":
+            save_original(folder, self.model)
+        else:
+            raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, got {format!r}.")
 
     @property
     def kind(self) -> Kind:
@@ -123,22 +152,3 @@ def _device(wanted: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(f"Expected a device such as cpu or cuda, but {name} cannot be used: {reason}.") from None
-
-
-def model_folder(source: str | Path) -> Path:
-    """The model folder that `source` means.
-
-    Raises:
-        UserError: it is neither a model folder nor a run folder with a finished model.
-    """
-    folder = Path(source).expanduser()
-    for candidate in (folder, folder / "model"):
-        if (candidate / DESCRIPTION).is_file() and (candidate / WEIGHTS).is_file():
-            return candidate
-    if (folder / "metrics.jsonl").exists() or (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder} is a run folder without a finished model; let its training finish first.")
-    state = "holds neither" if folder.is_dir() else "is no folder"
-    raise UserError(
-        f"Expected a model folder ({WEIGHTS} and {DESCRIPTION}) or a run folder with model/ in it, but {source} "
-        f"{state}; this version reads no hub names and no .pth files."
-    )

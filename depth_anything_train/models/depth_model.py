@@ -9,11 +9,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from depth_anything_train.models.dpt import DPTHead
-from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, resolve_taps
+from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, require_count, resolve_taps
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image, Patches
 
 Kind = Literal["relative", "metric"]
+
+RELEASED_SIZE = 518
+"""Shorter side in pixels at which the released models see a photograph."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class DepthModelConfig:
     max_depth_m: float | None = None
 
     def __post_init__(self) -> None:
+        for key, value in (("features", self.features), *(("out_channels", c) for c in self.out_channels)):
+            require_count(key, value)
         if self.kind not in ("relative", "metric"):
             raise UserError(f"Expected kind to be relative or metric, got {self.kind!r}.")
         if (self.kind == "metric") != (self.max_depth_m is not None):
@@ -45,6 +50,8 @@ class DepthModelConfig:
                 f"Expected max_depth_m for a metric model and none for a relative one, got kind={self.kind} with "
                 f"max_depth_m={self.max_depth_m}; set both or neither."
             )
+        if self.max_depth_m is not None and not (isinstance(self.max_depth_m, int | float) and self.max_depth_m > 0):
+            raise UserError(f"Expected max_depth_m to be a number of metres above zero, got {self.max_depth_m!r}.")
         if len(self.out_channels) != 4:
             raise UserError(f"Expected four out_channels, one for each tapped block, got {list(self.out_channels)}.")
 

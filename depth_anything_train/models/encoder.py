@@ -50,6 +50,8 @@ class EncoderConfig:
     position: PositionWay = "dinov2"
 
     def __post_init__(self) -> None:
+        for key in ("embed_dim", "depth", "num_heads", "patch_size", "image_size"):
+            require_count(key, getattr(self, key))
         if self.embed_dim % self.num_heads:
             raise UserError(
                 f"Expected embed_dim to be a multiple of num_heads, got {self.embed_dim} and {self.num_heads}; "
@@ -60,7 +62,8 @@ class EncoderConfig:
                 f"Expected image_size to be a multiple of the patch size {self.patch_size}, got {self.image_size}; "
                 f"use {self.image_size // self.patch_size * self.patch_size}."
             )
-        ascending = list(self.taps) == sorted(set(self.taps))
+        whole = all(isinstance(tap, int) for tap in self.taps)
+        ascending = whole and list(self.taps) == sorted(set(self.taps))
         if not (len(self.taps) == 4 and ascending and 0 <= self.taps[0] and self.taps[-1] < self.depth):
             raise UserError(
                 f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, got {list(self.taps)}; "
@@ -87,6 +90,12 @@ def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
     if isinstance(taps, str):
         raise UserError(f"Expected taps to be last4, spread or a list of four blocks, got {taps!r}.")
     return tuple(int(tap) for tap in taps)
+
+
+def require_count(key: str, value: object) -> None:
+    """Raise a UserError unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"Expected {key} to be a whole number of at least 1, got {value!r}.")
 
 
 class SwiGLU(nn.Module):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from depth_anything_train.models.checkpoints import save_model
+from depth_anything_train.models.checkpoints import describe, save_model
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.ops.color import normalize
 from depth_anything_train.runtime import UserError
@@ -52,6 +52,7 @@ class Task(LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.memory_format)
         self.optim, self.steps = optim, steps
+        self.record: dict[str, Any] = {}  # what the model's file will say about its training
         self.weights = dict(weights)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -85,6 +86,10 @@ class DepthTask(Task):
 
     model: DepthModel
 
-    def export(self, folder: Path, extra: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint say what model it holds."""
+        checkpoint["depth_model"] = describe(self.model, self.record)
+
+    def export(self, folder: Path) -> None:
         """Write what training was for: the weights and all that is needed to build the model again."""
-        save_model(folder, self.model, extra)
+        save_model(folder, self.model, self.record)

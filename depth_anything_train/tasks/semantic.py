@@ -59,6 +59,6 @@ class SemanticTask(Task):
         scores = F.interpolate(scores, classes.shape[-2:], mode="bilinear", align_corners=False)
         return self.combine({"semantic": F.cross_entropy(scores, classes.long(), ignore_index=NO_CLASS)})
 
-    def export(self, folder: Path, extra: dict[str, Any]) -> None:
+    def export(self, folder: Path) -> None:
         """Write the encoder alone."""
-        save_encoder(folder, self.model.pretrained, extra)
+        save_encoder(folder, self.model.pretrained, self.record)

@@ -52,13 +52,30 @@ def test_save_pretrained__from_pretrained_gives_the_same_model(model, tmp_path):
 
 
 def test_from_pretrained__says_what_it_takes(tmp_path):
-    with pytest.raises(UserError, match="Expected a model folder"):
-        DepthAnything.from_pretrained("somebody/depth-anything-small-hf")
-    with pytest.raises(UserError, match="holds neither"):
+    with pytest.raises(UserError, match="Expected a model folder.*does not exist"):
+        DepthAnything.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(UserError, match="holds none"):
         DepthAnything.from_pretrained(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="without a finished model"):
         DepthAnything.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["native", "hf", "original"])
+def test_save_pretrained__in_every_format_predicts_the_same_at_the_native_size(network, tmp_path, format):
+    # At 28 pixels, the grid of the position embedding, the ways of resampling it do not differ.
+    model = DepthAnything(network, size=28, device="cpu")
+    model.save_pretrained(tmp_path / "model", format=format)
+    given = {"taps": "last4", "num_heads": 2} if format == "original" else {}
+    loaded = DepthAnything.from_pretrained(tmp_path / "model", **given, device="cpu")
+    image = scene(0)[0][:40, :40]
+    assert (loaded.predict(image, size=28).disparity == model.predict(image, size=28).disparity).all()
+    assert loaded.hash == model.hash
+
+
+def test_save_pretrained__an_unknown_format_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match="native, hf, original"):
+        model.save_pretrained(tmp_path / "model", format="onnx")
 
 
 def test_predict__says_what_is_wrong_with_an_image(model, tmp_path):

@@ -2,35 +2,11 @@ import json
 import os
 
 import pytest
-import safetensors.torch
 import torch
+from networks import build, equal
 
-from depth_anything_train.models import checkpoints
-from depth_anything_train.models.checkpoints import (
-    load_encoder,
-    load_model,
-    load_strict,
-    read_description,
-    save_model,
-    weights_hash,
-)
-from depth_anything_train.models.depth_model import build_depth_model
-from depth_anything_train.ops.positions import resample_positions
+from depth_anything_train.models.checkpoints import describe, load_checkpoint, load_model, read_description, save_model
 from depth_anything_train.runtime import UserError
-
-
-def build(seed=0, **changes):
-    torch.manual_seed(seed)
-    plain = dict(name="test", embed_dim=32, depth=4, num_heads=2, features=8, out_channels=[8, 8, 8, 8], image_size=56)
-    return build_depth_model(**{**plain, **changes})
-
-
-def equal(a, b):
-    a, b = a.state_dict(), b.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-# -- A model folder. ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -52,13 +28,6 @@ def test_save__gives_equal_bytes_whatever_the_memory_layout(tmp_path):
     assert sorted(os.listdir(a)) == ["model.json", "model.safetensors"]
     for name in os.listdir(a):
         assert (a / name).read_bytes() == (b / name).read_bytes()
-
-
-def test_weights_hash__tells_models_apart():
-    model = build()
-    assert weights_hash(model) == weights_hash(build().to(memory_format=torch.channels_last))
-    assert weights_hash(model) != weights_hash(build(seed=1))
-    assert weights_hash(model) != weights_hash(build().bfloat16())
 
 
 def test_load__any_damage_is_seen(tmp_path):
@@ -108,150 +77,43 @@ def test_load__foreign_descriptions_are_refused(tmp_path, content):
         load_model(tmp_path)
 
 
-def test_load_strict__leaves_the_model_alone_when_it_fails():
-    model, before = build(), build()
-    tensors = dict(build(seed=1).state_dict())
-    tensors.pop("depth_head.scratch.output_conv1.bias")
-    with pytest.raises(UserError, match="1 missing .first depth_head.scratch.output_conv1.bias"):
-        load_strict(model, tensors, source="x")
-    assert equal(model, before)
-
-
 @pytest.mark.parametrize(
-    "rename, cause",
+    "changes, message",
     [
-        (lambda name: f"backbone.{name}", "transformers"),
-        (lambda name: f"module.{name}", "training checkpoint"),
-        (lambda name: f"layer4.{len(name)}", "no model of this family"),
+        ({"patch_size": 0}, "patch_size to be a whole number"),
+        ({"depth": "four"}, "depth to be a whole number"),
+        ({"num_heads": 0}, "num_heads to be a whole number"),
+        ({"taps": ["a", 1, 2, 3]}, "taps to be four ascending"),
     ],
 )
-def test_load_strict__names_the_likely_cause(rename, cause):
-    tensors = {rename(name): tensor for name, tensor in build().state_dict().items()}
-    with pytest.raises(UserError, match=cause):
-        load_strict(build(), tensors, source="x")
+def test_load__impossible_numbers_in_the_description_are_one_sentence(tmp_path, changes, message):
+    save_model(tmp_path, build())
+    description = json.loads((tmp_path / "model.json").read_text())
+    description["config"]["encoder"].update(changes)
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path)
 
 
-def test_load_strict__an_encoder_is_no_model():
-    tensors = {f"pretrained.{name}": tensor for name, tensor in build().pretrained.state_dict().items()}
-    with pytest.raises(UserError, match="encoder alone"):
-        load_strict(build(), tensors, source="x")
+# -- The checkpoint of a run. ------------------------------------------------------------------------------------------
 
 
-# -- An encoder from elsewhere. ----------------------------------------------------------------------------------------
+def checkpoint_of(model, extra):
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    return {"state_dict": {**state, "loss.scale": torch.ones(1)}, "depth_model": describe(model, extra)}
 
 
-@pytest.fixture
-def source():
-    return build(seed=1).pretrained
+def test_checkpoint__gives_the_model_that_was_trained(tmp_path):
+    model = build(taps="spread", depth=8)
+    torch.save(checkpoint_of(model, {"size": 112}), tmp_path / "step-00000010.ckpt")
+    loaded, extra = load_checkpoint(tmp_path / "step-00000010.ckpt")
+    assert equal(loaded, model) and loaded.config == model.config
+    assert extra == {"size": 112}
 
 
-@pytest.mark.parametrize("prefix", ["", "pretrained."])
-@pytest.mark.parametrize("nested", [None, "state_dict", "model"])
-def test_encoder__loads_plain_and_whole_model_files(tmp_path, source, prefix, nested):
-    tensors = {prefix + name: tensor for name, tensor in source.state_dict().items()}
-    if prefix:
-        tensors["depth_head.anything"] = torch.zeros(1)
-    encoder = build().pretrained
-    torch.save({nested: tensors} if nested else tensors, tmp_path / "weights.pth")
-    load_encoder(encoder, tmp_path / "weights.pth")
-    assert equal(encoder, source)
-
-
-def test_encoder__casts_stored_half_precision(tmp_path, source):
-    safetensors.torch.save_file({k: v.half() for k, v in source.state_dict().items()}, tmp_path / "half.safetensors")
-    encoder = build().pretrained
-    load_encoder(encoder, str(tmp_path / "half.safetensors"))
-    assert all(p.dtype == torch.float32 for p in encoder.parameters())
-    assert equal(encoder, source.half().float())
-
-
-def test_encoder__resamples_positions_of_another_grid(tmp_path, source):
-    safetensors.torch.save_file(source.state_dict(), tmp_path / "e.safetensors")
-    encoder = build(image_size=84).pretrained
-    load_encoder(encoder, tmp_path / "e.safetensors")
-    assert torch.equal(encoder.pos_embed, resample_positions(source.pos_embed, (6, 6), "dinov2"))
-    assert torch.equal(encoder.blocks[3].mlp.fc2.weight, source.blocks[3].mlp.fc2.weight)
-
-
-@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
-def test_encoder__loads_from_timms_hub(tmp_path, ffn):
-    source = build(seed=1, ffn=ffn).pretrained
-    tensors = {k.replace("w12", "fc1").replace("w3", "fc2"): v for k, v in source.state_dict().items()}
-    tensors.pop("mask_token")  # timm has none
-    sizes = {"img_size": 56, "embed_dim": 32, "depth": 4, "num_heads": 2}
-    if ffn == "swiglu":
-        sizes["mlp_ratio"] = 88 * 2 / 32
-    architecture = {"mlp": "vit_small_patch14_dinov2", "swiglu": "vit_giant_patch14_dinov2"}[ffn]
-    config = {"architecture": architecture, "num_classes": 0, "model_args": sizes, "pretrained_cfg": {"num_classes": 0}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
-    encoder = build(ffn=ffn).pretrained
-    mask_token = encoder.mask_token.clone()
-    load_encoder(encoder, f"hub:local-dir:{tmp_path}")
-    assert torch.equal(encoder.mask_token, mask_token)
-    source.mask_token.data.copy_(mask_token)
-    assert equal(encoder, source)
-
-
-def test_encoder__hub_failures_are_named(tmp_path):
-    with pytest.raises(UserError, match="Expected an encoder of size vits"):
-        load_encoder(build().pretrained, "hub")
-    with pytest.raises(UserError, match="could not be had"):
-        load_encoder(build().pretrained, f"hub:local-dir:{tmp_path}/nothing")
-
-
-def test_encoder__hub_names_are_known_to_timm():
-    import timm
-
-    assert set(checkpoints.HUB_NAMES) == {"vits", "vitb", "vitl", "vitg"}
-    assert set(checkpoints.HUB_NAMES.values()) <= set(timm.list_pretrained("vit_*dinov2*"))
-
-
-def test_encoder__world_comes_from_the_package(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(checkpoints, "files", lambda package: tmp_path)
-    with pytest.raises(UserError, match="world_pretrain"):
-        load_encoder(build().pretrained, "world")
-    (tmp_path / "assets").mkdir()
-    safetensors.torch.save_file(source.state_dict(), tmp_path / "assets" / "world_encoder.safetensors")
-    encoder = build().pretrained
-    load_encoder(encoder, "world")
-    assert equal(encoder, source)
-
-
-class Harmful:
-    def __reduce__(self):
-        return os.mkdir, ("harm-done",)
-
-
-def test_encoder__pickled_code_is_refused_and_not_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"weights": Harmful()}, "evil.pth")
-    with pytest.raises(UserError, match="cannot be read"):
-        load_encoder(build().pretrained, "evil.pth")
-    assert not (tmp_path / "harm-done").exists()
-
-
-@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"no weights at all", bytes(1000)])
-def test_encoder__files_without_weights_are_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read"):
-        load_encoder(build().pretrained, tmp_path / name)
-
-
-def test_encoder__a_file_of_other_things_is_refused(tmp_path):
-    torch.save({"epoch": 3, "weights": torch.zeros(1)}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="something else than named tensors"):
-        load_encoder(build().pretrained, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="does not exist"):
-        load_encoder(build().pretrained, tmp_path / "b.pth")
-
-
-def test_encoder__registers_and_other_sizes_are_named(tmp_path, source):
-    tensors = {**source.state_dict(), "register_tokens": torch.zeros(1, 4, 32)}
-    torch.save(tensors, tmp_path / "registers.pth")
-    with pytest.raises(UserError, match="registers"):
-        load_encoder(build().pretrained, tmp_path / "registers.pth")
-    torch.save(build(embed_dim=64).pretrained.state_dict(), tmp_path / "wide.pth")
-    with pytest.raises(UserError, match="64 channels and 4 blocks instead of 32 and 4"):
-        load_encoder(build().pretrained, tmp_path / "wide.pth")
+@pytest.mark.parametrize("content, reason", [({"state_dict": {}}, "names no depth model"), (b"torn", "Expected a")])
+def test_checkpoint__of_another_kind_or_torn_is_refused(tmp_path, content, reason):
+    path = tmp_path / "step-00000010.ckpt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=reason):
+        load_checkpoint(path)

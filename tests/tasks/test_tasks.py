@@ -100,7 +100,7 @@ def test_task__a_loss_without_weight_is_named():
 
 
 def test_semantic__trains_the_encoder_and_exports_it_alone(tmp_path):
-    from depth_anything_train.models.checkpoints import load_encoder
+    from depth_anything_train.models.pretrained import load_encoder
 
     task = make_task("world_pretrain", model="test", **{"task.num_classes": 3})
     images = labelled(4)["image"]
@@ -108,7 +108,8 @@ def test_semantic__trains_the_encoder_and_exports_it_alone(tmp_path):
     batch["classes"][0] = 255
     losses = [fit(task, batch, steps=n)["train/loss"] for n in (1, 30)]
     assert losses[1] < losses[0]
-    task.export(tmp_path, {"seed": 0})
+    task.record = {"seed": 0}
+    task.export(tmp_path)
     fresh = build(compose("train", ["experiment=tiny_teacher", "out=x"]).model).pretrained
     load_encoder(fresh, tmp_path / "encoder.safetensors")
     trained = task.model.pretrained.float().state_dict()

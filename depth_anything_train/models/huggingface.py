@@ -1,0 +1,207 @@
+"""The folder that the transformers library calls a Depth Anything model, read and written without that library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from depth_anything_train.models.checkpoints import assemble
+from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
+from depth_anything_train.models.encoder import EncoderConfig
+from depth_anything_train.models.hf_names import from_hf_names, to_hf_names
+from depth_anything_train.models.weights import plain_tensors, read_tensors
+from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from depth_anything_train.runtime import UserError, read_json, write_bytes, write_json
+
+CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+SIZES = {384: "vits", 768: "vitb", 1024: "vitl", 1536: "vitg"}
+
+# A config may leave out what has its default value; these are transformers' defaults.
+DEFAULTS = {
+    "depth_estimation_type": "relative",
+    "fusion_hidden_size": 64,
+    "neck_hidden_sizes": [48, 96, 192, 384],
+}
+BACKBONE_DEFAULTS = {
+    "hidden_size": 768,
+    "image_size": 224,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "patch_size": 14,
+    "use_swiglu_ffn": False,
+}
+# What could be configured there and is fixed here.
+FIXED = {"head_hidden_size": 32, "head_in_index": -1, "reassemble_factors": [4, 2, 1, 0.5]}
+BACKBONE_FIXED = {
+    "apply_layernorm": True,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "mlp_ratio": 4,
+    "num_channels": 3,
+    "qkv_bias": True,
+}
+
+
+def load_hf(folder: str | Path) -> tuple[DepthModel, int]:
+    """The model of a Hugging Face folder, and the shorter side in pixels at which its processor shows it a photograph.
+
+    Positions are resampled as transformers does, so that the numbers are those of transformers.
+
+    Raises:
+        UserError: it is no Depth Anything model, a file is missing or damaged, or the weights do not fit.
+    """
+    folder = Path(folder)
+    config = config_from_hf(read_json(folder / CONFIG), source=str(folder / CONFIG))
+    tensors = from_hf_names(read_tensors(folder / WEIGHTS), config)
+    model = assemble(config, tensors, source=str(folder / WEIGHTS))
+    return model, _processor_size(folder)
+
+
+def save_hf(folder: str | Path, model: DepthModel, *, size: int, card: str) -> Path:
+    """Write the folder that `DepthAnythingForDepthEstimation.from_pretrained` and its processor load.
+
+    Args:
+        folder: gets weights, processor, README.md and, last, config.json.
+        model: any of ours.
+        size: shorter side in pixels at which the processor shows it a photograph.
+        card: text of README.md.
+
+    Raises:
+        UserError: a metric model's farthest depth is no whole number, which transformers cannot take.
+    """
+    folder, config = Path(folder), config_to_hf(model.config)
+    tensors = to_hf_names(plain_tensors(model), model.config)
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    write_json(folder / PROCESSOR, processor_of(model.config, size))
+    write_bytes(folder / "README.md", card.encode())
+    write_json(folder / CONFIG, config)
+    return folder
+
+
+def config_to_hf(config: DepthModelConfig) -> dict[str, Any]:
+    """The content of `config.json`; blocks are counted from 1 there, as 0 is the embedding."""
+    encoder = config.encoder
+    taps = [tap + 1 for tap in encoder.taps]
+    backbone = {
+        **BACKBONE_FIXED,
+        "model_type": "dinov2",
+        "hidden_size": encoder.embed_dim,
+        "image_size": encoder.image_size,
+        "num_attention_heads": encoder.num_heads,
+        "num_hidden_layers": encoder.depth,
+        "out_features": [f"stage{tap}" for tap in taps],
+        "out_indices": taps,
+        "patch_size": encoder.patch_size,
+        "reshape_hidden_states": False,
+        "use_swiglu_ffn": encoder.ffn == "swiglu",
+    }
+    return {
+        **FIXED,
+        "architectures": ["DepthAnythingForDepthEstimation"],
+        "model_type": "depth_anything",
+        "backbone_config": backbone,
+        "depth_estimation_type": config.kind,
+        "fusion_hidden_size": config.features,
+        "max_depth": _whole_metres(config.max_depth_m),
+        "neck_hidden_sizes": list(config.out_channels),
+        "patch_size": encoder.patch_size,
+        "reassemble_hidden_size": encoder.embed_dim,
+        "torch_dtype": "float32",
+    }
+
+
+def _whole_metres(max_depth_m: float | None) -> int:
+    """The farthest depth as transformers takes it: from version 5 on only as a whole number."""
+    if max_depth_m is not None and max_depth_m != int(max_depth_m):
+        raise UserError(
+            f"Expected whole metres as the farthest depth of a Hugging Face folder, got {max_depth_m}; save this "
+            "model as original or native."
+        )
+    return int(max_depth_m or 1)
+
+
+def config_from_hf(content: Any, *, source: str) -> DepthModelConfig:
+    """The configuration that a `config.json` states.
+
+    Raises:
+        UserError: it describes another model, or one that this decoder or encoder cannot be.
+    """
+    if not isinstance(content, dict) or content.get("model_type") != "depth_anything":
+        kind = content.get("model_type") if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"Expected a model of type depth_anything in {source}, got {kind}; choose another model.")
+    backbone = content.get("backbone_config")
+    if not isinstance(backbone, dict) or backbone.get("model_type") != "dinov2":
+        raise UserError(f"Expected a backbone_config of type dinov2 in {source}, got {backbone!r}.")
+    for part, fixed in ((content, FIXED), (backbone, BACKBONE_FIXED)):
+        for key, value in fixed.items():
+            if part.get(key, value) != value:
+                raise UserError(f"Expected {key}={value} in {source}, got {part[key]}; such a model cannot be built.")
+    top, vit = {**DEFAULTS, **content}, {**BACKBONE_DEFAULTS, **backbone}
+    max_depth = top.get("max_depth")
+    if "depth_estimation_type" not in content and max_depth not in (None, 1):
+        raise UserError(
+            f"{source} gives max_depth={max_depth} without depth_estimation_type; set that to metric or relative."
+        )
+    try:
+        encoder = EncoderConfig(
+            name=SIZES.get(vit["hidden_size"], "custom"),
+            embed_dim=vit["hidden_size"],
+            depth=vit["num_hidden_layers"],
+            num_heads=vit["num_attention_heads"],
+            ffn="swiglu" if vit["use_swiglu_ffn"] else "mlp",
+            taps=_taps(vit, source),
+            patch_size=vit["patch_size"],
+            image_size=vit["image_size"],
+            position="transformers",
+        )
+        return DepthModelConfig(
+            encoder=encoder,
+            features=top["fusion_hidden_size"],
+            out_channels=tuple(top["neck_hidden_sizes"]),
+            kind=top["depth_estimation_type"],
+            max_depth_m=float(max_depth or 1) if top["depth_estimation_type"] == "metric" else None,
+        )
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"Expected numbers in {source}, but they cannot be used: {error}.") from None
+
+
+def _taps(vit: Mapping[str, Any], source: str) -> Any:
+    indices = vit.get("out_indices") or [str(name).removeprefix("stage") for name in vit.get("out_features") or ()]
+    if not indices:
+        raise UserError(f"Expected out_indices in {source}, the four blocks that the decoder reads, but it has none.")
+    return tuple(int(index) - 1 for index in indices)
+
+
+def processor_of(config: DepthModelConfig, size: int) -> dict[str, Any]:
+    """The content of `preprocessor_config.json`: shorter side to `size`, multiple of the patch, ImageNet's colours."""
+    return {
+        "do_normalize": True,
+        "do_pad": False,
+        "do_rescale": True,
+        "do_resize": True,
+        "ensure_multiple_of": config.encoder.patch_size,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_processor_type": "DPTImageProcessor",
+        "image_std": list(IMAGENET_STD),
+        "keep_aspect_ratio": True,
+        "resample": 3,  # bicubic
+        "rescale_factor": 1 / 255,
+        "size": {"height": size, "width": size},
+        "size_divisor": None,
+    }
+
+
+def _processor_size(folder: Path) -> int:
+    path = folder / PROCESSOR
+    if not path.exists():
+        return RELEASED_SIZE
+    size = read_json(path).get("size")
+    height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
+    if not (isinstance(height, int) and isinstance(width, int)):
+        raise UserError(f"Expected a size with height and width in {path}, got {size!r}.")
+    return min(height, width)

@@ -1,0 +1,103 @@
+"""Whatever a user calls a model: our folder or Hugging Face's, a checkpoint, a released file, a name on the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from depth_anything_train.models import checkpoints, huggingface
+from depth_anything_train.models.checkpoints import load_checkpoint, load_model, read_description
+from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
+from depth_anything_train.models.huggingface import load_hf
+from depth_anything_train.models.original import load_original
+from depth_anything_train.runtime import UserError
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ["*.json", "model.safetensors", "*.pth"]
+RELEASED_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def load_depth_model(
+    source: str | Path,
+    *,
+    taps: str | Sequence[int] | None = None,
+    max_depth_m: float | None = None,
+    num_heads: int | None = None,
+) -> tuple[DepthModel, dict[str, Any]]:
+    """The model that `source` names, on the CPU in eval mode, and what is on record about it (its `size` at least).
+
+    Args:
+        source: a model folder or run folder of ours, a checkpoint of a run (`.ckpt`), a Hugging Face folder, a `.pth`
+            in the released layout, a folder with one such file, or `owner/name` on the Hugging Face hub.
+        taps: for a `.pth` whose name does not say it; see `load_original`. So are `max_depth_m` and `num_heads`.
+
+    Raises:
+        UserError: there is no such model, its files are damaged or of another model, or a setting was given for a
+            source that states it itself.
+    """
+    settings = {"taps": taps, "max_depth_m": max_depth_m, "num_heads": num_heads}
+    given = [name for name, value in settings.items() if value is not None]
+    path = Path(source).expanduser()
+    # `runs/typo` has the form of a name on the hub; a folder `runs` says that a path is meant.
+    if HUB_NAME.fullmatch(str(source)) and not path.parent.is_dir():
+        path = _from_hub(str(source))
+    file = _released_file(path)
+    if file is not None:
+        return load_original(file, **settings), {"size": RELEASED_SIZE, "source": file.name}  # type: ignore[arg-type]
+    if given:
+        raise UserError(f"{source} states its own settings; leave out {', '.join(given)}.")
+    if path.is_file() and path.suffix == ".ckpt":
+        return load_checkpoint(path)
+    if (folder := _own_folder(path)) is not None:
+        return load_model(folder), {"size": RELEASED_SIZE, **read_description(folder).get("extra", {})}
+    if (path / huggingface.CONFIG).is_file() and (path / huggingface.WEIGHTS).is_file():
+        model, size = load_hf(path)
+        return model, {"size": size, "source": str(source)}
+    raise UserError(_no_model(source, path))
+
+
+def _own_folder(path: Path) -> Path | None:
+    for folder in (path, path / "model"):
+        if (folder / checkpoints.DESCRIPTION).is_file() and (folder / checkpoints.WEIGHTS).is_file():
+            return folder
+    return None
+
+
+def _released_file(path: Path) -> Path | None:
+    """The file itself, or the only `.pth` of a folder that holds no other kind of model."""
+    if path.is_file():
+        return path if path.suffix in RELEASED_ENDINGS else None
+    holds_other = (path / checkpoints.DESCRIPTION).exists() or (path / huggingface.WEIGHTS).exists()
+    found = [] if holds_other or not path.is_dir() else sorted(path.glob("*.pth"))
+    return found[0] if len(found) == 1 else None
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise UserError(
+            f"Expected a model in a folder {name} or under that name on the Hugging Face hub, but there is no such "
+            f"folder and the hub gave: {reason}; check name and connection, or download it and give its folder."
+        ) from None
+
+
+def _no_model(source: str | Path, path: Path) -> str:
+    if (path / "metrics.jsonl").exists() or (path / "checkpoints").is_dir():
+        return (
+            f"{source} is a run folder without a finished model; let its training finish first, or give one of its "
+            "checkpoints (checkpoints/step-*.ckpt)."
+        )
+    if path.is_dir() and len(found := sorted(path.glob("*.pth"))) > 1:
+        return f"{source} holds {len(found)} .pth files, {found[0].name} first; give one of them."
+    state = "holds none of them" if path.is_dir() else "is no such file" if path.is_file() else "does not exist"
+    return (
+        "Expected a model folder, a run folder, a checkpoint (.ckpt), a Hugging Face folder, a released .pth or the "
+        f"name of a model on the hub (owner/name), but {source} {state}."
+    )

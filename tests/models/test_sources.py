@@ -1,0 +1,98 @@
+import pytest
+import torch
+from networks import build, equal
+
+from depth_anything_train.models.checkpoints import save_model
+from depth_anything_train.models.huggingface import save_hf
+from depth_anything_train.models.original import save_original
+from depth_anything_train.models.sources import load_depth_model
+from depth_anything_train.runtime import UserError
+
+HEADS = {"num_heads": 2}
+
+
+@pytest.fixture
+def model():
+    return build(position="transformers")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A cache as the hub's library leaves it, which it reads without a network."""
+    import huggingface_hub.constants
+
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def repository(name):
+        folder = cache / f"models--{name.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("0" * 40)
+        return folder / "snapshots" / ("0" * 40)
+
+    return repository
+
+
+def test_source__every_kind_of_place_gives_the_same_weights(tmp_path, model):
+    save_model(tmp_path / "native", model, {"size": 112})
+    save_model(tmp_path / "run" / "model", model, {"size": 112})
+    save_hf(tmp_path / "hf", model, size=112, card="")
+    file = save_original(tmp_path / "original", model)
+    for source in ("native", "run", "hf"):
+        loaded, extra = load_depth_model(tmp_path / source)
+        assert equal(loaded, model) and extra["size"] == 112
+    for source in (file, file.parent):
+        loaded, extra = load_depth_model(source, taps="last4", **HEADS)
+        assert equal(loaded, model) and extra["size"] == 518
+
+
+def test_source__a_hugging_face_folder_on_the_hub(hub, model):
+    save_hf(hub("somebody/depth-tiny-hf"), model, size=112, card="")
+    loaded, extra = load_depth_model("somebody/depth-tiny-hf")
+    assert equal(loaded, model) and extra["size"] == 112
+
+
+def test_source__a_released_file_on_the_hub(hub, model):
+    save_original(hub("somebody/Depth-Tiny"), model)
+    loaded, _ = load_depth_model("somebody/Depth-Tiny", taps="last4", **HEADS)
+    assert equal(loaded, model)
+
+
+def test_source__a_name_that_the_hub_does_not_have_is_one_sentence(hub):
+    with pytest.raises(UserError, match="no such folder and the hub gave"):
+        load_depth_model("somebody/nothing")
+
+
+def test_source__a_mistyped_path_never_asks_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("depth_anything_train.models.sources._from_hub", lambda name: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="runs/techer does not exist"):
+        load_depth_model("runs/techer")
+
+
+def test_source__settings_that_it_states_itself_are_refused(tmp_path, model):
+    save_model(tmp_path, model)
+    with pytest.raises(UserError, match="leave out taps"):
+        load_depth_model(tmp_path, taps="last4")
+
+
+def test_source__several_released_files_have_to_be_told_apart(tmp_path, model):
+    for name in ("depth_anything_vits14", "depth_anything_v2_vits"):
+        torch.save(model.state_dict(), tmp_path / f"{name}.pth")
+    with pytest.raises(UserError, match="holds 2 .pth files"):
+        load_depth_model(tmp_path)
+
+
+def test_source__other_files_and_empty_folders_say_what_is_taken(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    for source in (tmp_path / "photo.jpg", tmp_path, tmp_path / "nothing"):
+        with pytest.raises(UserError, match="Expected a model folder, a run folder, a checkpoint"):
+            load_depth_model(source)
+
+
+def test_source__an_unfinished_run_names_its_checkpoints(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="checkpoints/step-"):
+        load_depth_model(tmp_path)
