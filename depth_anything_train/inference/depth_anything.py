@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
 from depth_anything_train.inference.preprocess import prepare, resize_map
 from depth_anything_train.models.card import model_card
@@ -44,7 +45,7 @@ class DepthAnything:
         extra: dict[str, Any] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.device = _device(device)
+        self.device = choose_device(device)
         self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
         self.size = size
         self.extra = {**(extra or {}), "size": size}
@@ -138,17 +139,3 @@ class DepthAnything:
         pixels = load_image(image)
         height, width = pixels.shape[:2]
         return Prediction(resize_map(self.forward([pixels], size)[0], height, width), self.kind)
-
-
-def _device(wanted: str | torch.device | None) -> torch.device:
-    """The device by name; by default a CUDA device where there is one.
-
-    Raises:
-        UserError: torch knows no such device, or this machine has none.
-    """
-    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise UserError(f"Expected a device such as cpu or cuda, but {name} cannot be used: {reason}.") from None
