@@ -14,6 +14,7 @@ from torch import Tensor
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
 from depth_anything_train.inference.preprocess import prepare, resize_map
+from depth_anything_train.models.attention import Kernel, set_kernel
 from depth_anything_train.models.card import model_card
 from depth_anything_train.models.checkpoints import save_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
@@ -25,6 +26,7 @@ from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image
 
 Format = Literal["native", "hf", "original"]
+Precision = Literal["fp32", "bf16"]
 
 
 class DepthAnything:
@@ -35,6 +37,12 @@ class DepthAnything:
         size: shorter side in pixels at which it sees a photograph unless told otherwise.
         extra: what is stored beside the weights (training size, provenance); passed on by `save_pretrained`.
         device: where it runs; a CUDA device where there is one.
+        precision: `fp32`, or `bf16` for weights and features in bfloat16 with the last convolution in float32.
+        attention: `sdpa` or `xformers`; see `models.attention`.
+        compile: compile the network, anew for each size of image: slow at first, then faster.
+
+    Raises:
+        UserError: the device cannot be used, or a setting is unknown.
     """
 
     def __init__(
@@ -44,11 +52,20 @@ class DepthAnything:
         size: int = RELEASED_SIZE,
         extra: dict[str, Any] | None = None,
         device: str | torch.device | None = None,
+        precision: Precision = "fp32",
+        attention: Kernel = "sdpa",
+        compile: bool = False,
     ) -> None:
+        if precision not in get_args(Precision):
+            raise UserError(f"Expected precision to be one of {', '.join(get_args(Precision))}, got {precision!r}.")
         self.device = choose_device(device)
-        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.hash = weights_hash(model)
+        set_kernel(model, attention)
+        model = model.eval().to_bfloat16() if precision == "bf16" else model.eval()
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.size = size
         self.extra = {**(extra or {}), "size": size}
+        self._network = torch.compile(self.model, dynamic=False) if compile else self.model
 
     @classmethod
     def from_pretrained(
@@ -58,7 +75,7 @@ class DepthAnything:
         taps: str | Sequence[int] | None = None,
         max_depth_m: float | None = None,
         num_heads: int | None = None,
-        device: str | torch.device | None = None,
+        **options: Any,
     ) -> DepthAnything:
         """Load a model from wherever it is.
 
@@ -68,7 +85,7 @@ class DepthAnything:
             taps: for a `.pth` whose name does not say it: `last4` (V1), `spread` (V2) or four 0-based blocks.
             max_depth_m: for a metric `.pth` whose name does not say it: farthest depth in metres.
             num_heads: for a `.pth` of no released size: its attention heads.
-            device: where it runs; a CUDA device where there is one.
+            options: device, precision, attention and compile, as of the class.
 
         Raises:
             UserError: there is no such model, or its files are damaged or do not belong together.
@@ -76,7 +93,7 @@ class DepthAnything:
         model, extra = load_depth_model(source, taps=taps, max_depth_m=max_depth_m, num_heads=num_heads)
         if not isinstance(extra["size"], int):
             raise UserError(f"Expected a whole number as extra.size of {source}, but it says {extra['size']!r}.")
-        return cls(model, size=extra["size"], extra=extra, device=device)
+        return cls(model, size=extra["size"], extra=extra, **options)
 
     def save_pretrained(self, folder: str | Path, format: Format = "native") -> None:
         """Write the model for `from_pretrained` and others.
@@ -103,15 +120,11 @@ class DepthAnything:
         """`relative`, or `metric` for a model that predicts metres."""
         return self.model.config.kind
 
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the weights, as in `model.json`."""
-        return weights_hash(self.model)
-
     @torch.inference_mode()
     def infer(self, image: Image) -> Tensor:
         """What the network states, (B, 1, h, w) float32 on its device, for prepared images (B, 3, h, w)."""
-        return self.model(image.to(self.device, memory_format=torch.channels_last)).float()
+        dtype = self.model.pretrained.cls_token.dtype
+        return self._network(image.to(self.device, dtype, memory_format=torch.channels_last)).float()
 
     def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
         """What the network states, (h, w) at its own resolution, for RGB images (H, W, 3) of one common size.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from depth_anything_train.models.dpt import DPTHead
@@ -84,10 +85,14 @@ class DepthModel(nn.Module):
     - [1]: Vision Transformers for Dense Prediction, 2021, https://arxiv.org/abs/2103.13413
     """
 
-    def __init__(self, config: DepthModelConfig, *, activation_checkpointing: bool = False) -> None:
+    def __init__(
+        self, config: DepthModelConfig, *, activation_checkpointing: bool = False, attention: str = "sdpa"
+    ) -> None:
         super().__init__()
         self.config = config
-        self.pretrained = DinoV2Encoder(config.encoder, activation_checkpointing=activation_checkpointing)
+        self.pretrained = DinoV2Encoder(
+            config.encoder, activation_checkpointing=activation_checkpointing, attention=attention
+        )
         self.depth_head = DPTHead(
             embed_dim=config.encoder.embed_dim,
             features=config.features,
@@ -112,6 +117,26 @@ class DepthModel(nn.Module):
         maps, patches = self.pretrained.forward_taps(image)
         return self.depth_head(maps, image.shape[-2:]), patches
 
+    def forward_packed(self, images: Sequence[Image]) -> list[Tensor]:
+        """Predict images of several sizes, each (1, 3, H, W), whose tokens go through the encoder in one row.
+
+        Raises:
+            UserError: a side of an image is no multiple of the patch size.
+        """
+        features = self.pretrained.forward_packed(images)
+        return [self.depth_head(maps, x.shape[-2:]) for (maps, _), x in zip(features, images, strict=True)]
+
+    def to_bfloat16(self) -> DepthModel:
+        """Turn the weights into bfloat16, for inference; the last convolution stays float32, and so does the output.
+
+        In bfloat16 the output would have 256 levels between 1 and 2, which shows as terraces.
+        """
+        last = self.depth_head.scratch.output_conv2[2]
+        exact = {name: tensor.clone() for name, tensor in last.state_dict().items()}
+        self.to(torch.bfloat16)
+        last.to(torch.float32).load_state_dict(exact)
+        return self
+
 
 def build_depth_model(
     *,
@@ -129,6 +154,7 @@ def build_depth_model(
     kind: str = "relative",
     max_depth_m: float | None = None,
     activation_checkpointing: bool = False,
+    attention: str = "sdpa",
 ) -> DepthModel:
     """Build a model with random weights from the plain numbers of a config file; reads no disk and no network.
 
@@ -155,4 +181,4 @@ def build_depth_model(
         kind=kind,  # type: ignore[arg-type]
         max_depth_m=max_depth_m,
     )
-    return DepthModel(config, activation_checkpointing=activation_checkpointing)
+    return DepthModel(config, activation_checkpointing=activation_checkpointing, attention=attention)

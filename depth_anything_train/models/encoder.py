@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from depth_anything_train.models.attention import Attention
+from depth_anything_train.models.attention import Attention, set_kernel
 from depth_anything_train.ops.positions import POSITION_WAYS, PositionWay, resample_positions
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image, Patches
@@ -123,9 +123,12 @@ class DinoV2Encoder(nn.Module):
     Args:
         config: sizes, taps and the way positions are resampled.
         activation_checkpointing: in training, recompute each block in the backward pass instead of storing it.
+        attention: `sdpa`, torch's own kernels, or `xformers`; see `models.attention`.
     """
 
-    def __init__(self, config: EncoderConfig, *, activation_checkpointing: bool = False) -> None:
+    def __init__(
+        self, config: EncoderConfig, *, activation_checkpointing: bool = False, attention: str = "sdpa"
+    ) -> None:
         super().__init__()
         self.config = config
         self.activation_checkpointing = activation_checkpointing
@@ -140,6 +143,7 @@ class DinoV2Encoder(nn.Module):
             for _ in range(config.depth)
         )
         self.norm = LayerNorm(dim)
+        set_kernel(self, attention)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -165,15 +169,40 @@ class DinoV2Encoder(nn.Module):
             UserError: a side of the image is no multiple of the patch size.
         """
         grid = self._grid(image)
-        tokens, tapped = self._embed(image, grid), []
+        return self._features(self._run(self._embed(image, grid)), grid)
+
+    def forward_packed(self, images: Sequence[Image]) -> list[tuple[list[Tensor], Patches]]:
+        """`forward_taps` of images of several sizes at once, for each of them (1, 3, H, W).
+
+        All tokens stand in one row, in which each image attends to itself alone: with the xformers kernel no token is
+        padded and nothing waits for the largest image.
+
+        Raises:
+            UserError: a side of an image is no multiple of the patch size.
+        """
+        grids = [self._grid(image) for image in images]
+        tokens = [self._embed(image, grid) for image, grid in zip(images, grids, strict=True)]
+        lengths = [one.shape[1] for one in tokens]
+        rows = [row.split(lengths, dim=1) for row in self._run(torch.cat(tokens, dim=1), lengths)]
+        return [self._features(outputs, grid) for outputs, grid in zip(zip(*rows, strict=True), grids, strict=True)]
+
+    def _run(self, tokens: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
+        """Tokens (B, N, C) behind each tapped block and behind the last block, before the final norm."""
+        tapped = []
         for index, block in enumerate(self.blocks):
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False)
+                tokens = checkpoint(block, tokens, lengths, use_reentrant=False)
             else:
-                tokens = block(tokens)
+                tokens = block(tokens, lengths)
             if index in self.config.taps:
-                tapped.append(self.norm(tokens[:, 1:]))
-        patches = tapped[-1] if self.config.taps[-1] == len(self.blocks) - 1 else self.norm(tokens[:, 1:])
+                tapped.append(tokens)
+        return [*tapped, tokens]
+
+    def _features(self, outputs: Sequence[Tensor], grid: tuple[int, int]) -> tuple[list[Tensor], Patches]:
+        """What `_run` gave for images of one size, after the final norm and without the class token."""
+        tapped = [self.norm(tokens[:, 1:]) for tokens in outputs[:-1]]
+        ends_with_last = self.config.taps[-1] == len(self.blocks) - 1
+        patches = tapped[-1] if ends_with_last else self.norm(outputs[-1][:, 1:])
         # A view: channels stay innermost in memory, which is the layout that convolutions are fastest in.
         return [features.transpose(1, 2).unflatten(2, grid) for features in tapped], patches
 

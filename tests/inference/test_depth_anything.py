@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,18 @@ def test_disparity__of_a_metric_prediction_is_its_inverse():
     prediction = Prediction(np.array([[0.5, 4.0]], np.float32), "metric")
     assert prediction.depth_m.tolist() == [[0.5, 4.0]]
     assert prediction.disparity.tolist() == [[2.0, 0.25]]
+
+
+def test_precision__bf16_is_close_and_keeps_the_hash_of_the_weights(network):
+    image = scene(0)[0]
+    exact = DepthAnything(network, size=28, device="cpu")
+    hash_before, expected = exact.hash, exact.predict(image).disparity
+    half = DepthAnything(copy.deepcopy(network), size=28, device="cpu", precision="bf16")
+    assert half.hash == hash_before
+    assert 0 < np.abs(half.predict(image).disparity - expected).max() < 0.05 * expected.max()
+
+
+@pytest.mark.parametrize("option", [{"precision": "fp8"}, {"attention": "flash"}, {"device": "abacus"}])
+def test_options__unknown_ones_are_one_sentence(network, option):
+    with pytest.raises(UserError, match="Expected"):
+        DepthAnything(network, **{"device": "cpu", **option})

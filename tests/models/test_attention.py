@@ -1,8 +1,11 @@
+from importlib.util import find_spec
+
 import pytest
 import timm.layers
 import torch
 
-from depth_anything_train.models.attention import Attention, attend
+from depth_anything_train.models.attention import Attention, attend, set_kernel
+from depth_anything_train.runtime import UserError
 
 
 def plain_attention(query, key, value):
@@ -30,3 +33,39 @@ def test_attention__equals_timms_with_the_same_weights():
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 7, 32)
     torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_attend__packed_images_see_themselves_alone(grad):
+    inputs = torch.randn(3, 1, 2, 9, 4, generator=torch.Generator().manual_seed(0))
+    with torch.set_grad_enabled(grad):
+        packed = attend(*inputs, lengths=[2, 6, 1])
+        pieces = [attend(*inputs[..., start:stop, :]) for start, stop in ((0, 2), (2, 8), (8, 9))]
+    torch.testing.assert_close(packed, torch.cat(pieces, dim=2))
+
+
+@pytest.mark.skipif(find_spec("xformers") is not None, reason="xformers is installed")
+def test_set_kernel__xformers_that_is_not_installed_is_one_sentence():
+    with pytest.raises(UserError, match="needs xformers.*or use sdpa"):
+        set_kernel(Attention(32, num_heads=4), "xformers")
+
+
+def test_set_kernel__an_unknown_kernel_is_refused():
+    with pytest.raises(UserError, match="sdpa, xformers"):
+        set_kernel(Attention(32, num_heads=4), "flash")
+
+
+def test_attend__the_xformers_kernel_on_a_cpu_is_torchs():
+    inputs = torch.randn(3, 1, 2, 9, 4)
+    assert torch.equal(attend(*inputs, kernel="xformers"), attend(*inputs))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [None, [300, 700, 370]])
+def test_attend__both_kernels_agree_on_cuda(dtype, lengths):
+    pytest.importorskip("xformers")
+    inputs = torch.randn(3, 1, 6, 1370, 64, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
+    xformers, sdpa = (attend(*inputs, kernel=kernel, lengths=lengths) for kernel in ("xformers", "sdpa"))
+    torch.testing.assert_close(xformers, sdpa, rtol=2e-2, atol=2e-3)

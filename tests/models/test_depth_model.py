@@ -110,3 +110,28 @@ def test_config__refuses_what_it_does_not_know(damage):
 def test_config__says_what_does_not_fit(changes, message):
     with pytest.raises(UserError, match=message):
         build(**changes)
+
+
+def test_packed__images_of_several_sizes_give_what_each_gives_alone():
+    model = build().eval()
+    images = [
+        torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)) for size in ((28, 42), (56, 56), (14, 70))
+    ]
+    with torch.no_grad():
+        packed, alone = model.forward_packed(images), [model(image) for image in images]
+    for a, b in zip(packed, alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16__keeps_the_last_convolution_exact_and_the_output_fine():
+    model = build().eval()
+    last = model.depth_head.scratch.output_conv2[2].weight.clone()
+    image = torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(image)
+        model.to_bfloat16()
+        half = model(image.bfloat16())
+    assert torch.equal(model.depth_head.scratch.output_conv2[2].weight, last)
+    assert model.pretrained.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+    assert half.dtype == torch.float32 and len(half.unique()) > len(half.bfloat16().unique())
+    assert (half - expected).abs().max() < 0.05 * expected.abs().max()
