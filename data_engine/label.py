@@ -20,6 +20,9 @@ from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.runtime import UserError, console, read_json, write_json
 
+ON_RECORD = ("experiment", "steps", "encoder", "data", "licence", "source")
+"""What the labels' folder repeats of what is on record about their teacher."""
+
 
 @command("label")
 def main(cfg: DictConfig) -> None:
@@ -64,10 +67,12 @@ def label(labeller: ShardLabeller, images: Path, out: Path, *, engine: Any) -> C
 def claim(out: Path, images: Path, labeller: ShardLabeller, *, source: str) -> None:
     """Write what the folder holds before its first shard, or make sure that it holds just that.
 
+    `teacher_record` is for the record of models that learn from these labels.
+
     Raises:
         UserError: it holds labels of another configuration.
     """
-    description = {
+    identity = {
         "schema": SCHEMA,
         "kind": PSEUDO_LABELS,
         "source": source,
@@ -75,6 +80,8 @@ def claim(out: Path, images: Path, labeller: ShardLabeller, *, source: str) -> N
         "teacher": labeller.teacher.hash,
         "settings": labeller.settings.to_dict(),
     }
+    known = {key: value for key, value in labeller.teacher.extra.items() if key in ON_RECORD}
+    description = {**identity, "teacher_record": {"hash": identity["teacher"], **known}}
     mark = out / DATASET_FILE
     if not mark.exists():
         write_json(mark, description)
@@ -83,7 +90,7 @@ def claim(out: Path, images: Path, labeller: ShardLabeller, *, source: str) -> N
     if found.get("kind") == PSEUDO_LABELS and not any(out.glob("*.tar")):  # a run that failed before its first shard
         write_json(mark, description)
         return
-    if different := sorted(key for key in description if found.get(key) != description[key]):
+    if different := sorted(key for key in identity if found.get(key) != identity[key]):
         raise UserError(
             f"{out} holds labels made with another {', '.join(different)}; two kinds of labels are never mixed: "
             "choose another out= or delete that folder."

@@ -7,6 +7,7 @@ shards that are missing and ends with the same bytes. Items that cannot be used 
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import threading
@@ -24,9 +25,12 @@ from rich.table import Table
 from data_engine.ingest.base import Ingest
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, command
-from depth_anything_train.data.schema import DATASET_FILE, SCHEMA, UNFINISHED_FILE, BadSample
+from depth_anything_train.data.schema import DATASET_FILE, META, SCHEMA, UNFINISHED_FILE, BadSample
 from depth_anything_train.data.shards import index_path
 from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint, read_json, write_json
+
+UNKNOWN = "unknown"
+"""The licence of a sample that states none."""
 
 EXAMPLES = 3
 """How many messages are kept for each reason a sample was dropped."""
@@ -41,6 +45,7 @@ class Report(TypedDict):
     drops: dict[str, int]
     examples: dict[str, list[str]]
     notes: dict[str, int]
+    licences: dict[str, int]
 
 
 @command("prepare")
@@ -52,6 +57,7 @@ def main(cfg: DictConfig) -> None:
         samples_per_shard=cfg.samples_per_shard,
         workers=cfg.workers,
         max_bad_share=cfg.max_bad_share,
+        licence=cfg.licence,
     )
 
 
@@ -62,6 +68,7 @@ def prepare(
     samples_per_shard: int = 1000,
     workers: int | None = None,
     max_bad_share: float = 0.5,
+    licence: str | None = None,
 ) -> dict[str, Any]:
     """Write all items of a data set as shards; continue where an earlier call was stopped.
 
@@ -71,6 +78,7 @@ def prepare(
         samples_per_shard: items a shard, dropped ones included.
         workers: processes; None is one a core, 0 works in this process. Does not change the bytes.
         max_bad_share: stop if a larger share of all items cannot be used.
+        licence: of the samples that state none themselves, for the record of models that learn from them.
 
     Returns:
         The content of dataset.json: count, drops by reason and so on.
@@ -102,7 +110,10 @@ def prepare(
     for leftover in out.glob(".*.tmp"):  # of runs that were killed
         leftover.unlink(missing_ok=True)
     summary = {"count": total["count"], "shards": len(paths), "drops": total["drops"], "notes": total["notes"]}
-    content = {**ingest.info(), **identity, **summary}
+    licences = Counter(total["licences"])
+    if licence and UNKNOWN in licences:
+        licences[licence] += licences.pop(UNKNOWN)
+    content = {**ingest.info(), **identity, **summary, "licences": dict(licences)}
     write_json(out / DATASET_FILE, content)
     return content
 
@@ -140,6 +151,7 @@ def write_shard(ingest: Ingest, items: Sequence[Any], path: Path) -> Report:
 def _write_shard(ingest: Ingest, items: Sequence[Any], path: Path) -> Report:
     drops: Counter[str] = Counter()
     notes: Counter[str] = Counter()
+    licences: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
     with ShardWriter(path) as writer:
         for item in items:
@@ -152,7 +164,10 @@ def _write_shard(ingest: Ingest, items: Sequence[Any], path: Path) -> Report:
                     examples.setdefault(error.reason, []).append(f"{item}: {error}")
                 continue
             notes.update(sample.notes)
-        report = Report(count=writer.count, drops=dict(drops), examples=examples, notes=dict(notes))
+            licences[json.loads(sample.members.get(META, b"{}")).get("licence") or UNKNOWN] += 1
+        report = Report(
+            count=writer.count, drops=dict(drops), examples=examples, notes=dict(notes), licences=dict(licences)
+        )
         write_json(path.with_suffix(".json"), report)
         writer.commit()
     return report
@@ -168,11 +183,12 @@ def _writing(folder: Path, write: Callable[[], Result]) -> Result:
 
 def merge(reports: Iterable[Report]) -> Report:
     """Add up the reports of several shards."""
-    total = Report(count=0, drops={}, examples={}, notes={})
+    total = Report(count=0, drops={}, examples={}, notes={}, licences={})
     for report in reports:
         total["count"] += report["count"]
         total["drops"] = dict(Counter(total["drops"]) + Counter(report["drops"]))
         total["notes"] = dict(Counter(total["notes"]) + Counter(report["notes"]))
+        total["licences"] = dict(Counter(total["licences"]) + Counter(report.get("licences")))
         for reason, messages in report["examples"].items():
             total["examples"][reason] = [*total["examples"].get(reason, []), *messages][:EXAMPLES]
     return total

@@ -56,8 +56,9 @@ def train(cfg: DictConfig) -> Path:
     model = build(cfg.model)
     build(cfg.initialise, model=model)
     task = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps)
-    task.record = {"size": cfg.size, "experiment": cfg.name, "run": read_json(run / "provenance.json")}
     data = build(cfg.data)
+    origin = {"encoder": cfg.encoder, "data": data.record(), "run": read_json(run / "provenance.json")}
+    task.record = {"size": cfg.size, "experiment": cfg.name, "steps": cfg.steps, **origin}
 
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")

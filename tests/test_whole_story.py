@@ -42,5 +42,8 @@ def test_teacher_labels_student_evaluation(run, tmp_path):
 
     student = DepthAnything.from_pretrained(tmp_path / "student")
     assert DepthAnything.from_pretrained(tmp_path / "teacher").hash != student.hash
-    assert student.extra["experiment"] == "tiny_student"
+    assert student.extra["experiment"] == "tiny_student" and student.extra["steps"] == 3
+    own, pseudo = student.extra["data"]
+    assert (own["source"], own["images"], pseudo["kind"]) == ("scenes", 11, "pseudo_labels")
+    assert (pseudo["teacher"]["experiment"], pseudo["teacher"]["data"]) == ("tiny_teacher", [own])
     assert not any(name.startswith("frozen") for name in student.model.state_dict())

@@ -245,6 +245,10 @@ class ShardDataModule(LightningDataModule):
         self.bad = BadSamples(self.max_bad_share)
         return TrainLoader(loader, self.bad)
 
+    def record(self) -> list[dict[str, Any]]:
+        """What a model's record says about its data, a folder each; see `Source.record`."""
+        return [folder for source in self.views.sources.values() for folder in source.record()]
+
     def close(self) -> None:
         """Say what could not be used since the loader was made.
 

@@ -74,6 +74,10 @@ class Source(ABC):
             BadSample: it cannot be used, and why.
         """
 
+    def record(self) -> list[dict[str, Any]]:
+        """What a model's record says about each folder: source, kind, number of images and, if known, licences."""
+        return [_record(folder, licences=folder.info.get("licences")) for folder in self.folders]
+
 
 class LabelledSource(Source):
     """Images with real labels: `image`, `disparity` (h, w) float32 in 0 to 1 per map, `valid` (h, w) bool, `key`."""
@@ -119,6 +123,13 @@ class PseudoLabelSource(Source):
         # The label's aspect may differ: the teacher sees sides rounded to whole patches, the image stretched to them.
         return _with_disparity(label.key, decode_image(image.image), label)
 
+    def record(self) -> list[dict[str, Any]]:
+        """As that of any source, with the images' licences, and what is on record about the teacher."""
+        return [
+            _record(labels, licences=images.info.get("licences"), teacher=labels.info.get("teacher_record"))
+            for labels, images in zip(self.folders, self.images, strict=True)
+        ]
+
 
 class SemanticSource(Source):
     """Images with class labels, from the procedural world: `image`, `classes` (h, w) uint8 (255 none), `key`."""
@@ -141,6 +152,12 @@ class SemanticSource(Source):
         image = decode_image(record.image)
         check_shape(image.shape, classes.shape)
         return {"image": image, "classes": classes, "key": record.key}
+
+
+def _record(folder: ShardFolder, **facts: Any) -> dict[str, Any]:
+    known = {name: fact for name, fact in facts.items() if fact is not None}
+    source = str(folder.info.get("source", folder.path.name))
+    return {"source": source, "kind": folder.info["kind"], "images": len(folder), **known}
 
 
 def _image_folder(labels: ShardFolder) -> ShardFolder:

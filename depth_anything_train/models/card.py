@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -54,8 +55,9 @@ def model_card(config: DepthModelConfig, extra: Record) -> str:
         config: the model's.
         extra: what is stored beside its weights. Read are `experiment`, `steps`, `size`, `encoder` (where its first
             weights came from), `data` (a list of `source`, `kind`, `images`, `licences` and, of pseudo labels,
-            `teacher`), `run` (provenance), `licence` (of the weights, a Hugging Face identifier) and `results` (a list
-            of what `evaluate` writes to results.json). All of them may be missing.
+            `teacher`), `run` (provenance), `source` (of weights that were trained elsewhere), `licence` (of the
+            weights, a Hugging Face identifier) and `results` (a list of what `evaluate` writes to results.json).
+            All of them may be missing.
     """
     name = str(extra.get("experiment", f"depth-anything-{config.encoder.name}"))
     quantity = "disparity" if config.kind == "relative" else "depth_m"
@@ -117,6 +119,8 @@ def _licences(config: DepthModelConfig, extra: Record) -> Iterator[str]:
     encoder = _hub_encoder(config, extra) or extra.get("encoder", UNKNOWN)
     dinov2 = " (DINOv2, Apache-2.0)" if encoder in HUB_NAMES.values() else ""
     yield f"- licence of these weights: {extra.get('licence', UNKNOWN)}"
+    if "source" in extra:
+        yield f"- taken over from: {_last_parts(extra['source'])}"
     yield f"- the encoder started from: {encoder}{dinov2}"
     yield from _data(extra, "")
 
@@ -133,8 +137,14 @@ def _data(extra: Record, indent: str) -> Iterator[str]:
         licence = ", ".join(sorted(licences)) or UNKNOWN
         yield f"{indent}- `{data.get('source', UNKNOWN)}`, {images} {kind}; licence: {licence}{restricted}"
         if teacher := data.get("teacher"):
-            yield f"{indent}  - teacher: {teacher.get('experiment', 'recipe ' + UNKNOWN)} ({teacher['hash'][:16]})"
+            name = teacher.get("experiment") or _last_parts(teacher.get("source", f"recipe {UNKNOWN}"))
+            yield f"{indent}  - teacher: {name} ({teacher['hash'][:16]}), licence: {teacher.get('licence', UNKNOWN)}"
             yield from _data(teacher, f"{indent}    ")
+
+
+def _last_parts(source: str) -> str:
+    """A file, a folder or a name on the hub, without the rest of a path on somebody's machine."""
+    return "/".join(Path(source).parts[-2:])
 
 
 def _results(extra: Record) -> Iterator[str]:

@@ -88,6 +88,22 @@ def test_pseudo_label_source__refuses_labels_without_images(pseudo_folder, image
         PseudoLabelSource([pseudo_folder])
 
 
+def test_record__says_what_dataset_json_knows(pseudo_folder, labelled_folders, tmp_path):
+    first, second = (Path(folder) for folder in labelled_folders)
+    rewrite_info(first, source="hrwsi", licences={"CC BY 4.0": 9})
+    records = LabelledSource([first, second]).record()
+    assert records[0] == {"source": "hrwsi", "kind": "labelled", "images": 9, "licences": {"CC BY 4.0": 9}}
+    assert records[1].keys() == {"source", "kind", "images"}
+
+    images = (Path(pseudo_folder) / json.loads((Path(pseudo_folder) / "dataset.json").read_text())["images"]).resolve()
+    rewrite_info(images, licences={"unknown": 20})
+    teacher = {"hash": "0" * 64, "experiment": "tiny_teacher", "data": records}
+    rewrite_info(pseudo_folder, source="sa1b", teacher_record=teacher)
+    assert PseudoLabelSource([pseudo_folder]).record() == [
+        {"source": "sa1b", "kind": "pseudo_labels", "images": 20, "licences": {"unknown": 20}, "teacher": teacher}
+    ]
+
+
 def test_semantic_source__gives_classes_beside_the_image(labelled_folders):
     sample = SemanticSource(labelled_folders).load(10)
     assert blue(sample) == 10

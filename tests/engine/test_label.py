@@ -124,6 +124,14 @@ def test_label__too_many_bad_images_stop_the_run_and_leave_no_manifest(teacher, 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
 
 
+def test_label__says_what_is_on_record_about_the_teacher(teacher, image_shards, tmp_path):
+    teacher.extra.update(experiment="mine", data=[{"source": "rooms"}], run={"command": "somewhere"})
+    label(labeller(teacher), image_shards, tmp_path / "out", engine=LocalEngine())
+    record = {"hash": teacher.hash, "experiment": "mine", "data": [{"source": "rooms"}]}
+    assert ShardFolder(tmp_path / "out").info["teacher_record"] == record
+    label(labeller(make_teacher()), image_shards, tmp_path / "out", engine=LocalEngine())  # the same weights
+
+
 def test_label__two_teachers_or_settings_are_never_mixed(teacher, image_shards, tmp_path):
     label(labeller(teacher), image_shards, tmp_path / "out", engine=LocalEngine())
     with pytest.raises(UserError, match="another teacher"):

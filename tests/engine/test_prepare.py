@@ -75,6 +75,21 @@ def test_prepare__counts_drops_and_notes(tmp_path: Path) -> None:
     assert (info["kind"], info["source"], info["settings"]) == ("images", "numbers", {"salt": 0})
 
 
+class Licensed(Numbers):
+    """Numbers of which every third states a licence."""
+
+    def load(self, item: int) -> RawSample:
+        meta = json.dumps({"licence": "CC BY 4.0" if item % 3 == 0 else None}).encode()
+        return RawSample(f"n{item}", {"jpg": b"%d" % item, "json": meta})
+
+
+def test_prepare__counts_licences_and_takes_one_for_samples_that_state_none(tmp_path: Path) -> None:
+    info = prepare(Licensed(10), tmp_path, samples_per_shard=3, workers=0)
+    assert info["licences"] == {"CC BY 4.0": 4, "unknown": 6}
+    info = prepare(Licensed(10), tmp_path, samples_per_shard=3, workers=0, licence="CC0")
+    assert info["licences"] == {"CC BY 4.0": 4, "CC0": 6}
+
+
 def test_prepare__bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     for workers in (0, 2):
         prepare(Numbers(10, bad=(4,)), tmp_path / str(workers), samples_per_shard=3, workers=workers)

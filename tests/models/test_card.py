@@ -60,7 +60,7 @@ def test_model_card__licences_of_data_and_of_the_teachers_data_are_carried_over(
     own = lines.index("- `hrwsi`, 20,378 images with labels; licence: CC BY-NC 4.0 **(restricts use)**")
     assert lines[own + 1 : own + 4] == [
         "- `sa1b`, 11,000,000 images with the teacher's pseudo labels; licence: unknown",
-        "  - teacher: v1_teacher_vitl (0123456789abcdef)",
+        "  - teacher: v1_teacher_vitl (0123456789abcdef), licence: not on record",
         "    - `hrwsi`, 20,378 images with labels; licence: CC BY-NC 4.0 **(restricts use)**",
     ]
     assert "- the encoder started from: vit_small_patch14_dinov2.lvd142m (DINOv2, Apache-2.0)" in lines
@@ -69,6 +69,11 @@ def test_model_card__licences_of_data_and_of_the_teachers_data_are_carried_over(
 @pytest.mark.parametrize("source", ["world", "hub:vit_small_patch14_reg4_dinov2.lvd142m", "mine.safetensors"])
 def test_model_card__another_encoder_is_named_without_a_licence(source):
     assert f"the encoder started from: {source.removeprefix('hub:')}\n" in model_card(config(), {"encoder": source})
+
+
+def test_model_card__names_where_weights_came_from_without_the_path():
+    for source in ("LiheYoung/depth-anything-small-hf", "/home/somebody/LiheYoung/depth-anything-small-hf"):
+        assert "taken over from: LiheYoung/depth-anything-small-hf\n" in model_card(config(), {"source": source})
 
 
 def test_model_card__says_which_number_it_is():
