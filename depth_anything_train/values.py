@@ -21,10 +21,10 @@ SMALLEST = {
 """Whole numbers by the last part of their key, whatever their default, and the smallest that makes sense."""
 
 LARGEST_SEED = 2**32 - 1
-NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m")
+NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "fov_deg")
 """Numbers whose default is null."""
 
-PATHS = ("out", "root", "model", "teacher", "shards", "source", "pairs", "photos")
+PATHS = ("out", "root", "model", "teacher", "shards", "pairs", "photos")
 
 
 def check_values(name: str, folder: Path, overrides: list[str], composed: DictConfig) -> None:

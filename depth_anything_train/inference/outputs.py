@@ -26,6 +26,9 @@ SUFFIXES = {
 """What can be written for a photograph NAME, and what stands behind NAME in the file's name."""
 
 DEFAULT_OUTPUTS = ("color", "16bit", "npy")
+VIDEO_OUTPUTS = ("color", "control", "side_by_side", "npy")
+"""What can be written for a video: one mp4 of each kind of picture, and one array of all values."""
+DEFAULT_VIDEO_OUTPUTS = ("color",)
 MILLIMETRES = 1000.0
 
 Limits = tuple[float, float]
@@ -58,6 +61,8 @@ class Outputs:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.names if name not in SUFFIXES]:
             raise UserError(f"Expected outputs out of {', '.join(SUFFIXES)}, got {', '.join(map(str, unknown))}.")
+        if len(set(self.names)) < len(self.names):
+            raise UserError(f"Expected every output once, got {', '.join(self.names)}.")
         if self.pointcloud not in (None, *FORMATS):
             raise UserError(f"Expected ply or glb as pointcloud, got {self.pointcloud}.")
         if not self.names and self.pointcloud is None:

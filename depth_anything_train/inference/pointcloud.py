@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -79,7 +80,8 @@ def from_prediction(
     """
     height, width = prediction.values.shape
     fx, fy, cx, cy = camera(height, width, fov_deg, intrinsics)
-    step = 1 if max_points is None else math.ceil(math.sqrt(max(height * width / max_points, 1)))
+    limit = height * width if max_points is None else max_points
+    step = next(n for n in itertools.count(1) if math.ceil(height / n) * math.ceil(width / n) <= limit)
     z, keep = _distance(prediction)
     rows, columns = np.mgrid[:height:step, :width:step].astype(np.float32)
     z, keep = z[::step, ::step], keep[::step, ::step]
@@ -94,7 +96,7 @@ def _distance(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.b
     disparity = prediction.disparity
     near = max(float(np.percentile(disparity, NEAR_PERCENTILE)), 0.0)
     keep = np.isfinite(disparity) & (disparity > FLOOR * near)
-    return near / np.where(keep, disparity, 1), keep
+    return np.divide(near, disparity, out=np.zeros_like(disparity), where=keep), keep
 
 
 def camera(
@@ -108,7 +110,8 @@ def camera(
     if intrinsics is not None:
         if fov_deg is not None:
             raise UserError("Expected either fov_deg or intrinsics, got both; leave one out.")
-        if len(intrinsics) != 4 or not all(map(math.isfinite, intrinsics)) or min(intrinsics[:2]) <= 0:
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in intrinsics)
+        if len(intrinsics) != 4 or not numbers or min(intrinsics[:2]) <= 0:
             raise UserError(f"Expected intrinsics (fx, fy, cx, cy) with fx and fy above 0, got {tuple(intrinsics)}.")
         return intrinsics
     fov_deg = DEFAULT_FOV_DEG if fov_deg is None else fov_deg

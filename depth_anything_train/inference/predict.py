@@ -1,65 +1,95 @@
-"""`depth-anything predict`: photographs -> colour picture, 16-bit PNG and float32 array beside each other."""
+"""`depth-anything predict`: photographs, a video, a camera or a stream -> pictures, numbers, points."""
 
 from __future__ import annotations
 
-import glob
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from depth_anything_train.command import command
-from depth_anything_train.data.schema import IMAGE_EXTENSIONS, BadSample
-from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.outputs import Outputs
-from depth_anything_train.inference.prediction import load_image
+from depth_anything_train.inference.load import load_predictor
+from depth_anything_train.inference.outputs import DEFAULT_OUTPUTS, DEFAULT_VIDEO_OUTPUTS, Outputs
+from depth_anything_train.inference.photos import predict_photos
+from depth_anything_train.inference.sources import Photos, Video, find_source
+from depth_anything_train.inference.video import predict_video
+from depth_anything_train.inference.video_files import VideoReader
 from depth_anything_train.runtime import ProgressBar, UserError, console
-
-
-def find_images(source: str) -> list[tuple[Path, Path]]:
-    """(file, name for its outputs without extension) of an image, a folder with everything below it, or a glob, sorted.
-
-    Raises:
-        UserError: nothing was found, or two images would write the same outputs.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        files = [p for p in path.rglob("*") if p.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and p.is_file()]
-        names = [file.relative_to(path).with_suffix("") for file in files]
-    else:
-        matches = [path] if path.is_file() else map(Path, glob.glob(str(path), recursive=True))
-        files = [file for file in matches if file.is_file()]
-        names = [Path(file.stem) for file in files]
-    if not files:
-        raise UserError(f"Expected an image, a folder of images or a pattern, but {source} matches no image.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"Two images of {source} share the name {twice}; rename one, or predict them separately.")
-    return sorted(zip(files, names, strict=True))
 
 
 @command("predict")
 def main(cfg: DictConfig) -> None:
-    """Predict every image of `cfg.source`; those that cannot be decoded are listed and make the exit status 1."""
-    images = find_images(cfg.source)
-    outputs = Outputs(colormap=cfg.colormap)
-    model = DepthAnything.from_pretrained(cfg.model)
-    failed = []
-    with ProgressBar("predict", len(images)) as bar:
-        for file, name in images:
-            try:
-                image = load_image(file)
-                prediction = model.predict(image, size=cfg.size)
-            except BadSample as error:
-                failed.append(f"{file}: {error}")
-            else:
-                outputs.write(Path(cfg.out) / name, image, prediction)
-            bar.advance()
-    for line in failed:
-        console.print(f"skipped {line}", soft_wrap=True)
-    console.print(f"{len(images) - len(failed)} of {len(images)} images predicted: {cfg.out}")
-    if failed:
+    """Predict what `cfg.source` means; what cannot be decoded is listed and makes the exit status 1."""
+    out = Path(cfg.out).expanduser()
+    source = find_source(cfg.source, out=out)
+    names = DEFAULT_OUTPUTS if isinstance(source, Photos) else DEFAULT_VIDEO_OUTPUTS
+    outputs = Outputs(
+        names=names if cfg.outputs is None else _as_tuple(cfg.outputs),
+        colormap=cfg.colormap,
+        percentile=cfg.percentile,
+        pointcloud=cfg.pointcloud,
+        fov_deg=cfg.fov_deg,
+        intrinsics=None if cfg.intrinsics is None else _as_tuple(cfg.intrinsics),
+    )
+    require_writable(out)
+    problems = _photos(cfg, source, out, outputs) if isinstance(source, Photos) else _video(cfg, source, out, outputs)
+    for problem in problems:
+        console.print(f"skipped {problem}", soft_wrap=True)
+    if problems:
         sys.exit(1)
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder if need be and try it, before anything that takes time.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"Expected a folder to write to as out, but {folder} is none: {error.strerror}.") from None
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, ListConfig) else (value,)
+
+
+def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> list[str]:
+    model = load_predictor(cfg.model, device=cfg.device)
+    settings = dict(size=cfg.size, batch=cfg.batch, workers=cfg.workers, fast=cfg.fast)
+    problems = []
+    with ProgressBar("predict", len(photos)) as bar:
+        for problem in predict_photos(model, photos, out, outputs, **settings):
+            if problem is not None:
+                problems.append(problem)
+            bar.advance()
+    console.print(f"{len(photos) - len(problems)} of {len(photos)} images predicted: {out}", soft_wrap=True)
+    return problems
+
+
+def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[str]:
+    with VideoReader(video) as reader:
+        model = load_predictor(cfg.model, device=cfg.device)
+        total = min((count for count in (reader.count, cfg.limit) if count is not None), default=None)
+        with ProgressBar("predict", total) as bar:
+            files = predict_video(
+                model,
+                reader,
+                out / video.name,
+                outputs=outputs,
+                size=cfg.size,
+                temporal=cfg.temporal,
+                batch=cfg.batch,
+                limit=cfg.limit,
+                on_frame=lambda done, _: bar.advance(done - bar.done),
+            )
+        console.print(f"{bar.done} frames predicted: {', '.join(map(str, files))}", soft_wrap=True)
+        return [f"{reader.damaged} parts of {video}: they cannot be decoded."] if reader.damaged else []
 
 
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video
             photographs.
     """
     text = str(source)
+    if not text.strip():
+        raise UserError("Expected photographs, a video, a camera's number or an address as source, got nothing.")
     path = Path(text).expanduser()
     if text.isdecimal() or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
         return as_video(text)

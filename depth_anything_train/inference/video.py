@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -14,41 +13,30 @@ from numpy.typing import NDArray
 
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
-from depth_anything_train.inference.outputs import Limits, Outputs
+from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Limits, Outputs
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.inference.preprocess import resize_map
-from depth_anything_train.inference.sources import Video, as_video
+from depth_anything_train.inference.sources import as_video
 from depth_anything_train.inference.temporal import TemporalAlignment
 from depth_anything_train.inference.video_files import Frame, VideoReader, VideoWriter, video_writer
 from depth_anything_train.runtime import UserError, atomic_writer
 
-VIDEO_OUTPUTS = ("color", "control", "side_by_side", "npy")
-"""What can be written for a video: one mp4 of each kind of picture, and one array of all values."""
-DEFAULT_VIDEO_OUTPUTS = Outputs(names=("color",))
-
-
-@dataclass(frozen=True)
-class VideoResult:
-    """What was written: files, number of frames, and how many parts of the video could not be decoded."""
-
-    files: list[Path]
-    frames: int
-    damaged: int
+COLOR = Outputs(DEFAULT_VIDEO_OUTPUTS)
 
 
 def predict_video(
     model: DepthAnything | Midas,
-    source: Video | str | Path,
+    source: VideoReader | str | Path,
     out: str | Path,
     *,
-    outputs: Outputs = DEFAULT_VIDEO_OUTPUTS,
+    outputs: Outputs = COLOR,
     size: int | None = None,
     temporal: bool = True,
     batch: int = 4,
     limit: int | None = None,
-    on_frames: Callable[[int, int | None], None] | None = None,
-) -> VideoResult:
-    """Predict every frame and write OUT_color.mp4 and so on, each file whole or not at all.
+    on_frame: Callable[[int, int | None], None] | None = None,
+) -> list[Path]:
+    """Predict every frame and write OUT_color.mp4 and so on, each file whole or not at all; returns their paths.
 
     Pictures have the frames' size, made even; their times, durations and sound are the video's. OUT.npy holds what the
     model states for every frame, float32 (T, h, w) at the network's resolution; with `temporal` it is aligned, too.
@@ -56,14 +44,14 @@ def predict_video(
 
     Args:
         model: what predicts.
-        source: a file, the address of a stream, or what `as_video` made of a camera's number.
+        source: a file, the address of a stream, or a reader, which then says what was damaged.
         out: path without extension; its folder is made.
         outputs: some of `VIDEO_OUTPUTS`, and how they look.
         size: shorter side in pixels for the network; the size it was trained at by default.
         temporal: bring each frame to the scale and shift of the one before it, and hold the colours (`temporal.py`).
         batch: frames that go through the network together.
         limit: stop after so many frames.
-        on_frames: called after every batch with the number of frames done and of all, which is None for a stream.
+        on_frame: called with the number of frames done, and of all if it is known, whenever a batch is written.
 
     Raises:
         UserError: the video cannot be opened or holds no sound frame, an output is not for videos, or PyAV is not
@@ -73,15 +61,13 @@ def predict_video(
         raise UserError(f"Expected outputs of a video out of {', '.join(VIDEO_OUTPUTS)}, got {', '.join(unfit)}.")
     if outputs.pointcloud is not None:
         raise UserError("Expected photographs for point clouds, got a video; leave pointcloud out.")
-    video = source if isinstance(source, Video) else as_video(source)
     alignment = TemporalAlignment() if temporal else None
     done = 0
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(VideoReader(video))
+        reader = source if isinstance(source, VideoReader) else stack.enter_context(VideoReader(as_video(source)))
         files = _Files(Path(out).expanduser(), outputs, reader, stack)
         frames = islice(reader.frames(files.write_sound), limit)
-        total = reader.count if limit is None or reader.count is None else min(limit, reader.count)
-        with contextlib.suppress(KeyboardInterrupt) if video.live else contextlib.nullcontext():
+        try:
             while together := list(islice(frames, batch)):
                 for frame, values in zip(together, model.forward([f.image for f in together], size), strict=True):
                     prediction = Prediction(values, model.kind)
@@ -89,9 +75,12 @@ def predict_video(
                         prediction = alignment(prediction)
                     files.write(frame, prediction, None if alignment is None else alignment.limits)
                 done += len(together)
-                if on_frames is not None:
-                    on_frames(done, total)
-    return VideoResult(files.paths, done, reader.damaged)
+                if on_frame is not None:
+                    on_frame(done, reader.count)
+        except KeyboardInterrupt:
+            if not (reader.live and done):
+                raise
+    return files.paths
 
 
 class _Files:

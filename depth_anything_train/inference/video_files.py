@@ -55,9 +55,9 @@ class VideoReader:
             self._container = av.open(source.address, format=source.device, timeout=timeout)
         except self._error as error:
             raise UserError(f"Expected a video at {source}, but it cannot be opened: {error.strerror}.") from None
+        self.live = source.live
         self.damaged = 0
-        self._video = self._container.streams.best("video")
-        self.audio = self._container.streams.best("audio")
+        self._video, self.audio = map(self._best, ("video", "audio"))
         self.copies_audio = self.audio is not None and self.audio.codec_context.codec.canonical_name in COPIED_AUDIO
         self._size: dict[str, int] | None = None
         self._next_time = 0
@@ -106,6 +106,11 @@ class VideoReader:
                 yield item
             else:
                 on_sound(item)
+
+    def _best(self, kind: str) -> Any:
+        """The stream that players choose, or None where there is none that can be decoded."""
+        stream = self._container.streams.best(kind)
+        return None if stream is None or stream.codec_context is None else stream
 
     def _read(self) -> Iterator[Any]:
         """Frames, and packets of sound or what they decode to."""
@@ -168,12 +173,13 @@ class VideoWriter:
         context.time_base = reader.time_base
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED_RANGE
-        self._audio, self._encodes_audio = None, False
-        if reader.audio is not None and reader.copies_audio:
-            self._audio = container.add_stream_from_template(reader.audio)
-        elif reader.audio is not None:
+        self._audio: Any = None
+        self._encodes_audio = reader.audio is not None and not reader.copies_audio
+        if self._encodes_audio:
             layout = "mono" if reader.audio.codec_context.channels == 1 else "stereo"
-            self._audio, self._encodes_audio = container.add_stream("aac", rate=reader.audio.rate, layout=layout), True
+            self._audio = container.add_stream("aac", rate=reader.audio.rate, layout=layout)
+        elif reader.audio is not None:
+            self._audio = container.add_stream_from_template(reader.audio)
 
     def write(self, picture: NDArray[np.uint8], frame: Frame) -> None:
         """Append the picture, RGB uint8 (H, W, 3), of a frame."""

@@ -1,14 +1,14 @@
 import cv2
 import numpy as np
 import pytest
-import torch
+from films import damage, read_film, write_film
+from networks import build
 from scenes import encode, scene
 
+from depth_anything_train.command import compose
+from depth_anything_train.inference import predict as module
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.outputs import to_16bit
-from depth_anything_train.inference.predict import find_images, main
-from depth_anything_train.inference.prediction import Prediction
-from depth_anything_train.models.depth_model import build_depth_model
+from depth_anything_train.inference.predict import main, require_writable
 from depth_anything_train.runtime import UserError
 
 
@@ -23,11 +23,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def predict(monkeypatch, tmp_path):
-    torch.manual_seed(0)
-    network = build_depth_model(
-        name="test", embed_dim=32, depth=4, num_heads=2, features=8, out_channels=[8] * 4, image_size=28
-    )
-    DepthAnything(network, size=28, device="cpu").save_pretrained(tmp_path / "model")
+    DepthAnything(build(), size=28, device="cpu").save_pretrained(tmp_path / "model")
 
     def call(*arguments):
         command = ["depth-anything", f"model={tmp_path / 'model'}", f"out={tmp_path / 'out'}", *map(str, arguments)]
@@ -46,6 +42,18 @@ def test_predict__writes_colour_16bit_and_array_for_every_image_of_a_folder(pred
     levels = cv2.imread(str(out / "more" / "b_16bit.png"), cv2.IMREAD_UNCHANGED)
     assert levels.dtype == np.uint16 and np.ptp(levels) == 65535
     assert cv2.imread(str(out / "more" / "b_color.png")).shape == (*array.shape, 3)
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 9
+
+
+def test_predict__writes_what_was_chosen(predict, photos):
+    out = predict(f"source={photos / 'a.jpg'}", "outputs=[control]", "pointcloud=glb", "fov_deg=70", "percentile=2")
+    assert sorted(path.name for path in out.iterdir()) == ["a.glb", "a_control.png"]
+
+
+def test_predict__runs_twice_into_a_folder_among_the_photographs(predict, photos):
+    for _ in range(2):
+        predict(f"source={photos}", f"out={photos / 'out'}")
+    assert len(list(photos.rglob("*.npy"))) == 3
 
 
 def test_predict__names_what_it_cannot_decode_and_does_the_rest(predict, photos, capsys):
@@ -58,22 +66,62 @@ def test_predict__names_what_it_cannot_decode_and_does_the_rest(predict, photos,
     assert len(list(photos.parent.glob("out/**/*.npy"))) == 3
 
 
-def test_find_images__takes_an_image_a_folder_or_a_pattern(photos):
-    assert [str(name) for _, name in find_images(str(photos / "a.jpg"))] == ["a"]
-    assert len(find_images(str(photos))) == 3
-    assert [file.name for file, _ in find_images(str(photos / "more" / "*"))] == ["a.webp", "b.PNG"]
+def test_predict__a_video_becomes_a_video(predict, tmp_path):
+    out = predict(f"source={write_film(tmp_path / 'film.mp4', 6)}", "limit=5")
+    assert [path.name for path in out.iterdir()] == ["film_color.mp4"]
+    assert len(read_film(out / "film_color.mp4")[0]) == 5
 
 
-def test_find_images__refuses_nothing_and_names_that_would_collide(photos):
-    with pytest.raises(UserError, match="matches no image"):
-        find_images(str(photos / "*.gif"))
-    with pytest.raises(UserError, match="share the name"):
-        find_images(str(photos / "**" / "a.*"))
+def test_predict__names_a_video_that_is_damaged_and_does_the_rest(predict, tmp_path, capsys):
+    film = write_film(tmp_path / "film.mp4", 60)
+    damage(film, 30)
+    with pytest.raises(SystemExit) as exit_status:
+        predict(f"source={film}")
+    assert exit_status.value.code == 1
+    assert "1 parts of" in capsys.readouterr().err
+    assert len(read_film(tmp_path / "out" / "film_color.mp4")[0]) > 50
 
 
-def test_to_16bit__is_millimetres_of_a_metric_model():
-    assert to_16bit(Prediction(np.array([[1.5, 99.0]], np.float32), "metric")).tolist() == [[1500, 65535]]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["source=gone"], "matches none"),
+        (["source=photos", "outputs=[colour]"], "Expected outputs out of color"),
+        (["source=photos", "colormap=no"], "no colormap"),
+        (["source=photos", "pointcloud=obj"], "ply or glb"),
+        (["source=photos", "fov_deg=wide"], "a number for fov_deg"),
+        (["source=photos", "intrinsics=[1,2]"], "fx, fy, cx, cy"),
+        (["source=photos", "intrinsics=5"], "fx, fy, cx, cy"),
+        (["source=photos", "out=photos"], "apart from the photographs"),
+        (["source=photos", "out=photos/notes.txt/x"], "folder to write to"),
+        (["source=photos", "device=abacus"], "abacus"),
+        (["source=photos", "size=5"], "at least one patch"),
+        (["source=photos/notes.mp4"], "cannot be opened"),
+        (["source=gone.mp4"], "there is none"),
+    ],
+)
+def test_predict__a_mistake_is_one_sentence(arguments, message, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (photos / "notes.mp4").write_text("no video")
+    DepthAnything(build(), size=28, device="cpu").save_pretrained("model")
+    with pytest.raises(UserError, match=message):
+        main.__wrapped__(compose("predict", ["model=model", "out=out", *arguments]))
+    assert not list(tmp_path.glob("out/**/*"))
 
 
-def test_to_16bit__of_a_constant_disparity_is_zero():
-    assert to_16bit(Prediction(np.full((2, 2), 3.0, np.float32))).max() == 0
+@pytest.mark.parametrize("wrong", ["out=photos/notes.txt", "source=photos/notes.mp4", "outputs=[none]"])
+def test_predict__mistakes_are_found_before_the_model_is_loaded(wrong, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (photos / "notes.mp4").write_text("no video")
+    monkeypatch.setattr(module, "load_predictor", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(UserError):
+        main.__wrapped__(compose("predict", ["model=model", "source=photos", "out=out", wrong]))
+
+
+def test_require_writable__makes_the_folder_and_leaves_nothing_in_it(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="folder to write to"):
+            require_writable(folder)

@@ -1,0 +1,148 @@
+"""Many photographs through a model: decoded and written beside it, in batches of one size, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.midas import Midas
+from depth_anything_train.inference.outputs import Outputs
+from depth_anything_train.inference.prediction import Prediction, load_image
+from depth_anything_train.inference.preprocess import network_size, prepare, resize_map
+from depth_anything_train.inference.sources import Photos
+from depth_anything_train.runtime import UserError
+from depth_anything_train.types import Image
+
+WAITING_PIXELS = 100_000_000
+"""Of decoded photographs that wait for others of their size: 300 MB."""
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A decoded photograph, RGB (H, W, 3), and what the network will see, (1, 3, h, w); MiDaS prepares its own."""
+
+    file: Path
+    target: Path
+    image: NDArray[np.uint8]
+    prepared: Image | None
+
+    @property
+    def group(self) -> tuple[int, ...]:
+        """Photographs of one group can go through the model together."""
+        return self.image.shape if self.prepared is None else tuple(self.prepared.shape)
+
+
+def predict_photos(
+    model: DepthAnything | Midas,
+    photos: Photos,
+    out: Path,
+    outputs: Outputs,
+    *,
+    size: int | None = None,
+    batch: int = 8,
+    workers: int = 4,
+    fast: bool = False,
+) -> Iterator[str | None]:
+    """Predict every photograph and write its outputs below `out`; yields once for each.
+
+    None for one that is written, else a sentence that says which was left out and why.
+
+    Args:
+        model: what predicts.
+        photos: where they are, and what their outputs are called.
+        out: folder for the outputs.
+        outputs: what is written.
+        size: shorter side in pixels for the network; the size it was trained at by default.
+        batch: how many go through the network together, if they look alike to it.
+        workers: threads that decode, prepare and write beside the model.
+        fast: prepare in 8 bits (`preprocess.prepare`).
+
+    Raises:
+        UserError: the network cannot take `size`.
+        OSError: an output cannot be written.
+    """
+
+    def decode(photo: tuple[Path, str]) -> _Photo | str:
+        file, name = photo
+        try:
+            image = load_image(file)
+            return _Photo(file, out / name, image, prepared(image))
+        except UserError as error:
+            return f"{file}: {error}"
+
+    def prepared(image: NDArray[np.uint8]) -> Image | None:
+        if isinstance(model, Midas):
+            return None
+        return prepare([image], size or model.size, patch=model.model.config.encoder.patch_size, fast=fast)
+
+    def write(photo: _Photo, values: NDArray[np.float32]) -> str | None:
+        full = resize_map(values, *photo.image.shape[:2])
+        try:
+            outputs.write(photo.target, photo.image, Prediction(full, model.kind))
+        except UserError as error:
+            return f"{photo.file}: {error}"
+        return None
+
+    if isinstance(model, DepthAnything):
+        network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)  # refuses a bad size
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        writing: deque[Future[str | None]] = deque()
+        for found in _together(_ahead(pool, decode, photos, 2 * workers), batch):
+            if isinstance(found, str):
+                yield found
+                continue
+            for photo, values in zip(found, _forward(model, found, size), strict=True):
+                writing.append(pool.submit(write, photo, values))
+            while len(writing) > batch:
+                yield writing.popleft().result()
+        for written in writing:
+            yield written.result()
+
+
+def _forward(model: DepthAnything | Midas, photos: list[_Photo], size: int | None) -> list[NDArray[np.float32]]:
+    """What the network states for photographs of one group, at its own resolution."""
+    if isinstance(model, Midas):
+        return model.forward([photo.image for photo in photos], size)
+    inputs = [photo.prepared for photo in photos if photo.prepared is not None]
+    return list(model.infer(torch.cat(inputs))[:, 0].cpu().numpy())
+
+
+def _together(decoded: Iterable[_Photo | str], batch: int) -> Iterator[list[_Photo] | str]:
+    """Lists of up to `batch` photographs of one group, and what is no photograph as it comes."""
+    waiting: dict[tuple[int, ...], list[_Photo]] = defaultdict(list)
+    pixels = 0
+    for photo in decoded:
+        if isinstance(photo, str):
+            yield photo
+            continue
+        waiting[photo.group].append(photo)
+        pixels += photo.image.size // 3
+        largest = max(waiting, key=lambda group: len(waiting[group]))
+        if len(waiting[largest]) >= batch or pixels > WAITING_PIXELS:
+            ready = waiting.pop(largest)
+            pixels -= sum(photo.image.size // 3 for photo in ready)
+            yield ready
+    yield from waiting.values()
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[T], S], items: Iterable[T], count: int) -> Iterator[S]:
+    """`function` of every item, in order, computed in the pool at most `count` items ahead."""
+    running: deque[Future[S]] = deque()
+    for item in items:
+        running.append(pool.submit(function, item))
+        if len(running) > count:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()

@@ -1,0 +1,72 @@
+"""Short videos with PyAV: a box that moves over a ramp, and a tone."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+SAMPLE_RATE = 48_000
+
+
+def picture(number, height, width):
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([columns * 255 // width, rows * 255 // height, np.full_like(rows, 60)], axis=-1).astype(np.uint8)
+    left = 3 * number % (width // 2)
+    image[height // 3 : height // 2, left : left + width // 4] = (250, 240, 30)
+    return image
+
+
+def write_film(
+    path,
+    count=12,
+    *,
+    height=48,
+    width=64,
+    rate=25,
+    times=None,
+    codec="libx264",
+    audio="aac",
+    rotation=0,
+):
+    """Write `count` frames at `rate` or at `times` in seconds; `rotation` in degrees is noted for the player."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=rate, width=width, height=height)
+        video.codec_context.time_base = Fraction(1, rate) if times is None else Fraction(1, 90_000)
+        if rotation:
+            video.set_display_rotation(rotation)
+        sound = container.add_stream(audio, rate=SAMPLE_RATE, layout="stereo") if audio else None
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
+            seconds = number / rate if times is None else times[number]
+            frame.pts, frame.time_base = round(seconds / video.codec_context.time_base), video.codec_context.time_base
+            container.mux(video.encode(frame))
+        if sound:
+            seconds = count / rate if times is None else times[-1]
+            wave = np.sin(np.arange(round(seconds * SAMPLE_RATE)) * 440 * 2 * np.pi / SAMPLE_RATE) * 0.3
+            samples = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), "fltp", "stereo")
+            samples.sample_rate, samples.pts = SAMPLE_RATE, 0
+            container.mux(sound.encode(samples))
+            container.mux(sound.encode(None))
+        container.mux(video.encode(None))
+    return Path(path)
+
+
+def read_film(path):
+    """Frames (T, H, W, 3), their times in seconds, and packets of sound as bytes, of the file as players see it."""
+    with av.open(str(path)) as container:
+        frames = [(frame.to_ndarray(format="rgb24"), frame.time) for frame in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        packets = container.demux(audio=0) if container.streams.audio else []
+        sound = [bytes(packet) for packet in packets if packet.size]
+    images, times = zip(*frames, strict=True)
+    return np.stack(images), list(times), sound
+
+
+def damage(path, number):
+    """Spoil one of the pictures in an mp4."""
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[places[number] : places[number] + 4] = b"\xff" * 4  # the length of what follows
+    path.write_bytes(data)

@@ -1,0 +1,112 @@
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+from scenes import scene
+
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.pointcloud import from_prediction
+from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.runtime import UserError
+
+
+def wall(height=4, width=6, depth_m=2.0):
+    return np.zeros((height, width, 3), np.uint8), Prediction(np.full((height, width), depth_m, np.float32), "metric")
+
+
+def test_from_prediction__points_project_back_onto_their_pixels():
+    image, disparity = scene(1)
+    fx, fy, cx, cy = 70.0, 60.0, 20.5, 17.0
+    cloud = from_prediction(image, Prediction(1 / disparity, "metric"), intrinsics=(fx, fy, cx, cy))
+    x, y, z = cloud.points.T
+    assert cloud.points.dtype == np.float32
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    assert fx * x / z + cx == pytest.approx(columns.ravel(), abs=1e-3)
+    assert fy * y / z + cy == pytest.approx(rows.ravel(), abs=1e-3)
+    assert z == pytest.approx(1 / disparity.ravel(), rel=1e-5)
+    assert (cloud.colors == image.reshape(-1, 3)).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40)])
+def test_from_prediction__field_of_view_spans_the_longer_side(shape):
+    cloud = from_prediction(*wall(*shape, depth_m=1.0), fov_deg=90)
+    # Centres of the outermost pixels are half a pixel inside of what is 2 m wide at 1 m.
+    assert np.ptp(cloud.points, axis=0).max() == pytest.approx(2 * 59 / 60)
+    assert np.abs(cloud.points[:, :2].mean(axis=0)).max() < 1e-6
+
+
+def test_from_prediction__of_a_relative_model_is_the_inverse_with_the_near_at_1():
+    disparity = np.repeat(np.array([[8.0, 4.0, 2.0, 1.0]], np.float32), 4, axis=0)
+    cloud = from_prediction(np.zeros((4, 4, 3), np.uint8), Prediction(disparity))
+    assert np.unique(cloud.points[:, 2]).tolist() == [1, 2, 4, 8]
+
+
+def test_from_prediction__sky_is_dropped_and_not_put_far_away():
+    disparity = np.full((4, 4), 1.0, np.float32)
+    disparity[0] = (0.0, -1.0, 0.019, 0.021)
+    cloud = from_prediction(np.zeros((4, 4, 3), np.uint8), Prediction(disparity))
+    assert len(cloud.points) == 13
+    assert cloud.points[:, 2].max() < 50
+
+
+def test_from_prediction__metres_that_are_none_are_dropped():
+    image, prediction = wall()
+    prediction.values[0, :3] = (0.0, np.inf, np.nan)
+    cloud = from_prediction(image, prediction)
+    assert len(cloud.points) == 21 and np.isfinite(cloud.points).all()
+
+
+def test_from_prediction__takes_no_more_points_than_asked_for_but_the_whole_view():
+    image, prediction = wall(300, 400)
+    cloud = from_prediction(image, prediction, max_points=1000)
+    assert 500 < len(cloud.points) <= 1000
+    whole = from_prediction(image, prediction, max_points=None)
+    assert len(whole.points) == 120_000
+    assert np.ptp(cloud.points, axis=0) == pytest.approx(np.ptp(whole.points, axis=0), rel=0.05)
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0])
+def test_encode__without_points_is_a_bad_sample(level):
+    cloud = from_prediction(np.zeros((2, 2, 3), np.uint8), Prediction(np.full((2, 2), level, np.float32)))
+    with pytest.raises(BadSample) as caught:
+        cloud.encode("ply")
+    assert caught.value.reason == "no_points"
+
+
+def test_encode__ply_holds_points_and_colours_as_they_are():
+    image, prediction = wall()
+    image[:] = (10, 20, 30)
+    cloud = from_prediction(image, prediction)
+    header, _, body = cloud.encode("ply").partition(b"end_header\n")
+    assert b"binary_little_endian" in header and b"element vertex 24" in header
+    vertex = np.dtype([("point", "<f4", 3), ("color", "u1", 4)])
+    vertices = np.frombuffer(body, vertex)
+    assert (vertices["point"] == cloud.points).all()
+    assert (vertices["color"] == (10, 20, 30, 255)).all()
+
+
+def test_encode__glb_has_y_up_and_looks_along_minus_z():
+    image, prediction = wall()
+    cloud = from_prediction(image, prediction)
+    data = cloud.encode("glb")
+    assert data[:4] == b"glTF"
+    length = struct.unpack("<I", data[12:16])[0]
+    tree = json.loads(data[20 : 20 + length])
+    accessor = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    view = tree["bufferViews"][accessor["bufferView"]]
+    start = 20 + length + 8 + view.get("byteOffset", 0)
+    points = np.frombuffer(data[start : start + view["byteLength"]], "<f4").reshape(-1, 3)
+    assert points == pytest.approx(cloud.points * (1, -1, -1))
+
+
+def test_encode__refuses_other_formats():
+    with pytest.raises(UserError, match="ply or glb"):
+        from_prediction(*wall()).encode("obj")
+
+
+def test_encode__without_trimesh_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "trimesh", None)
+    with pytest.raises(UserError, match=r"depth-anything-train\[points\]"):
+        from_prediction(*wall()).encode("ply")

@@ -1,0 +1,101 @@
+import os
+
+import pytest
+
+from depth_anything_train.inference.sources import Video, as_video, find_source
+from depth_anything_train.runtime import UserError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Empty files: what is in them is seen later."""
+    for name in ("a.jpg", "more/b.PNG", "more/a.webp", "more/._a.webp", "notes.txt", "clip.mp4"):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    return tmp_path / "photos"
+
+
+def test_find_source__of_a_folder_is_every_photograph_below_it(photos):
+    found = find_source(str(photos))
+    assert list(found) == [
+        (photos / "a.jpg", "a"),
+        (photos / "more" / "a.webp", "more/a"),
+        (photos / "more" / "b.PNG", "more/b"),
+    ]
+    assert len(found) == 3
+
+
+def test_find_source__an_image_is_called_by_its_name(photos):
+    assert list(find_source(str(photos / "more" / "b.PNG"))) == [(photos / "more" / "b.PNG", "b")]
+
+
+def test_find_source__of_a_pattern_is_called_below_the_folder_that_all_share(photos):
+    assert [name for _, name in find_source(str(photos / "more" / "*"))] == ["a", "b"]
+    assert [name for _, name in find_source(str(photos / "**" / "a.*"))] == ["a", "more/a"]
+
+
+def test_find_source__reads_a_list_with_one_path_a_line(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text(f"photos/a.jpg\r\n\n{photos}/more/b.PNG\nphotos/a.jpg\nphotos/gone.jpg\n")
+    found = find_source("list.txt")
+    assert [name for _, name in found] == ["a", "gone", "more/b"]
+    assert next(iter(found))[0].samefile(photos / "a.jpg")
+
+
+def test_find_source__a_list_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="no UTF-8 text"):
+        find_source(str(tmp_path / "list.txt"))
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "gone.jpg", "photos/*.gif", "photos/none"])
+def test_find_source__says_that_nothing_was_found(nothing, photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    with pytest.raises(UserError, match="got nothing" if not nothing.strip() else "matches none"):
+        find_source(nothing)
+
+
+def test_find_source__refuses_two_images_with_the_same_outputs(photos):
+    (photos / "a.png").write_text("")
+    with pytest.raises(UserError, match="same outputs, a;"):
+        find_source(str(photos))
+
+
+def test_find_source__outputs_are_no_photographs(photos):
+    (photos / "out").mkdir()
+    (photos / "out" / "a_color.png").write_text("")
+    assert len(find_source(str(photos), out=photos / "out")) == 3
+    with pytest.raises(UserError, match="apart from the photographs"):
+        find_source(str(photos), out=photos / "more" / "..")
+
+
+def test_find_source__a_number_is_a_camera_and_an_address_a_stream(photos, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    assert find_source(0) == find_source("0") == Video("/dev/video0", "camera0", "v4l2", live=True)
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert find_source(1) == Video("1", "camera1", "avfoundation", live=True)
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(UserError, match="stream's address"):
+        find_source(0)
+    assert find_source("http://host/film.mp4?x=1") == Video("http://host/film.mp4?x=1", "film", live=True)
+    assert find_source("rtsp://host:554").name == "host"
+    assert find_source(str(photos / "clip.mp4")) == Video(str(photos / "clip.mp4"), "clip")
+
+
+def test_video__shows_no_password():
+    assert str(as_video("rtsp://me:secret@host/door")) == "rtsp://host/door"
+
+
+def test_as_video__says_that_there_is_no_file(tmp_path):
+    with pytest.raises(UserError, match="there is none"):
+        as_video(tmp_path / "gone.mp4")
+
+
+def test_find_source__a_folder_that_cannot_be_read_is_an_error_and_not_empty(photos, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        find_source(str(photos))
