@@ -28,16 +28,14 @@ class Attention(timm.layers.Attention):
 
     kernel: Kernel = "sdpa"
 
-    def forward(self, x: Tensor, attn_mask: Sequence[int] | None = None, **_: object) -> Tensor:  # type: ignore[override]
-        """Every token attends to every token of its image.
+    def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
+        """Every token attends to every token of its image; `lengths` as in `attend`."""
+        return self.mix(self.qkv(x), lengths)
 
-        Args:
-            x: tokens.
-            attn_mask: None where each of the B rows is an image. For images of several sizes packed into one row, the
-                number of tokens of each, in order. (The name is that under which timm's block hands it on.)
-        """
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(query, key, value, self.kernel, attn_mask).transpose(1, 2).flatten(2))
+    def mix(self, qkv: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Queries, keys and values (B, N, 3 C) to the result (B, N, C)."""
+        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(attend(query, key, value, self.kernel, lengths).transpose(1, 2).flatten(2))
 
 
 def set_kernel(module: nn.Module, kernel: str) -> None:
@@ -60,7 +58,8 @@ def attend(
 ) -> Tensor:
     """Softmax attention, (B, heads, N, channels of a head) to the same shape.
 
-    `lengths` cuts the N tokens into pieces that attend to themselves alone. xformers has operators for CUDA and half
+    `lengths` cuts the N tokens into pieces that attend to themselves alone: images of several sizes packed into one
+    row. xformers has operators for CUDA and half
     precision only; anything else goes to torch, whatever `kernel` says.
     """
     if kernel == "xformers" and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):

@@ -86,7 +86,7 @@ class DepthModel(nn.Module):
     """
 
     def __init__(
-        self, config: DepthModelConfig, *, activation_checkpointing: bool = False, attention: str = "sdpa"
+        self, config: DepthModelConfig, *, activation_checkpointing: str = "selective", attention: str = "sdpa"
     ) -> None:
         super().__init__()
         self.config = config
@@ -153,7 +153,7 @@ def build_depth_model(
     position: str = "dinov2",
     kind: str = "relative",
     max_depth_m: float | None = None,
-    activation_checkpointing: bool = False,
+    activation_checkpointing: str = "selective",
     attention: str = "sdpa",
 ) -> DepthModel:
     """Build a model with random weights from the plain numbers of a config file; reads no disk and no network.

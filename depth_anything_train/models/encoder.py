@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-from timm.layers import LayerNorm, Mlp, PatchEmbed
-from timm.models.vision_transformer import Block
+from timm.layers import LayerNorm, PatchEmbed
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from depth_anything_train.models.attention import Attention, set_kernel
+from depth_anything_train.models.attention import set_kernel
+from depth_anything_train.models.block import Block
 from depth_anything_train.ops.positions import POSITION_WAYS, PositionWay, resample_positions
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image, Patches
@@ -98,21 +97,6 @@ def require_count(key: str, value: object) -> None:
         raise UserError(f"Expected {key} to be a whole number of at least 1, got {value!r}.")
 
 
-class SwiGLU(nn.Module):
-    """Gated feed-forward part of the giant encoder, with the released names; two thirds as wide as an MLP would be."""
-
-    def __init__(self, in_features: int, hidden_features: int, bias: bool = True, **_: Any) -> None:
-        super().__init__()
-        width = (int(hidden_features * 2 / 3) + 7) // 8 * 8
-        self.w12 = nn.Linear(in_features, 2 * width, bias=bias)
-        self.w3 = nn.Linear(width, in_features, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) to (B, N, C)."""
-        gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.w3(nn.functional.silu(gate) * value)
-
-
 class DinoV2Encoder(nn.Module):
     """Image to patch features.
 
@@ -122,24 +106,22 @@ class DinoV2Encoder(nn.Module):
 
     Args:
         config: sizes, taps and the way positions are resampled.
-        activation_checkpointing: in training, recompute each block in the backward pass instead of storing it.
+        activation_checkpointing: `none`, `selective` or `full`; see `models.block.Block`.
         attention: `sdpa`, torch's own kernels, or `xformers`; see `models.attention`.
     """
 
     def __init__(
-        self, config: EncoderConfig, *, activation_checkpointing: bool = False, attention: str = "sdpa"
+        self, config: EncoderConfig, *, activation_checkpointing: str = "selective", attention: str = "sdpa"
     ) -> None:
         super().__init__()
         self.config = config
-        self.activation_checkpointing = activation_checkpointing
         dim, side = config.embed_dim, config.image_size // config.patch_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, dim))
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(img_size=None, patch_size=config.patch_size, embed_dim=dim)
-        mlp = SwiGLU if config.ffn == "swiglu" else Mlp
         self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads, qkv_bias=True, init_values=1.0, mlp_layer=mlp, attn_layer=Attention)
+            Block(dim, config.num_heads, ffn=config.ffn, recompute=activation_checkpointing)
             for _ in range(config.depth)
         )
         self.norm = LayerNorm(dim)
@@ -190,10 +172,7 @@ class DinoV2Encoder(nn.Module):
         """Tokens (B, N, C) behind each tapped block and behind the last block, before the final norm."""
         tapped = []
         for index, block in enumerate(self.blocks):
-            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, lengths, use_reentrant=False)
-            else:
-                tokens = block(tokens, lengths)
+            tokens = block(tokens, lengths)
             if index in self.config.taps:
                 tapped.append(tokens)
         return [*tapped, tokens]

@@ -61,7 +61,7 @@ def test_forward__gives_disparity_at_the_images_size(size):
     assert patches.shape == (2, size[0] * size[1] // 196, 32)
 
 
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
+@pytest.mark.parametrize("activation_checkpointing", ["none", "selective", "full"])
 def test_backward__reaches_every_trainable_parameter(activation_checkpointing):
     model = build(activation_checkpointing=activation_checkpointing).train()
     disparity, patches = model.forward_features(torch.randn(1, 3, 28, 42))

@@ -75,14 +75,15 @@ def test_forward__is_equivariant_to_the_order_of_images():
     torch.testing.assert_close(encoder()(image.flip(0)), encoder()(image).flip(0))
 
 
-def test_activation_checkpointing__changes_no_gradient():
+@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
+def test_activation_checkpointing__changes_no_gradient(ffn):
     gradients = []
-    for switch in (False, True):
+    for recompute in ("none", "selective", "full"):
         torch.manual_seed(0)
-        model = DinoV2Encoder(config(), activation_checkpointing=switch).train()
+        model = DinoV2Encoder(config(ffn=ffn), activation_checkpointing=recompute).train()
         model(torch.ones(1, 3, 56, 56)).square().sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*gradients, strict=True))
 
 
 def test_parameters__only_the_mask_token_is_frozen():
@@ -120,3 +121,29 @@ def test_resolve_taps__gives_the_blocks_of_both_versions():
 def test_config__says_what_does_not_fit(changes, message):
     with pytest.raises(UserError, match=message):
         config(**changes)
+
+
+def saved_bytes(recompute):
+    """What the encoder keeps for backward, weights aside."""
+    model, sizes = DinoV2Encoder(config(), activation_checkpointing=recompute).train(), {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = model(torch.ones(4, 3, 56, 56))
+    return sum(sizes.values()), result
+
+
+def test_activation_checkpointing__keeps_less():
+    (everything, _), (selective, _), (full, _) = map(saved_bytes, ("none", "selective", "full"))
+    assert full < 0.4 * everything and selective < 0.75 * everything
+
+
+def test_activation_checkpointing__an_unknown_choice_is_refused():
+    with pytest.raises(UserError, match="none, selective, full"):
+        DinoV2Encoder(config(), activation_checkpointing="some")
