@@ -18,7 +18,7 @@ from depth_anything_train.runtime import UserError, atomic_writer, import_extra
 
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
 """What players expect in an mp4; other sound is encoded again as AAC."""
-QUALITY = {"crf": "18", "preset": "fast"}  # H.264 without visible loss: maps are smooth
+QUALITY = {"crf": "18", "preset": "veryfast"}  # without visible loss: maps are smooth
 BT709 = 1  # number of HD video's matrix, primaries and transfer function, each in its table of H.264
 LIMITED_RANGE = 1
 PATIENCE_S = 30.0  # with a stream that says nothing

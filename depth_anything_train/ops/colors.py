@@ -32,13 +32,14 @@ def colorize(
     """
     check_colormap(colormap)
     usable = np.isfinite(values) if valid is None else np.isfinite(values) & valid
-    picture = np.full((*values.shape, 3), INVALID_GREY, np.uint8)
     if not usable.any():
-        return picture
+        return np.full((*values.shape, 3), INVALID_GREY, np.uint8)
     low, high = limits if limits is not None else np.percentile(values[usable], (1, 99))
-    position = (values[usable].astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny)
-    colors = matplotlib.colormaps[colormap](position.clip(0, 1), bytes=True)
-    picture[usable] = colors[:, :3]
+    table = matplotlib.colormaps[colormap](np.arange(matplotlib.colormaps[colormap].N), bytes=True)[:, :3]
+    position = (np.where(usable, values, low) - low) / max(high - low, np.finfo(np.float32).tiny)
+    index = (position * len(table)).clip(0, len(table) - 1).astype(np.intp)
+    picture = table.take(index, axis=0)  # six times as fast as table[index]
+    picture[~usable] = INVALID_GREY
     return picture
 
 
