@@ -23,6 +23,9 @@ FLOOR = 0.02
 MAX_POINTS = 1_000_000
 
 _GLTF_AXES = np.array([1, -1, -1], np.float32)  # y up and the camera looking along -z, as glTF has it
+_SRGB = np.arange(256) / 255
+_GLTF_COLORS = np.rint(255 * np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4))
+"""Intensity for every level of sRGB: glTF's colours are linear; a photograph's would look pale."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class PointCloud:
     colors: NDArray[np.uint8]
 
     def encode(self, kind: str) -> bytes:
-        """The file's content: `ply` (binary, these axes) or `glb` (glTF's: y up, the camera looks along -z).
+        """The file's content: `ply` (binary, as it is) or `glb` (glTF: y up, looking along -z, linear colours).
 
         Raises:
             UserError: another kind, or trimesh is not installed.
@@ -48,8 +51,10 @@ class PointCloud:
         if not len(self.points):
             raise BadSample("no_points", "Expected points, but every pixel is infinitely far.")
         trimesh = import_extra("trimesh", extra="points")
-        points = self.points * _GLTF_AXES if kind == "glb" else self.points
-        return bytes(trimesh.PointCloud(points, colors=self.colors).export(file_type=kind))
+        points, colors = self.points, self.colors
+        if kind == "glb":
+            points, colors = points * _GLTF_AXES, _GLTF_COLORS.astype(np.uint8)[colors]
+        return bytes(trimesh.PointCloud(points, colors=colors).export(file_type=kind))
 
 
 def from_prediction(

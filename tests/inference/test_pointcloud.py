@@ -87,18 +87,28 @@ def test_encode__ply_holds_points_and_colours_as_they_are():
     assert (vertices["color"] == (10, 20, 30, 255)).all()
 
 
-def test_encode__glb_has_y_up_and_looks_along_minus_z():
-    image, prediction = wall()
-    cloud = from_prediction(image, prediction)
-    data = cloud.encode("glb")
+def read_glb(data, attribute):
+    """Bytes of one attribute of the first mesh."""
     assert data[:4] == b"glTF"
     length = struct.unpack("<I", data[12:16])[0]
     tree = json.loads(data[20 : 20 + length])
-    accessor = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    accessor = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"][attribute]]
     view = tree["bufferViews"][accessor["bufferView"]]
     start = 20 + length + 8 + view.get("byteOffset", 0)
-    points = np.frombuffer(data[start : start + view["byteLength"]], "<f4").reshape(-1, 3)
+    return data[start : start + view["byteLength"]]
+
+
+def test_encode__glb_has_y_up_and_looks_along_minus_z():
+    cloud = from_prediction(*wall())
+    points = np.frombuffer(read_glb(cloud.encode("glb"), "POSITION"), "<f4").reshape(-1, 3)
     assert points == pytest.approx(cloud.points * (1, -1, -1))
+
+
+def test_encode__glb_has_linear_colours():
+    image, prediction = wall()
+    image[:] = (0, 188, 255)
+    colors = np.frombuffer(read_glb(from_prediction(image, prediction).encode("glb"), "COLOR_0"), np.uint8)
+    assert colors.reshape(-1, 4).tolist() == [[0, 128, 255, 255]] * 24  # 188 is half as bright as 255
 
 
 def test_encode__refuses_other_formats():

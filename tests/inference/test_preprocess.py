@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -5,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth_anything_train.inference.preprocess import network_size, prepare, resize_map
+from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
 
@@ -41,6 +43,26 @@ def test_prepare__normalises_by_the_statistics_of_imagenet():
     assert batch.shape == (2, 3, 28, 42) and batch.dtype == torch.float32
     expected = (np.array([1, 0, 0.2]) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     assert batch[1, :, 3, 5].numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_prepare__is_cubic_interpolation_of_the_picture_between_0_and_1():
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    expected = cv2.resize(image.astype(np.float32) / 255, (42, 28), interpolation=cv2.INTER_CUBIC)
+    expected = (expected - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    assert (prepare([image], 28)[0].permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_prepare__fast_is_within_half_a_grey_level_but_stops_at_black_and_white():
+    smooth = cv2.resize(np.random.default_rng(0).integers(20, 236, (6, 9, 3), np.uint8), (90, 60))
+    grey_level = 1 / 255 / min(IMAGENET_STD)
+    exact, fast = prepare([smooth], 28), prepare([smooth], 28, fast=True)
+    assert 0 < (exact - fast).abs().max() <= 1.01 * grey_level
+    assert (exact - fast).abs().mean() < grey_level / 2
+    edge = np.zeros((60, 90, 3), np.uint8)
+    edge[:, 45:] = 255
+    white = (1 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    assert prepare([edge], 28)[0, 0].max() > white[0]
+    assert prepare([edge], 28, fast=True)[0, 0].max() == pytest.approx(white[0])
 
 
 def test_resize_map__keeps_pixel_centres_in_place():
