@@ -15,7 +15,7 @@ from torch import nn
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
 from depth_anything_train.models.weights import weights_hash
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, import_extra
 
 RELEASED = {"large": "Intel/dpt-beit-large-512", "hybrid": "Intel/dpt-hybrid-midas"}
 
@@ -56,15 +56,12 @@ class Midas:
         Raises:
             UserError: transformers is missing, there is no such model, or it is no complete DPT.
         """
-        try:
-            from transformers import AutoImageProcessor, DPTForDepthEstimation
-        except ImportError:
-            raise UserError('MiDaS needs transformers: pip install "depth-anything-train[hf]".') from None
+        transformers = import_extra("transformers", extra="hf")
         name = RELEASED.get(str(source), str(Path(source).expanduser()))
         try:
             with _errors_alone():
-                processor = AutoImageProcessor.from_pretrained(name)
-                model, report = DPTForDepthEstimation.from_pretrained(
+                processor = transformers.AutoImageProcessor.from_pretrained(name)
+                model, report = transformers.DPTForDepthEstimation.from_pretrained(
                     name, use_safetensors=True, output_loading_info=True, dtype=torch.float32
                 )
         except (OSError, ValueError, RuntimeError) as error:

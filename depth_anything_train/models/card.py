@@ -44,8 +44,12 @@ prediction = model.predict("photo.jpg").{name}  # at the photo's size
 ```"""
 
 POSITIONS = """\
-The position embedding is resampled the way of `{position}`; `transformers` resamples it another way. At {side} x {side}
-pixels, where nothing is resampled, both give the same numbers up to rounding; at other sizes they differ slightly."""
+This model resamples its position embedding the way of `{position}`, `transformers` in another way: for one prepared
+image both give the same numbers up to rounding at {side} x {side} pixels, and slightly different ones elsewhere."""
+
+PREPARATION = """\
+`transformers` smooths a photograph that it makes smaller; the released code of Depth Anything and this program do not.
+So the two calls above differ slightly too."""
 
 
 def model_card(config: DepthModelConfig, extra: Record) -> str:
@@ -67,13 +71,17 @@ def model_card(config: DepthModelConfig, extra: Record) -> str:
         "Recipe": "\n".join(_recipe(config, extra)),
         "Data and licences": "\n".join(_licences(config, extra)),
         "Results": "\n".join(_results(extra)) or "No evaluation is on record.",
+        "Numbers in transformers": "\n\n".join(_differences(config)),
     }
-    if config.encoder.position != "transformers":
-        note = POSITIONS.format(position=config.encoder.position, side=config.encoder.image_size)
-        sections["Numbers off the native size"] = note
     intro = f"Monocular depth: DINOv2 encoder `{config.encoder.name}` and DPT decoder (Depth Anything)."
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     return f"---\n{_head(name, config, extra).to_yaml()}\n---\n\n# {name}\n\n{intro}\n\n{body}\n"
+
+
+def _differences(config: DepthModelConfig) -> Iterator[str]:
+    if config.encoder.position != "transformers":
+        yield POSITIONS.format(position=config.encoder.position, side=config.encoder.image_size)
+    yield PREPARATION
 
 
 def _head(name: str, config: DepthModelConfig, extra: Record) -> ModelCardData:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from networks import build
+from scenes import encode, scene
 
 from depth_anything_train.export import onnx as module
 from depth_anything_train.export.onnx import check_onnx, export_onnx
@@ -92,6 +93,20 @@ def test_encoder__resamples_positions_as_its_config_says(position):
         image = torch.randn(2, 3, *sides)
         with torch.no_grad():
             torch.testing.assert_close(copy(image), model(image), rtol=1e-5, atol=1e-5)
+
+
+def test_documentation__says_what_to_feed_and_how_to_read_it(dynamic, tmp_path, monkeypatch):
+    model, path, _ = dynamic
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    (example,) = [block for block in page.split("```") if block.startswith("python") and "onnxruntime" in block]
+    photo = encode(scene(3, 100, 150)[0], "png")
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "model.onnx").write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    result = {}
+    exec(example.removeprefix("python"), result)
+    expected = model.predict(photo).disparity
+    assert np.abs(result["disparity"] - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
 def test_check__finds_other_weights_other_numbers_and_other_files(dynamic, tmp_path):

@@ -84,7 +84,8 @@ def test_model_card__says_which_number_it_is():
 
 def test_model_card__warns_of_other_numbers_only_where_positions_are_resampled_otherwise():
     assert "the way of `dinov2`" in model_card(config(), {})
-    assert "resample" not in model_card(config(position="transformers"), {})
+    card = model_card(config(position="transformers"), {})
+    assert "resample" not in card and "smooths a photograph" in card
 
 
 def test_model_card__the_table_of_results():
