@@ -33,6 +33,7 @@ SUMMARIES = {
     "evaluate": "a model on labelled shards -> table (CSV, Markdown, JSON)",
     "predict": "images -> disparity, colour picture, 16-bit",
     "export": "a model -> Hugging Face folder, released .pth, ONNX",
+    "app": "the web page: drop a photograph or video, look, download",
     "report": "what ran, curves, tables and pictures -> one HTML page",
 }
 

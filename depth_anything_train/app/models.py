@@ -1,0 +1,70 @@
+"""The models that the page offers: found when it starts, loaded when they are first chosen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.load import load_predictor
+from depth_anything_train.inference.midas import Midas
+from depth_anything_train.runtime import UserError
+
+MODEL_FILES = (".pth", ".ckpt")
+WEIGHTS = ("model.safetensors", "model/model.safetensors")
+"""In a model folder of ours or of Hugging Face, and in a run folder."""
+
+
+class Models:
+    """Models by name, at most `kept` of them in memory: those used last.
+
+    Args:
+        sources: {name: what `load_predictor` takes}.
+        device: where they run.
+        kept: how many stay loaded.
+    """
+
+    def __init__(self, sources: dict[str, str], *, device: str | None = None, kept: int = 2) -> None:
+        self.sources = sources
+        self._lock = threading.Lock()  # two visitors at once must not load one model twice
+        self._loaded = lru_cache(maxsize=kept)(lambda name: load_predictor(sources[name], device=device))
+
+    @property
+    def names(self) -> list[str]:
+        """What can be chosen; the first is the default."""
+        return list(self.sources)
+
+    def __getitem__(self, name: str) -> DepthAnything | Midas:
+        """The model of that name, loaded if it is not.
+
+        Raises:
+            UserError: its files cannot be used.
+        """
+        with self._lock:
+            return self._loaded(name)
+
+
+def find_models(sources: str | Sequence[str]) -> dict[str, str]:
+    """{name: source} of every model meant: the sources themselves, and what lies in those that are folders of models.
+
+    A model is called by the last part of its path; where two would be called the same, by the whole.
+
+    Raises:
+        UserError: nothing was named.
+    """
+    found: dict[str, str] = {}
+    for source in [sources] if isinstance(sources, str) else sources:
+        folder = Path(source).expanduser()
+        inside = [] if _is_model(folder) else sorted(filter(_is_model, folder.glob("*")))
+        for model in map(str, inside) if inside else [source]:
+            name = Path(model).resolve().name
+            found[model if name in found else name] = model
+    if not found:
+        raise UserError("Expected a model, a list of models or a folder of run folders; name it with model=.")
+    return found
+
+
+def _is_model(path: Path) -> bool:
+    return any((path / weights).is_file() for weights in WEIGHTS) or (path.suffix in MODEL_FILES and path.is_file())
