@@ -62,14 +62,16 @@ def free_port(host: str, port: int) -> int:
     Raises:
         UserError: it cannot.
     """
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
-            return int(server.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"Expected a free address, but {host} port {port} cannot be used: {reason}; set port=."
-        ) from None
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"Expected a free address, but {host} port {port} cannot be used: {reason}; choose another with port=."
+            ) from None
+        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
