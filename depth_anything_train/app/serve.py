@@ -24,6 +24,8 @@ def main(cfg: DictConfig) -> None:
     """Serve the page until Ctrl+C or a request to terminate; uploads and results go with it."""
     with tempfile.TemporaryDirectory(prefix="depth-anything-") as cache:
         os.environ["GRADIO_TEMP_DIR"] = cache  # gradio looks when it is imported, and again later
+        own = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+        os.environ["no_proxy"] = f"{cfg.host},localhost,{own}"  # gradio asks its own server whether it is up
         import_extra("gradio", extra="app")
         from starlette.middleware import Middleware
 
