@@ -12,7 +12,7 @@ from depth_anything_train.export.onnx import check_onnx, export_onnx
 from depth_anything_train.inference.depth_anything import DepthAnything, Format
 from depth_anything_train.runtime import UserError, console, read_json
 
-RESULTS = ("caption", "groups", "mean", "images", "model")
+RESULTS = ("caption", "groups", "mean", "images")
 FORMATS = (*get_args(Format), "onnx")
 
 
@@ -45,11 +45,11 @@ def read_results(folder: str, model: DepthAnything) -> dict[str, Any]:
     Raises:
         UserError: there are none in the folder, or they are of another model.
     """
-    results = read_json(Path(folder).expanduser() / "results.json", keys=RESULTS)
+    results = read_json(Path(folder).expanduser() / "results.json", keys=(*RESULTS, "model"))
     judged = results["model"]
     if judged["hash"] != model.hash:
         raise UserError(f"The results in {folder} are of another model ({judged['name']}); evaluate this one.")
-    return {key: results[key] for key in RESULTS if key != "model"}
+    return {**{key: results[key] for key in RESULTS}, "size": judged["size"] or model.size}
 
 
 if __name__ == "__main__":

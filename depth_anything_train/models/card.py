@@ -60,8 +60,8 @@ def model_card(config: DepthModelConfig, extra: Record) -> str:
         extra: what is stored beside its weights. Read are `experiment`, `steps`, `size`, `encoder` (where its first
             weights came from), `data` (a list of `source`, `kind`, `images`, `licences` and, of pseudo labels,
             `teacher`), `run` (provenance), `source` (of weights that were trained elsewhere), `licence` (of the
-            weights, a Hugging Face identifier) and `results` (a list of what `evaluate` writes to results.json).
-            All of them may be missing.
+            weights, a Hugging Face identifier) and `results` (a list of what `evaluate` writes to results.json, with
+            the `size` at which the network saw the images). All of them may be missing.
     """
     name = str(extra.get("experiment", f"depth-anything-{config.encoder.name}"))
     quantity = "disparity" if config.kind == "relative" else "depth_m"
@@ -142,7 +142,7 @@ def _data(extra: Record, indent: str) -> Iterator[str]:
         restricted = " **(restricts use)**" if any(RESTRICTED.search(licence) for licence in licences) else ""
         images = f"{data['images']:,} images" if "images" in data else f"number of images {UNKNOWN}"
         kind = KINDS.get(data.get("kind"), data.get("kind", ""))
-        licence = ", ".join(sorted(licences)) or UNKNOWN
+        licence = "; ".join(sorted(licences)) or UNKNOWN
         yield f"{indent}- `{data.get('source', UNKNOWN)}`, {images} {kind}; licence: {licence}{restricted}"
         if teacher := data.get("teacher"):
             name = teacher.get("experiment") or _last_parts(teacher.get("source", f"recipe {UNKNOWN}"))
@@ -158,7 +158,7 @@ def _last_parts(source: str) -> str:
 def _results(extra: Record) -> Iterator[str]:
     for result in extra.get("results", ()):
         titles = {metric: title for metric, title in METRICS.items() if metric in result["mean"]}
-        yield f"{result['images']} images; {result['caption']}."
+        yield f"{result['images']} images, shorter side {result.get('size', UNKNOWN)}; {result['caption']}."
         yield ""
         yield f"| test set | images | {' | '.join(titles.values())} |"
         yield f"|---|---:|{'---:|' * len(titles)}"

@@ -41,11 +41,12 @@ def test_export__onnx_that_the_check_accepts(export, tmp_path, capsys):
 
 def test_export__hugging_face_folder_with_a_card(export, folder, tmp_path):
     model = DepthAnything.from_pretrained(folder, device="cpu")
-    results = write_results(tmp_path / "results", name="mine", hash=model.hash)
+    results = write_results(tmp_path / "results", name="mine", hash=model.hash, size=None)
     export("format=hf", f"out={tmp_path / 'hf'}", "licence=apache-2.0", f"results=[{results}]")
     assert DepthAnything.from_pretrained(tmp_path / "hf", device="cpu").hash == model.hash
     head = ModelCard.load(tmp_path / "hf" / "README.md").data
     assert head.license == "apache-2.0" and head.eval_results[0].metric_value == 0.25
+    assert "3 images, shorter side 28; protocol relative." in (tmp_path / "hf" / "README.md").read_text()
 
 
 def test_export__the_released_layout(export, folder, tmp_path):

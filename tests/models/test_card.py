@@ -89,4 +89,6 @@ def test_model_card__warns_of_other_numbers_only_where_positions_are_resampled_o
 
 
 def test_model_card__the_table_of_results():
-    assert "| nyu | 654 | 0.0531 | 0.9720 |" in model_card(config(), {"results": [RESULT]})
+    card = model_card(config(), {"results": [RESULT | {"size": 518}]})
+    assert "654 images, shorter side 518; protocol nyu: cap 10 m." in card
+    assert "| nyu | 654 | 0.0531 | 0.9720 |" in card
