@@ -124,7 +124,8 @@ def _recipe(config: DepthModelConfig, extra: Record) -> Iterator[str]:
 
 def _licences(config: DepthModelConfig, extra: Record) -> Iterator[str]:
     """Where the numbers in the weights come from, with the licence of each source."""
-    encoder = _hub_encoder(config, extra) or extra.get("encoder", UNKNOWN)
+    given = str(extra.get("encoder", UNKNOWN))
+    encoder = _hub_encoder(config, extra) or ("random weights" if given == "none" else _last_parts(given))
     dinov2 = " (DINOv2, Apache-2.0)" if encoder in HUB_NAMES.values() else ""
     yield f"- licence of these weights: {extra.get('licence', UNKNOWN)}"
     if "source" in extra:

@@ -71,6 +71,13 @@ def test_model_card__another_encoder_is_named_without_a_licence(source):
     assert f"the encoder started from: {source.removeprefix('hub:')}\n" in model_card(config(), {"encoder": source})
 
 
+def test_model_card__an_encoder_of_ones_own_is_named_without_the_path():
+    assert "the encoder started from: weights/mine.pth\n" in model_card(
+        config(), {"encoder": "/home/me/weights/mine.pth"}
+    )
+    assert "the encoder started from: random weights\n" in model_card(config(), {"encoder": "none"})
+
+
 def test_model_card__names_where_weights_came_from_without_the_path():
     for source in ("LiheYoung/depth-anything-small-hf", "/home/somebody/LiheYoung/depth-anything-small-hf"):
         assert "taken over from: LiheYoung/depth-anything-small-hf\n" in model_card(config(), {"source": source})
