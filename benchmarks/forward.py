@@ -117,6 +117,7 @@ def main() -> None:
 
         models = {"theirs": theirs_of, "ours": ours_of}
         for what, run in (("forward", inference), ("forward and backward", training)):
+            ours.train(run is training), theirs.train(run is training)
             ways = {name: (lambda model=model, run=run: run(model)) for name, model in models.items()}
             report(f"{precision} {what}", alternate(ways, arguments.repeats, device), "ms", 1e3)
         peaks = {name: float(peak_bytes(lambda model=model: training(model), device)) for name, model in models.items()}

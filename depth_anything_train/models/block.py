@@ -60,6 +60,11 @@ class Block(timm.models.vision_transformer.Block):
             the block, for a third of the time; `none` stores everything. The numbers are the same to the last bit.
     """
 
+    attn: Attention
+    mlp: Mlp | SwiGLU
+    norm1: nn.Module
+    norm2: nn.Module
+
     def __init__(self, dim: int, num_heads: int, *, ffn: str = "mlp", recompute: str = "selective") -> None:
         if recompute not in get_args(Recompute):
             options = ", ".join(get_args(Recompute))

@@ -114,10 +114,15 @@ class DPTHead(nn.Module):
         x = s.refinenet2(x, m2, m1.shape[-2:])
         x = s.refinenet1(x, m1, [2 * length for length in m1.shape[-2:]])
         x = enlarge(s.output_conv1(x), size)
-        x = s.output_conv2[1](s.output_conv2[0](x))
+        x = s.output_conv2[0](x)
         last = cast(nn.Conv2d, s.output_conv2[2])
-        x = in_float32(conv2d)(x, last.weight, last.bias)  # bfloat16 has eight bits, which would show as terraces
+        x = _last_layers(x, last.weight, last.bias)
         return relu(x) if self.max_depth_m is None else torch.sigmoid(x) * self.max_depth_m
+
+
+@in_float32  # bfloat16 has eight bits, which would show as terraces
+def _last_layers(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return conv2d(relu(x), weight, bias)
 
 
 def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
