@@ -69,7 +69,8 @@ def _sniff(data: bytes) -> tuple[ImageHeader, bool]:
         return header, _PNG_LAST_CHUNK in data[-4096:]  # some writers leave padding behind the last chunk
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data), len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    raise BadSample("image_type", f"Expected a JPEG, PNG or WebP image, but came data that starts with {data[:8]!r}.")
+    came = f"came data that starts with {data[:8]!r}" if data else "it is empty"
+    raise BadSample("image_type", f"Expected a JPEG, PNG or WebP image, but {came}.")
 
 
 def _jpeg(data: bytes) -> tuple[ImageHeader, bool]:

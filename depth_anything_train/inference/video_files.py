@@ -53,8 +53,9 @@ class VideoReader:
         try:
             timeout = PATIENCE_S if source.live else None
             self._container = av.open(source.address, format=source.device, timeout=timeout)
-        except self._error as error:
-            raise UserError(f"Expected a video at {source}, but it cannot be opened: {error.strerror}.") from None
+        except (self._error, ValueError) as error:  # the latter where PyAV was built without cameras
+            reason = getattr(error, "strerror", error)
+            raise UserError(f"Expected a video at {source}, but it cannot be opened: {reason}.") from None
         self.live = source.live
         self.damaged = 0
         self._video, self.audio = map(self._best, ("video", "audio"))

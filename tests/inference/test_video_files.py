@@ -1,13 +1,21 @@
+import functools
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import av
 import numpy as np
 import pytest
 from films import damage, picture, read_film, write_film
 
-from depth_anything_train.inference.sources import Video
+from depth_anything_train.inference.sources import Video, as_video
 from depth_anything_train.inference.video_files import VideoReader, video_writer
 from depth_anything_train.runtime import UserError
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 def copy(source, target):
@@ -133,6 +141,24 @@ def test_reader__what_is_no_video_is_refused_in_a_sentence(tmp_path):
         VideoReader(Video(str(cut), "cut"))
     with pytest.raises(UserError, match="rtsp://127.0.0.1:9/door"):
         VideoReader(Video("rtsp://me:secret@127.0.0.1:9/door", "door", live=True))
+
+
+def test_reader__reads_what_a_server_sends(tmp_path):
+    source = write_film(tmp_path / "film.ts")
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with VideoReader(as_video(f"http://127.0.0.1:{server.server_port}/film.ts")) as reader:
+            frames = list(reader.frames(lambda sound: None))
+        server.shutdown()
+    assert reader.live and reader.damaged == 0
+    assert np.stack([frame.image for frame in frames]) == pytest.approx(read_film(source)[0], abs=1)
+
+
+def test_reader__a_camera_that_is_not_there_is_an_error_in_a_sentence(monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(UserError, match="/dev/video99, but it cannot be opened"):
+        VideoReader(as_video(99))
 
 
 def test_reader__sound_alone_is_no_video(tmp_path):
