@@ -60,7 +60,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> list[str]:
-    model = load_predictor(cfg.model, device=cfg.device)
+    model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
     settings = dict(size=cfg.size, batch=cfg.batch, workers=cfg.workers, fast=cfg.fast)
     problems = []
     with ProgressBar("predict", len(photos)) as bar:
@@ -74,7 +74,7 @@ def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> lis
 
 def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[str]:
     with VideoReader(video) as reader:
-        model = load_predictor(cfg.model, device=cfg.device)
+        model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
         total = min((count for count in (reader.count, cfg.limit) if count is not None), default=None)
         with ProgressBar("predict", total) as bar:
             files = predict_video(
