@@ -103,9 +103,14 @@ def predict_photos(
             if isinstance(found, str):
                 yield found
                 continue
-            for photo, values in zip(found, _forward(model, found, size), strict=True):
+            try:
+                maps = _forward(model, found, size)
+            except UserError as error:  # MiDaS sees only here whether it can take a photograph
+                yield from (f"{photo.file}: {error}" for photo in found)
+                continue
+            for photo, values in zip(found, maps, strict=True):
                 writing.append(pool.submit(write, photo, values))
-            while len(writing) > batch:
+            while len(writing) > workers:
                 yield writing.popleft().result()
         for written in writing:
             yield written.result()

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, ListConfig
 
 from depth_anything_train.command import command
@@ -34,7 +35,15 @@ def main(cfg: DictConfig) -> None:
         intrinsics=None if cfg.intrinsics is None else _as_tuple(cfg.intrinsics),
     )
     require_writable(out)
-    problems = _photos(cfg, source, out, outputs) if isinstance(source, Photos) else _video(cfg, source, out, outputs)
+    try:
+        if isinstance(source, Photos):
+            problems = _photos(cfg, source, out, outputs)
+        else:
+            problems = _video(cfg, source, out, outputs)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"The device has too little memory for batch={cfg.batch}; take a smaller batch or size."
+        ) from None
     for problem in problems:
         console.print(f"skipped {problem}", soft_wrap=True)
     if problems:

@@ -1,6 +1,5 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,9 +112,13 @@ def test_predict_photos__midas_answers_the_same_call(tmp_path):
             self.device = torch.device("cpu")
 
         def forward(self, images, size=None):
+            if images[0].shape[1] == 120:
+                raise UserError("too wide")
             assert len({image.shape for image in images}) == 1
             return [image[..., 0].astype(np.float32) for image in images]
 
-    photos = write_photos(tmp_path / "photos", [(40, 60), (80, 120), (40, 60)])
-    assert not any(predict_photos(Ramp(), photos, Path(tmp_path / "out"), Outputs(("npy",))))
-    assert np.load(tmp_path / "out" / "1.npy") == pytest.approx(scene(1, 80, 120)[0][..., 0])
+    photos = write_photos(tmp_path / "photos", [(40, 60), (60, 40), (40, 60), (80, 120)])
+    problems = list(predict_photos(Ramp(), photos, tmp_path / "out", Outputs(("npy",))))
+    assert [problem for problem in problems if problem] == [f"{tmp_path / 'photos' / '3.png'}: too wide"]
+    assert len(problems) == 4
+    assert np.load(tmp_path / "out" / "1.npy") == pytest.approx(scene(1, 60, 40)[0][..., 0])
