@@ -31,7 +31,7 @@ SUMMARIES = {
     "verify": "read shards back: checksums, counts, label statistics, contact sheet",
     "train": "any stage of training: train experiment=...",
     "evaluate": "a model on labelled shards -> table (CSV, Markdown, JSON)",
-    "predict": "images -> disparity, colour picture, 16-bit",
+    "predict": "photographs, video, camera or stream -> pictures, 16-bit, npy, control maps, point clouds",
     "export": "a model -> Hugging Face folder, released .pth, ONNX",
     "app": "the web page: drop a photograph or video, look, download",
     "report": "what ran, curves, tables and pictures -> one HTML page",
