@@ -20,7 +20,7 @@ from depth_anything_train.runtime import write_bytes
 
 SHOWN_SIDE = 1600
 """Pixels of the longer side on the screen; the downloads have all."""
-VIEWED_POINTS, VIEWED_MEDIANS = 300_000, 6.0
+VIEWED_POINTS, VIEWED_MEDIANS = 300_000, 3.0
 """How many points the viewer gets, and how far they may lie, in multiples of their median distance: it fits all of them
 into its window, and a speck of sky would make the rest tiny. The download has all."""
 

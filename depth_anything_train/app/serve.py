@@ -17,6 +17,8 @@ from depth_anything_train.command import command
 from depth_anything_train.runtime import UserError, console, import_extra
 
 LARGEST_UPLOAD = "2gb"
+MOST_VISITORS = 32
+"""Whose last photograph is kept in memory; who comes back after so many others drops it again."""
 
 
 @command("app")
@@ -49,6 +51,7 @@ def main(cfg: DictConfig) -> None:
             footer_links=[],
             run_history=False,
             max_file_size=LARGEST_UPLOAD,
+            state_session_capacity=MOST_VISITORS,
             app_kwargs={"middleware": [Middleware(Offline)]},
         )
         console.print(f"The page is at {public or address} and stops with Ctrl+C.", soft_wrap=True)
