@@ -20,7 +20,15 @@ from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.inference.preprocess import resize_map
 from depth_anything_train.metrics.protocol import Protocol, evaluate_image
 from depth_anything_train.metrics.results import ImageResult, Results, to_csv, to_markdown
-from depth_anything_train.runtime import ProgressBar, UserError, console, provenance, write_bytes, write_json
+from depth_anything_train.runtime import (
+    ProgressBar,
+    UserError,
+    console,
+    provenance,
+    require_writable,
+    write_bytes,
+    write_json,
+)
 
 MEAN_MAP = "mean_map"
 
@@ -149,11 +157,12 @@ def _labels(folders: Collection[Records]) -> Iterator[Label]:
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluate `cfg.model` on `cfg.data` under `cfg.benchmark` and write the tables to `cfg.out`."""
+    out = Path(cfg.out)
+    require_writable(out)
     protocol = build(cfg.benchmark)
     data = open_data(OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data)
     model = open_model(cfg.model, cfg.labelled)
     results = evaluate(model, data, protocol, split_by=cfg.split_by, size=cfg.size, batch=cfg.batch, limit=cfg.limit)
-    out = Path(cfg.out)
     write_results(out, results, {"name": Path(cfg.model).name, "hash": model.hash, "size": cfg.size})
     mean = results.mean()
     figures = f"AbsRel {mean['abs_rel']:.4f}, δ1 {mean['delta1']:.4f}"

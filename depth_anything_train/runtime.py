@@ -11,6 +11,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,20 @@ def import_extra(module: str, *, extra: str) -> Any:
             raise
         install = f'pip install "depth-anything-train[{extra}]"'
         raise UserError(f"Expected the library {error.name}, which is not installed; {install}.") from None
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder if need be and try it, before anything that takes time.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"Expected a folder to write to as out, but {folder} is none: {error.strerror}.") from None
 
 
 # -- Nothing half-written is ever visible: write beside the target, flush to disk, rename. -----------------------------

@@ -15,6 +15,7 @@ from depth_anything_train.runtime import (
     keyed_seed,
     read_json,
     require_folder,
+    require_writable,
     write_json,
 )
 
@@ -104,3 +105,12 @@ def test_import_extra__names_what_to_install():
     assert import_extra("json", extra="none") is json
     with pytest.raises(UserError, match=r"depth-anything-train\[video\]"):
         import_extra("no_such_library.part", extra="video")
+
+
+def test_require_writable__makes_the_folder_and_leaves_nothing_in_it(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="folder to write to"):
+            require_writable(folder)

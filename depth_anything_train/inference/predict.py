@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from depth_anything_train.inference.photos import predict_photos
 from depth_anything_train.inference.sources import Photos, Video, find_source
 from depth_anything_train.inference.video import predict_video
 from depth_anything_train.inference.video_files import VideoReader
-from depth_anything_train.runtime import ProgressBar, UserError, console
+from depth_anything_train.runtime import ProgressBar, UserError, console, require_writable
 
 
 @command("predict")
@@ -48,20 +47,6 @@ def main(cfg: DictConfig) -> None:
         console.print(f"skipped {problem}", soft_wrap=True)
     if problems:
         sys.exit(1)
-
-
-def require_writable(folder: Path) -> None:
-    """Make the folder if need be and try it, before anything that takes time.
-
-    Raises:
-        UserError: nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"Expected a folder to write to as out, but {folder} is none: {error.strerror}.") from None
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

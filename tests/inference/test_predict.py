@@ -8,7 +8,7 @@ from scenes import encode, scene
 from depth_anything_train.command import compose
 from depth_anything_train.inference import predict as module
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.predict import main, require_writable
+from depth_anything_train.inference.predict import main
 from depth_anything_train.runtime import UserError
 
 
@@ -116,12 +116,3 @@ def test_predict__mistakes_are_found_before_the_model_is_loaded(wrong, photos, t
     monkeypatch.setattr(module, "load_predictor", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(UserError):
         main.__wrapped__(compose("predict", ["model=model", "source=photos", "out=out", wrong]))
-
-
-def test_require_writable__makes_the_folder_and_leaves_nothing_in_it(tmp_path):
-    require_writable(tmp_path / "a" / "b")
-    assert not list((tmp_path / "a" / "b").iterdir())
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match="folder to write to"):
-            require_writable(folder)
