@@ -90,9 +90,10 @@ def test_encoder__resamples_positions_as_its_config_says(position):
     model = lively(position=position).model
     copy = module._exportable(model)
     for sides in ((56, 56), (56, 70), (28, 98), (112, 42)):
-        image = torch.randn(2, 3, *sides)
+        image = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            torch.testing.assert_close(copy(image), model(image), rtol=1e-5, atol=1e-5)
+            expected, actual = model(image), copy(image)
+        assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_documentation__says_what_to_feed_and_how_to_read_it(dynamic, tmp_path, monkeypatch):
