@@ -65,8 +65,9 @@ def check_value(key: str, value: Any, default: Any) -> None:
         raise UserError(f"Expected a path for {key}, but came {_shown(value)}; {hint}.")
     if last in SMALLEST and not isinstance(value, DictConfig | ListConfig) and not isinstance(default, ListConfig):
         _check_whole(key, value, default, SMALLEST[last])
-    elif isinstance(default, bool) and not isinstance(value, bool):
-        raise UserError(f"Expected true or false for {key}, but came {_shown(value)}.")
+    elif isinstance(default, bool):  # before numbers: a bool is an int to Python
+        if not isinstance(value, bool):
+            raise UserError(f"Expected true or false for {key}, but came {_shown(value)}.")
     elif (last in NUMBERS or isinstance(default, int | float)) and value is not None and not _is_number(value):
         raise UserError(f"Expected a number for {key}, but came {_shown(value)}.")
     elif isinstance(default, ListConfig) and last != "taps" and not isinstance(value, ListConfig) and value is not None:

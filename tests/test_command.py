@@ -62,6 +62,13 @@ def test_program__without_a_command_prints_the_commands():
     assert all(word in result.stdout for word in ("prepare", "label", "train", "evaluate"))
 
 
+@pytest.mark.parametrize("name", ["train", "predict"])
+def test_program__help_needs_no_choice_first(name, tmp_path):
+    result = program(name, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "out: ???" in result.stdout
+
+
 def test_program__an_unknown_command_names_the_nearest():
     result = program("trian")
     assert result.returncode == 2

@@ -50,3 +50,11 @@ def test_check_value__true_or_false_takes_nothing_else():
 
 def test_check_value__a_mapping_named_like_a_number_is_left_alone():
     check_value("data.batch", OmegaConf.create({"labelled": 2}), OmegaConf.create({"labelled": 4}))
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_check_value__a_switch_takes_both_positions_and_nothing_else(default):
+    check_value("fast", True, default)
+    check_value("fast", False, default)
+    with pytest.raises(UserError, match="true or false"):
+        check_value("fast", 1, default)
