@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -59,10 +60,13 @@ class DepthAnything:
         if precision not in get_args(Precision):
             raise UserError(f"Expected precision to be one of {', '.join(get_args(Precision))}, got {precision!r}.")
         self.device = choose_device(device)
-        self.hash = weights_hash(model)
-        set_kernel(model, attention)
-        model = model.eval().to_bfloat16() if precision == "bf16" else model.eval()
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.eval()
+        set_kernel(self.model, attention)
+        self._rounded = precision == "bf16"
+        if self._rounded:
+            _ = self.hash  # of the weights as they came
+            self.model.to_bfloat16()
+        self.model = self.model.to(self.device).to(memory_format=torch.channels_last)
         self.size = size
         self.extra = {**(extra or {}), "size": size}
         self._network = torch.compile(self.model, dynamic=False) if compile else self.model
@@ -104,8 +108,10 @@ class DepthAnything:
                 with its processor and a model card; `original` is a `.pth` for the released code.
 
         Raises:
-            UserError: the format is unknown.
+            UserError: the format is unknown, or the weights were rounded to bfloat16.
         """
+        if self._rounded:
+            raise UserError("Expected the full weights to save, but they were rounded; load with precision=fp32.")
         if format == "native":
             save_model(folder, self.model, self.extra)
         elif format == "hf":
@@ -114,6 +120,11 @@ class DepthAnything:
             save_original(folder, self.model)
         else:
             raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, got {format!r}.")
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the weights as they came, as in `model.json`."""
+        return weights_hash(self.model)
 
     @property
     def kind(self) -> Kind:

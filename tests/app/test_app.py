@@ -176,7 +176,9 @@ def test_wrong_video__is_told_in_the_page(page, tmp_path):
     drop(page, tmp_path / "wrong.mp4")
     page.locator("video").wait_for()
     page.get_by_role("button", name="Predict").click()
-    page.get_by_text("Expected a video").wait_for()
+    message = page.get_by_text("Expected a video")
+    message.wait_for()
+    assert "Traceback" not in message.inner_text()
 
 
 def test_server__connects_to_nobody_and_leaves_nothing_behind(server):

@@ -113,3 +113,10 @@ def test_precision__bf16_is_close_and_keeps_the_hash_of_the_weights(network):
 def test_options__unknown_ones_are_one_sentence(network, option):
     with pytest.raises(UserError, match="Expected"):
         DepthAnything(network, **{"device": "cpu", **option})
+
+
+def test_save_pretrained__refuses_to_write_rounded_weights(network, tmp_path):
+    half = DepthAnything(copy.deepcopy(network), size=28, device="cpu", precision="bf16")
+    with pytest.raises(UserError, match="precision=fp32"):
+        half.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
