@@ -19,26 +19,16 @@ than its photograph, but must have the same shape. Zero, negative and not finite
 from __future__ import annotations
 
 import csv
-import io
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data_engine.ingest.base import RawSample, choose, in_part, list_files, make_key, read_file, stem, unique_keys
-from depth_anything_train.data.images import decode_image, read_header
-from depth_anything_train.data.labels import check_shape, decode_label, read_npy, read_png16
-from depth_anything_train.data.schema import IMAGE_EXTENSIONS, LABELLED, META, QUANTITIES, BadSample
+from data_engine.ingest.labelled import labelled_sample
+from data_engine.ingest.raw_labels import LABEL_FILES, RawLabel, read_label_file
+from depth_anything_train.data.schema import IMAGE_EXTENSIONS, LABELLED, QUANTITIES, BadSample
 from depth_anything_train.runtime import UserError, require_folder
-
-LABEL_FILES = ("png", "npy", "pfm")
-
-_PFM_HEADER = re.compile(rb"(P[Ff])\s+([0-9]{1,6})\s+([0-9]{1,6})\s+([-+.0-9eE]+)\s")
 
 
 class Pair(NamedTuple):
@@ -124,17 +114,10 @@ class Pairs:
             raise BadSample("duplicate_key", f"A pair before it has the same key {item.key}; rename one.")
         image_file, label_file = self._find("image", item.image), self._find("label", item.label)
         image = read_file(image_file)
-        extension = read_header(image).extension
-        shape = decode_image(image).shape[:2]
-        codec, label, notes = read_label_file(label_file)
-        quantity = item.meta["quantity"]
-        disparity, valid = decode_label(f"{quantity}.{codec}", label, item.meta)
-        check_shape(shape, disparity.shape)
-        if not valid.any():
-            raise BadSample("no_valid_pixel", "The label has no valid pixel.")
-        meta = {"source": self.source, "kind": LABELLED, "item": item.name, **item.meta}
-        members = {extension: image, f"{quantity}.{codec}": label, META: json.dumps(meta, sort_keys=True).encode()}
-        return RawSample(item.key, members, notes)
+        codec, data, notes = read_label_file(label_file)
+        numbers = {name: item.meta[name] for name in ("quantity", "scale", "unit", "invalid")}
+        facts = {"source": self.source, "item": item.name, **item.meta}
+        return labelled_sample(item.key, image, RawLabel(codec=codec, data=data, notes=notes, **numbers), facts)
 
     def info(self) -> dict[str, Any]:
         """The settings that change what is written."""
@@ -228,46 +211,3 @@ class Pairs:
 
 def _unit(text: str | None) -> str | None:
     return text if text in ("m", "px", None) else "unknown"
-
-
-def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:
-    """Codec, bytes and notes of a label file: PNG as it is, npy and PFM as float32 npy.
-
-    Raises:
-        BadSample: `label_type`, `damaged_label`, `unreadable_file`.
-    """
-    data = read_file(path)
-    extension = path.suffix.lower().removeprefix(".")
-    if extension == "png":
-        read_png16(data)
-        return "png", data, {}
-    if extension not in LABEL_FILES:
-        raise BadSample("label_type", f"Expected a label of type {', '.join(LABEL_FILES)}, but came {path.name}.")
-    stored = read_pfm(data) if extension == "pfm" else read_npy(data)
-    counts = {"negative_pixels": int((stored < 0).sum()), "not_finite_pixels": int((~np.isfinite(stored)).sum())}
-    notes = {name: count for name, count in counts.items() if count}
-    as_it_is = extension == "npy" and stored.dtype == np.dtype("<f4")
-    return "npy", data if as_it_is else _to_npy(stored), notes
-
-
-def _to_npy(stored: NDArray[Any]) -> bytes:
-    file = io.BytesIO()
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is invalid
-        np.save(file, np.ascontiguousarray(stored, dtype="<f4"), allow_pickle=False)
-    return file.getvalue()
-
-
-def read_pfm(data: bytes) -> NDArray[np.float32]:
-    """Read a one-channel PFM: rows from the bottom up, byte order by the sign of the header's third number.
-
-    Raises:
-        BadSample: `label_type` for colour or anything that is no PFM, `damaged_label` if bytes are missing.
-    """
-    header = _PFM_HEADER.match(data)
-    if header is None or header[1] != b"Pf":
-        raise BadSample("label_type", f"Expected a one-channel PFM (Pf) as label, but came {data[:8]!r}.")
-    width, height = int(header[2]), int(header[3])
-    order = "<" if header[4].startswith(b"-") else ">"
-    if not width * height or len(data) - header.end() != 4 * width * height:
-        raise BadSample("damaged_label", f"The PFM label of {width} x {height} pixels has a wrong number of bytes.")
-    return np.flipud(np.frombuffer(data, f"{order}f4", offset=header.end()).reshape(height, width))

@@ -28,12 +28,15 @@ META = "json"
 CLASSES = "classes.png"
 """Optional in labelled shards: uint8 class of every pixel, 255 where there is none."""
 
+SKY = "sky.png"
+"""Optional in labelled shards: uint8, not 0 where the sky is. It is farthest (disparity 0) where no label exists."""
+
 DATASET_FILE = "dataset.json"
 """What a folder of shards holds; written last."""
 UNFINISHED_FILE = "prepare.json"
 """What a folder of shards will hold; written first. Without dataset.json beside it the folder is not finished."""
 
-_DOTTED = (*LABEL_EXTENSIONS, CLASSES)
+_DOTTED = (*LABEL_EXTENSIONS, CLASSES, SKY)
 
 
 class BadSample(UserError):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_engine.ingest.pairs import Pairs, read_label_file, read_pfm
+from data_engine.ingest.pairs import Pairs
+from data_engine.ingest.raw_labels import read_label_file, read_pfm
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.runtime import UserError

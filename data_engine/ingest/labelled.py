@@ -1,0 +1,151 @@
+"""What every labelled raw data set shares: find its pairs, check them, and put image and label into a sample."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_engine.ingest.base import RawSample, choose, make_key, natural_order, unique_keys
+from data_engine.ingest.raw_labels import RawLabel
+from depth_anything_train.data.images import decode_image, read_header
+from depth_anything_train.data.labels import check_shape, decode_label
+from depth_anything_train.data.schema import LABELLED, META, SKY, BadSample
+from depth_anything_train.runtime import UserError, require_folder
+
+
+class Item(NamedTuple):
+    """One image and its label in a raw data set.
+
+    Attributes:
+        name: unique in the set; the key is made from it, and it names the item to a person.
+        image, label: paths relative to the root, or whatever the set's `read` needs (a number in a .mat, say).
+        extra: more of the kind: an instance mask, a camera file.
+        unique: False where an item before it has the same key.
+    """
+
+    name: str
+    image: str
+    label: str
+    extra: tuple[str, ...] = ()
+    unique: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RawPair(NamedTuple):
+    """What is read for an item: encoded image (bytes untouched), label, and facts for the json of the sample."""
+
+    image: bytes
+    label: RawLabel
+    meta: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class LabelledSet(ABC):
+    """A labelled raw data set in its official folder layout: a subclass says how to `find` items and to `read` one.
+
+    Args:
+        root: the folder that the official archives were unpacked in.
+        part: which of the set's own splits; `PARTS` lists them, the first is the default in its config.
+        count: take only so many, drawn by `seed`; None takes all.
+        seed: of that draw.
+    """
+
+    root: str
+    part: str = "all"
+    count: int | None = None
+    seed: int = 0
+
+    kind = LABELLED
+    source: ClassVar[str]
+    """Name of the set."""
+    licence: ClassVar[str]
+    """As its owners state it; kept in every sample."""
+    PARTS: ClassVar[tuple[str, ...]] = ("all",)
+
+    @abstractmethod
+    def find(self, root: Path) -> Iterable[Item]:
+        """Items of the part in any order; an image without label, or the reverse, is an item too."""
+
+    @abstractmethod
+    def read(self, root: Path, item: Item) -> RawPair:
+        """Read one item.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+
+    def items(self) -> Sequence[Item]:
+        """All items of the part, in natural order of their names.
+
+        Raises:
+            UserError: no such folder or part, or nothing in it.
+        """
+        if self.part not in self.PARTS:
+            raise UserError(f"Expected part={' or '.join(self.PARTS)} of {self.source}, but came {self.part!r}.")
+        root = require_folder(Path(self.root), what=f"the data set {self.source}")
+        found = sorted(self.find(root), key=lambda item: natural_order(item.name))
+        if not found:
+            layout = (self.__doc__ or "").strip().partition("\n\n")[2].partition("\n\n")[0]
+            raise UserError(f"Expected {self.source} (part={self.part}) in {root}, but found nothing of it.\n{layout}")
+        unique = unique_keys([make_key(item.name) for item in found])
+        return choose(
+            [item._replace(unique=is_new) for item, is_new in zip(found, unique, strict=True)], self.count, self.seed
+        )
+
+    def load(self, item: Item) -> RawSample:
+        """Read and check one item.
+
+        Raises:
+            BadSample: `duplicate_key`, `label_size`, `no_valid_pixel`, or whatever `read` and the decoders raise.
+        """
+        if not item.unique:
+            raise BadSample("duplicate_key", f"An item before it has the same key {make_key(item.name)}.")
+        image, label, meta = self.read(Path(self.root).expanduser(), item)
+        facts = {"source": self.source, "licence": self.licence, "item": item.name, "camera": None, **meta}
+        return labelled_sample(make_key(item.name), image, label, facts)
+
+    def info(self) -> dict[str, Any]:
+        """The settings that change what is written."""
+        return {"settings": {name: getattr(self, name) for name in ("part", "count", "seed")}}
+
+
+def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, Any]) -> RawSample:
+    """A checked sample: both decode, their shapes agree, and at least one pixel is valid.
+
+    Args:
+        key: of the sample.
+        image: encoded JPEG, PNG or WebP.
+        label: as a shard holds it.
+        facts: for the json, beside quantity, unit, scale and invalid.
+
+    Raises:
+        BadSample: `label_size`, `no_valid_pixel`, or as the decoders.
+    """
+    extension = read_header(image).extension
+    shape = decode_image(image).shape[:2]
+    member = f"{label.quantity}.{label.codec}"
+    numbers = {"quantity": label.quantity, "unit": label.unit, "scale": label.scale, "invalid": label.invalid}
+    disparity, valid = decode_label(member, label.data, numbers)
+    check_shape(shape, disparity.shape)
+    if not valid.any():
+        raise BadSample("no_valid_pixel", "The label has no valid pixel.")
+    meta = {"kind": LABELLED, **facts, **numbers}
+    members = {extension: image, member: label.data, META: json.dumps(meta, sort_keys=True).encode()}
+    if label.sky is not None:
+        members[SKY] = encode_mask(label.sky)
+    return RawSample(key, members, label.notes)
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """A mask (H, W) as PNG of 0 and 255, the same bytes for the same mask."""
+    return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()

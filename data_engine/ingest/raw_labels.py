@@ -1,0 +1,103 @@
+"""Raw depth maps of any format, to what a labelled shard can hold: 16-bit PNG as it is, or float32 npy."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_engine.ingest.base import read_file
+from depth_anything_train.data.labels import read_npy, read_png16
+from depth_anything_train.data.schema import BadSample
+
+LABEL_FILES = ("png", "npy", "pfm")
+
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+([0-9]{1,6})\s+([0-9]{1,6})\s+([-+.0-9eE]+)\s")
+
+
+@dataclass(frozen=True)
+class RawLabel:
+    """One label as a shard holds it. Physical values stay: physical = stored / scale, invalid pixels are marked.
+
+    Attributes:
+        quantity: `depth` (along the optical axis) or `disparity` (larger is nearer).
+        codec: `png` (16 bits) or `npy` (float32).
+        data: the member's bytes.
+        scale: stored value / scale is in `unit`.
+        unit: `m`, `px` or `unknown`.
+        invalid: a stored value beside 0 that marks no measurement; zero, negative and not finite values always do.
+        sky: (H, W) bool where the set itself says so, else None. Those pixels must be invalid in the label.
+        notes: anything worth counting that did not stop the sample.
+    """
+
+    quantity: str
+    codec: str
+    data: bytes
+    scale: float = 1.0
+    unit: str = "m"
+    invalid: int | None = None
+    sky: NDArray[np.bool_] | None = None
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_array(
+        cls, values: NDArray[Any], *, quantity: str = "depth", unit: str = "m", sky: NDArray[np.bool_] | None = None
+    ) -> RawLabel:
+        """A label from physical values (H, W); what is not measured must be 0, negative or not finite."""
+        if sky is not None:
+            values = np.where(sky, 0, values)
+        return cls(quantity, "npy", to_npy(values), unit=unit, sky=sky, notes=count_odd(values))
+
+
+def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:
+    """Codec, bytes and notes of a label file: PNG as it is, npy and PFM as float32 npy.
+
+    Raises:
+        BadSample: `label_type`, `damaged_label`, `unreadable_file`.
+    """
+    data = read_file(path)
+    extension = path.suffix.lower().removeprefix(".")
+    if extension == "png":
+        read_png16(data)
+        return "png", data, {}
+    if extension not in LABEL_FILES:
+        raise BadSample("label_type", f"Expected a label of type {', '.join(LABEL_FILES)}, but came {path.name}.")
+    stored = read_pfm(data) if extension == "pfm" else read_npy(data)
+    as_it_is = extension == "npy" and stored.dtype == np.dtype("<f4")
+    return "npy", data if as_it_is else to_npy(stored), count_odd(stored)
+
+
+def count_odd(stored: NDArray[Any]) -> dict[str, int]:
+    """Number of negative and of not finite pixels, where there are any."""
+    counts = {"negative_pixels": int((stored < 0).sum()), "not_finite_pixels": int((~np.isfinite(stored)).sum())}
+    return {name: count for name, count in counts.items() if count}
+
+
+def to_npy(stored: NDArray[Any]) -> bytes:
+    """float32 .npy bytes of an array (H, W)."""
+    file = io.BytesIO()
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is invalid
+        np.save(file, np.ascontiguousarray(stored, dtype="<f4"), allow_pickle=False)
+    return file.getvalue()
+
+
+def read_pfm(data: bytes) -> NDArray[np.float32]:
+    """Read a one-channel PFM: rows from the bottom up, byte order by the sign of the header's third number.
+
+    Raises:
+        BadSample: `label_type` for colour or anything that is no PFM, `damaged_label` if bytes are missing.
+    """
+    header = _PFM_HEADER.match(data)
+    if header is None or header[1] != b"Pf":
+        raise BadSample("label_type", f"Expected a one-channel PFM (Pf) as label, but came {data[:8]!r}.")
+    width, height = int(header[2]), int(header[3])
+    order = "<" if header[4].startswith(b"-") else ">"
+    if not width * height or len(data) - header.end() != 4 * width * height:
+        raise BadSample("damaged_label", f"The PFM label of {width} x {height} pixels has a wrong number of bytes.")
+    return np.flipud(np.frombuffer(data, f"{order}f4", offset=header.end()).reshape(height, width))
