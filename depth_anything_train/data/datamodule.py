@@ -2,13 +2,15 @@
 
     StepBatches -> source.load -> Geometry -> StrongPerturbation (unlabelled) -> collate -> CutMix (unlabelled)
 
+What all views of a sample have in common, decoded and resized, stays in memory as far as `cache_mb` reaches.
+
 Images stay uint8 to the device: the hand-over from a worker costs a third of what float32 would.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,8 +20,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix, cutmix
-from depth_anything_train.data.order import Slot, StepBatches, Stream
+from depth_anything_train.data.order import Slot, StepBatches, Stream, make_order
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import NO_CLASS, BadSamples, Sample, SemanticSource, Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
@@ -51,21 +54,30 @@ class TrainingViews(Dataset[Loaded]):
     """The training view of a slot: a pure function of the seed and the slot's stream, epoch and index."""
 
     def __init__(
-        self, sources: Mapping[str, Source], geometry: Geometry, perturbation: StrongPerturbation | None, seed: int
+        self,
+        sources: Mapping[str, Source],
+        geometry: Geometry,
+        perturbation: StrongPerturbation | None,
+        seed: int,
+        cache: SampleCache,
     ) -> None:
         self.sources, self.geometry, self.perturbation, self.seed = sources, geometry, perturbation, seed
+        self.cache = cache
 
     def __getitem__(self, slot: Slot) -> Loaded:
         """Load and transform. Errors travel as values, because a raised one would reach the user as a traceback."""
         view = (slot.stream, slot.epoch, slot.index)
         try:
-            sample = self.sources[slot.stream].load(slot.index)
-            sample = self.geometry(sample, np.random.default_rng(keyed_seed(self.seed, "geometry", *view)))
+            sample = self.cache.get((slot.stream, slot.index), lambda: self._fitted(slot))
+            sample = self.geometry.crop(sample, np.random.default_rng(keyed_seed(self.seed, "geometry", *view)))
         except UserError as error:
             return Loaded(slot, error)
         if slot.stream == UNLABELLED and self.perturbation is not None:
             sample["image"] = self.perturbation(sample["image"], keyed_seed(self.seed, "perturbation", *view))
         return Loaded(slot, sample)
+
+    def _fitted(self, slot: Slot) -> Sample:
+        return self.geometry.fit(self.sources[slot.stream].load(slot.index))
 
 
 @dataclass(frozen=True)
@@ -150,11 +162,14 @@ class ShardDataModule(LightningDataModule):
         size: side of the square crops in pixels.
         steps: length of the run in optimizer steps.
         seed: of order and augmentation.
+        weights: stream -> share of each of its folders, whole numbers; None takes the folders as one.
+        shuffle_shards: shuffle inside groups of so many shards instead of over all samples; for object stores.
         workers: processes that load; 0 loads in the main process.
         flip: probability of a horizontal flip.
         perturbation: what the student's unlabelled images go through.
         cutmix: rectangles exchanged between them.
         max_bad_share: share of samples that may be unusable.
+        cache_mb: megabytes of decoded samples that stay in memory, in this process or shared out to its workers.
 
     Raises:
         UserError: the batch cannot be made of these sources.
@@ -168,11 +183,14 @@ class ShardDataModule(LightningDataModule):
         size: int,
         steps: int,
         seed: int,
+        weights: Mapping[str, Sequence[int] | None] | None = None,
+        shuffle_shards: int | None = None,
         workers: int = 0,
         flip: float = 0.5,
         perturbation: StrongPerturbation | None = None,
         cutmix: CutMix | None = None,
         max_bad_share: float = 0.1,
+        cache_mb: float = 0,
     ) -> None:
         super().__init__()
         if set(sources) != set(batch):
@@ -180,11 +198,21 @@ class ShardDataModule(LightningDataModule):
                 f"Expected data.batch to say how many of each of {[*sources]}, but it names {[*batch]}; "
                 "use the batch that belongs to data=."
             )
-        self.streams = {name: Stream(len(source), batch[name]) for name, source in sources.items()}
+        self.streams = {
+            name: Stream(
+                make_order(
+                    source.shard_counts(), name=name, weights=(weights or {}).get(name), shards=shuffle_shards
+                ),
+                batch[name],
+            )
+            for name, source in sources.items()
+        }
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix = cutmix
         self.bad = BadSamples(max_bad_share)
-        self.views = TrainingViews(sources, Geometry(size, flip=flip), perturbation, seed)
+        self.views = TrainingViews(
+            sources, Geometry(size, flip=flip), perturbation, seed, SampleCache(cache_mb / max(workers, 1))
+        )
         self.collate = Collate(sources, size, cutmix, seed)
 
     def train_dataloader(self) -> TrainLoader:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,21 +44,38 @@ class Geometry:
         Raises:
             BadSample: `extreme_aspect`.
         """
+        return self.crop(self.fit(sample), rng)
+
+    def fit(self, sample: Sample) -> Sample:
+        """Bring each array to the size that is cropped: what all views of a sample have in common.
+
+        Raises:
+            BadSample: `extreme_aspect`.
+        """
         height, width = sample["image"].shape[:2]
         if max(height, width) > MAX_ASPECT * min(height, width):
             raise BadSample("extreme_aspect", f"Image {sample['key']} is {width} x {height} pixels, a mere strip.")
         scale = self.size / min(height, width)
         height, width = (max(self.size, round(side * scale)) for side in (height, width))
+        return _each(sample, lambda name, pixels: _resize(pixels, height, width, cubic=name == "image"))
+
+    def crop(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Cut one random view out of a sample that fits; the arrays are new."""
+        height, width = sample["image"].shape[:2]
         top, left = int(rng.integers(height - self.size + 1)), int(rng.integers(width - self.size + 1))
         window = np.s_[top : top + self.size, left : left + self.size]
         flipped = rng.random() < self.flip
-        view = dict(sample)
-        for name, pixels in sample.items():
-            if isinstance(pixels, np.ndarray):
-                stored = pixels.view(np.uint8) if pixels.dtype == bool else pixels  # OpenCV knows no bool
-                crop = _resize(stored, height, width, cubic=name == "image")[window]
-                view[name] = (cv2.flip(crop, 1) if flipped else crop.copy()).view(pixels.dtype)
-        return view
+        return _each(sample, lambda _, pixels: cv2.flip(pixels[window], 1) if flipped else pixels[window].copy())
+
+
+def _each(sample: Sample, change: Callable[[str, NDArray[Any]], NDArray[Any]]) -> Sample:
+    """Change the arrays of a sample, by name. OpenCV knows no bool, so masks are shown to it as bytes."""
+    changed = dict(sample)
+    for name, pixels in sample.items():
+        if isinstance(pixels, np.ndarray):
+            stored = pixels.view(np.uint8) if pixels.dtype == bool else pixels
+            changed[name] = change(name, stored).view(pixels.dtype)
+    return changed
 
 
 def _resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray:

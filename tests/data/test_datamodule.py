@@ -106,6 +106,17 @@ def test_loader__workers_change_nothing(labelled_folders, pseudo_folder, workers
         assert_equal(one, other)
 
 
+@pytest.mark.parametrize(("cache_mb", "workers"), [(1, 0), (0.05, 0), (0.05, 2)])
+def test_loader__kept_samples_change_nothing(labelled_folders, pseudo_folder, cache_mb, workers):
+    """A budget for all samples and for some of them, over several epochs of both streams."""
+    plain = student(labelled_folders, pseudo_folder, steps=20)
+    kept = student(labelled_folders, pseudo_folder, steps=20, cache_mb=cache_mb, workers=workers)
+    for one, other in zip(plain.loader(), kept.loader(), strict=True):
+        assert_equal(one, other)
+    if not workers:
+        assert 0 < kept.views.cache.free_bytes < cache_mb * 2**20
+
+
 def test_loader__workers_are_gone_when_the_run_ends(labelled_folders):
     assert len(list(teacher(labelled_folders, workers=2).loader())) == STEPS
     assert not multiprocessing.active_children()
