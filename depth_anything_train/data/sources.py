@@ -11,7 +11,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import CLASSES, IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, console
+from depth_anything_train.runtime import UserError, console, fingerprint
 
 Sample = dict[str, Any]
 """`image`, `key`, and either `disparity` and `valid` or `classes`."""
@@ -36,17 +37,20 @@ log = logging.getLogger(__name__)
 class Source(ABC):
     """Several folders of shards as one sequence of samples: plain concatenation, as in the paper (section 4.1).
 
+    Samples on a folder's list of bad keys have no number: they are left out.
+
     Args:
         folders: paths, in the order in which they are numbered.
+        skip: reasons of flags and suspicions that leave a sample out too; see `exclusions`.
 
     Raises:
-        UserError: a folder is missing, empty, unfinished or of another kind.
+        UserError: a folder is missing, empty, unfinished or of another kind, or its list of bad keys is.
     """
 
     kind: str
     """What dataset.json of every folder must say."""
 
-    def __init__(self, folders: Sequence[str | Path]) -> None:
+    def __init__(self, folders: Sequence[str | Path], *, skip: Collection[str] = ()) -> None:
         if isinstance(folders, str | Path) or not folders or not all(isinstance(f, str | Path) for f in folders):
             raise UserError(f"Expected a list of folders with {self.kind} shards, but came {folders!r}; use [DIR,...].")
         self.folders = [ShardFolder(folder) for folder in folders]
@@ -56,15 +60,31 @@ class Source(ABC):
                     f"Expected {self.kind} shards in {folder.path}, but its dataset.json says {folder.info['kind']}; "
                     "check which list the folder belongs to."
                 )
-        self.starts = [0, *itertools.accumulate(map(len, self.folders))]
+        self.images = [self._images_of(folder) for folder in self.folders]
+        self.selections = [select(*pair, skip) for pair in zip(self.folders, self.images, strict=True)]
+        self.starts = [0, *itertools.accumulate(map(len, self.selections))]
+
+    def _images_of(self, folder: ShardFolder) -> ShardFolder:
+        """The shards that hold the images: the same ones, unless a kind knows others."""
+        return folder
 
     def __len__(self) -> int:
         return self.starts[-1]
 
+    def shard_counts(self) -> list[list[int]]:
+        """Number of samples in each shard of each folder, without those that are left out."""
+        pairs = zip(self.folders, self.selections, strict=True)
+        return [selection.counts(folder.starts) for folder, selection in pairs]
+
     def locate(self, index: int) -> tuple[int, int]:
         """Number of the folder that holds sample `index`, and the sample's number inside it."""
         folder = bisect.bisect_right(self.starts, index) - 1
-        return folder, index - self.starts[folder]
+        return folder, self.selections[folder][index - self.starts[folder]]
+
+    @property
+    def digest(self) -> str:
+        """Equal where equal numbers mean equal samples."""
+        return fingerprint([selection.digest for selection in self.selections])
 
     @abstractmethod
     def load(self, index: int) -> Sample:
@@ -75,8 +95,8 @@ class Source(ABC):
         """
 
     def record(self) -> list[dict[str, Any]]:
-        """What a model's record says about each folder: source, kind, number of images and, if known, licences."""
-        return [_record(folder, licences=folder.info.get("licences")) for folder in self.folders]
+        """What a model's record says about each folder: source, kind, images, and what is known beside."""
+        return [_record(*parts) for parts in zip(self.folders, self.images, self.selections, strict=True)]
 
 
 class LabelledSource(Source):
@@ -106,9 +126,8 @@ class PseudoLabelSource(Source):
 
     kind = PSEUDO_LABELS
 
-    def __init__(self, folders: Sequence[str | Path]) -> None:
-        super().__init__(folders)
-        self.images = [_image_folder(labels) for labels in self.folders]
+    def _images_of(self, folder: ShardFolder) -> ShardFolder:
+        return _image_folder(folder)
 
     def load(self, index: int) -> Sample:
         """Read and decode one sample.
@@ -122,13 +141,6 @@ class PseudoLabelSource(Source):
             raise BadSample("key_mismatch", f"The label of {label.key} stands where the image {image.key} is.")
         # The label's aspect may differ: the teacher sees sides rounded to whole patches, the image stretched to them.
         return _with_disparity(label.key, decode_image(image.image), label)
-
-    def record(self) -> list[dict[str, Any]]:
-        """As that of any source, with the images' licences, and what is on record about the teacher."""
-        return [
-            _record(labels, licences=images.info.get("licences"), teacher=labels.info.get("teacher_record"))
-            for labels, images in zip(self.folders, self.images, strict=True)
-        ]
 
 
 class SemanticSource(Source):
@@ -154,10 +166,16 @@ class SemanticSource(Source):
         return {"image": image, "classes": classes, "key": record.key}
 
 
-def _record(folder: ShardFolder, **facts: Any) -> dict[str, Any]:
-    known = {name: fact for name, fact in facts.items() if fact is not None}
-    source = str(folder.info.get("source", folder.path.name))
-    return {"source": source, "kind": folder.info["kind"], "images": len(folder), **known}
+def _record(folder: ShardFolder, images: ShardFolder, selection: Selection) -> dict[str, Any]:
+    facts = {
+        "source": str(folder.info.get("source", folder.path.name)),
+        "kind": folder.info["kind"],
+        "images": len(selection),
+        "left_out": dict(selection.reasons) or None,
+        "licences": images.info.get("licences"),
+        "teacher": folder.info.get("teacher_record"),
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 def _image_folder(labels: ShardFolder) -> ShardFolder:

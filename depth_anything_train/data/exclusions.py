@@ -1,0 +1,168 @@
+"""Which samples of a folder are left out of training, and which are left: by number, without a table of all samples.
+
+Two things leave a sample out. `bad_keys.jsonl` in the folder, which `verify bad_keys=true` writes, names samples that
+are damaged or dirty, one JSON object a line. The manifest `NAME.json` beside a pseudo-label shard flags samples, by
+number, for reasons that a run may choose to `skip`. Lines of bad_keys.jsonl with a score are suspicions: they too are
+left out only if a run skips their reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from depth_anything_train.data.schema import PSEUDO_LABELS
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.runtime import UserError, fingerprint, read_json, write_bytes
+
+BAD_KEYS_FILE = "bad_keys.jsonl"
+
+
+@dataclass(frozen=True)
+class BadKey:
+    """One sample that is damaged, dirty or suspected: a line of bad_keys.jsonl.
+
+    Attributes:
+        shard: name of the tar.
+        number: of the sample in it.
+        key: of the sample; empty where it cannot be read.
+        reason: a short slug, such as `constant_label`.
+        message: the same for a person.
+        digest: of the shard, so that a list is never applied to other shards than those it was made from.
+        score: None where there is no doubt; else the evidence of a suspicion, and small is worse.
+    """
+
+    shard: str
+    number: int
+    key: str
+    reason: str
+    message: str = ""
+    digest: str = ""
+    score: float | None = None
+
+
+def write_bad_keys(folder: Path, bad: Iterable[BadKey]) -> None:
+    """Replace the list of a folder; an empty one says that it was checked."""
+    lines = (json.dumps({k: v for k, v in asdict(one).items() if v is not None}, sort_keys=True) for one in bad)
+    write_bytes(folder / BAD_KEYS_FILE, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_bad_keys(folder: Path) -> list[BadKey]:
+    """The list of a folder; nothing where it has none. Only shard, number and reason must be there.
+
+    Raises:
+        UserError: a line that cannot be read.
+    """
+    path = folder / BAD_KEYS_FILE
+    if not path.exists():
+        return []
+    bad = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            bad.append(BadKey(**{"key": "", **json.loads(line)}))
+        except (ValueError, TypeError):
+            wanted = 'an object such as {"shard": "00000.tar", "number": 3, "reason": "constant_label"}'
+            raise UserError(f"Line {number} of {path} cannot be read: expected {wanted}; mend or delete it.") from None
+    return bad
+
+
+class Selection:
+    """The samples of a folder that are left, as a sequence: number k of it is sample `self[k]` of the folder.
+
+    Args:
+        total: samples in the folder.
+        left_out: number of each that is left out -> why.
+    """
+
+    def __init__(self, total: int, left_out: Mapping[int, str]) -> None:
+        self.total, self.reasons = total, Counter(left_out.values())
+        self.left_out = np.array(sorted(left_out), np.int64)
+        # How many are left before each that is not. This sorted array alone answers `self[k]`, in log(n).
+        self._left_before = self.left_out - np.arange(len(self.left_out))
+
+    def __len__(self) -> int:
+        return self.total - len(self.left_out)
+
+    def __getitem__(self, k: int) -> int:
+        if not 0 <= k < len(self):
+            raise IndexError(f"sample {k} of {len(self)} that are left")
+        return k + int(np.searchsorted(self._left_before, k, side="right"))
+
+    def counts(self, starts: Sequence[int]) -> list[int]:
+        """How many are left in each part of the folder, for instance in each shard.
+
+        Args:
+            starts: where each part starts, and where the last one ends.
+        """
+        return np.diff(np.array(starts) - np.searchsorted(self.left_out, starts)).tolist()
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal selections: together with the seed it decides the order of a run."""
+        return fingerprint([self.total, self.left_out.tolist()])
+
+
+def select(labels: ShardFolder, images: ShardFolder, skip: Collection[str] = ()) -> Selection:
+    """What is left of a folder after its bad keys and, of its flags and suspicions, those of the reasons `skip`.
+
+    Args:
+        labels: shards of any kind.
+        images: for pseudo labels their image shards, whose bad keys count too: the numbers agree. Else `labels` again.
+        skip: reasons of flags and suspicions that leave a sample out.
+
+    Raises:
+        UserError: a list that cannot be read or belongs to other shards, or nothing is left.
+    """
+    found = _bad_numbers(labels, skip)
+    if labels.info["kind"] == PSEUDO_LABELS:
+        found = {**_flagged_numbers(labels, skip), **_bad_numbers(images, skip), **found}
+    selection = Selection(len(labels), found)
+    if found and not len(selection):
+        why = ", ".join(f"{count} x {reason}" for reason, count in selection.reasons.most_common())
+        raise UserError(f"All {len(labels)} samples of {labels.path} are left out ({why}); prepare or label it again.")
+    return selection
+
+
+def _bad_numbers(folder: ShardFolder, skip: Collection[str]) -> dict[int, str]:
+    """Number in the folder -> reason, by the folder's list."""
+    shards = {path.name: number for number, path in enumerate(folder.shards)}
+    checked: set[str] = set()
+    found: dict[int, str] = {}
+    for bad in read_bad_keys(folder.path):
+        if bad.score is not None and bad.reason not in skip:
+            continue
+        shard = shards.get(bad.shard, -1)
+        if bad.shard not in checked:
+            if shard < 0 or (bad.digest and bad.digest != folder.shard(shard).digest):
+                raise UserError(
+                    f"{folder.path / BAD_KEYS_FILE} was made from another {bad.shard} than there is now; "
+                    "run `depth-anything verify bad_keys=true` again."
+                )
+            checked.add(bad.shard)
+        found.setdefault(_index(folder, shard, bad.number, BAD_KEYS_FILE), bad.reason)
+    return found
+
+
+def _flagged_numbers(folder: ShardFolder, skip: Collection[str]) -> dict[int, str]:
+    """Number in the folder -> reason, by the flags in the manifests."""
+    found: dict[int, str] = {}
+    for shard, path in enumerate(folder.shards if skip else []):
+        mark = path.with_suffix(".json")
+        flags = read_json(mark).get("flags", {})
+        for reason in sorted(set(skip) & flags.keys()):
+            for number in flags[reason]:
+                found.setdefault(_index(folder, shard, number, mark.name), reason)
+    return found
+
+
+def _index(folder: ShardFolder, shard: int, number: int, file: str) -> int:
+    count = folder.starts[shard + 1] - folder.starts[shard]
+    if not isinstance(number, int) or not 0 <= number < count:
+        name = folder.shards[shard].name
+        raise UserError(f"{folder.path / file} names sample {number} of {name}, which holds {count}; make it again.")
+    return folder.starts[shard] + number
