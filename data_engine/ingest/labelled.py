@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -26,7 +28,8 @@ class Item(NamedTuple):
 
     Attributes:
         name: unique in the set; the key is made from it, and it names the item to a person.
-        image, label: paths relative to the root, or whatever the set's `read` needs (a number in a .mat, say).
+        image, label: paths relative to the root, or whatever the set's `read` needs (a number in a .mat, say);
+            "" where it is missing.
         extra: more of the kind: an instance mask, a camera file.
         unique: False where an item before it has the same key.
     """
@@ -106,10 +109,14 @@ class LabelledSet(ABC):
         """Read and check one item.
 
         Raises:
-            BadSample: `duplicate_key`, `label_size`, `no_valid_pixel`, or whatever `read` and the decoders raise.
+            BadSample: `duplicate_key`, `missing_image`, `missing_label`, `label_size`, `no_valid_pixel`, or whatever
+                `read` and the decoders raise.
         """
         if not item.unique:
             raise BadSample("duplicate_key", f"An item before it has the same key {make_key(item.name)}.")
+        for what, path in (("image", item.image), ("label", item.label)):
+            if not path:
+                raise BadSample(f"missing_{what}", f"Its {what} is missing; was that archive unpacked as well?")
         image, label, meta = self.read(Path(self.root).expanduser(), item)
         facts = {"source": self.source, "licence": self.licence, "item": item.name, "camera": None, **meta}
         return labelled_sample(make_key(item.name), image, label, facts)
@@ -117,6 +124,27 @@ class LabelledSet(ABC):
     def info(self) -> dict[str, Any]:
         """The settings that change what is written."""
         return {"settings": {name: getattr(self, name) for name in ("part", "count", "seed")}}
+
+
+def find_names(root: Path, *patterns: str) -> dict[str, str]:
+    """Files below `root` that fit a glob pattern, as paths by what its stars stand for.
+
+    `*/images/*.jpg` finds a/images/1.jpg as `a/1`. Two patterns with the same stars so give the same names to an image
+    and to its label. `**/` is any number of folders. Folders are listed, no file is opened.
+    """
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        stars = re.compile(re.escape(pattern).replace(r"\*\*/", "(?:(.*)/)?").replace(r"\*", "([^/]*)"))
+        for path in glob.iglob(pattern, root_dir=root, recursive=True):
+            match = stars.fullmatch(path)
+            assert match, f"{path} does not fit {pattern}"
+            found.setdefault("/".join(filter(None, match.groups())), path)
+    return found
+
+
+def pair_up(images: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[Item]:
+    """An item for each name that has an image or a label."""
+    return (Item(name, images.get(name, ""), labels.get(name, "")) for name in {**images, **labels})
 
 
 def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, Any]) -> RawSample:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.ingest.base import read_file
+from depth_anything_train.data.images import MAX_PIXELS
 from depth_anything_train.data.labels import read_npy, read_png16
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.runtime import import_extra
 
 LABEL_FILES = ("png", "npy", "pfm")
 
@@ -53,6 +56,13 @@ class RawLabel:
         if sky is not None:
             values = np.where(sky, 0, values)
         return cls(quantity, "npy", to_npy(values), unit=unit, sky=sky, notes=count_odd(values))
+
+    @classmethod
+    def from_codes(
+        cls, codes: NDArray[np.uint16], *, scale: float, quantity: str = "depth", unit: str = "m"
+    ) -> RawLabel:
+        """A label from 16-bit codes (H, W): physical = code / scale, and 0 is not measured."""
+        return cls(quantity, "png", cv2.imencode(".png", codes)[1].tobytes(), scale=scale, unit=unit)
 
 
 def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:
@@ -101,3 +111,49 @@ def read_pfm(data: bytes) -> NDArray[np.float32]:
     if not width * height or len(data) - header.end() != 4 * width * height:
         raise BadSample("damaged_label", f"The PFM label of {width} x {height} pixels has a wrong number of bytes.")
     return np.flipud(np.frombuffer(data, f"{order}f4", offset=header.end()).reshape(height, width))
+
+
+def read_exr(path: Path) -> NDArray[np.float32]:
+    """Read an OpenEXR file of one channel, (H, W).
+
+    Raises:
+        BadSample: `unreadable_file`, `damaged_label`, or `label_type` if there are more channels or too many pixels.
+    """
+    exr = import_extra("OpenEXR", extra="ingest")
+    if not path.is_file():
+        raise BadSample("unreadable_file", f"{path.name} cannot be read: no such file.")
+    try:
+        header = exr.File(str(path), header_only=True).header()
+        first, last = header["dataWindow"]
+        width, height = (int(side) for side in last - first + 1)
+        is_label = len(header["channels"]) == 1 and width * height <= MAX_PIXELS
+        channels = exr.File(str(path), separate_channels=True).channels() if is_label else {}
+    except (RuntimeError, ValueError):
+        raise BadSample("damaged_label", f"{path.name} is damaged or no OpenEXR file.") from None
+    if not is_label:
+        came = f"{len(header['channels'])} of {width} x {height} pixels"
+        raise BadSample("label_type", f"Expected an OpenEXR label of one channel, but came {came}.")
+    (channel,) = channels.values()
+    return channel.pixels.astype(np.float32)
+
+
+def read_h5(path: Path, name: str) -> NDArray[Any]:
+    """Read the two-dimensional data set `name` of an HDF5 file.
+
+    Raises:
+        BadSample: `unreadable_file`, `damaged_label`, or `label_type` if it is not there or of another kind.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            stored = file.get(name)
+            if not isinstance(stored, h5py.Dataset) or stored.ndim != 2 or stored.dtype.kind not in "fiu":
+                raise BadSample("label_type", f"Expected numbers (H, W) as {name!r}, but {path.name} has none.")
+            if not 0 < stored.size <= MAX_PIXELS:
+                raise BadSample("label_type", f"Expected 1 to {MAX_PIXELS:,} pixels, but came {stored.size:,}.")
+            return stored[:]  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise BadSample("unreadable_file", f"{path.name} cannot be read: no such file.") from None
+    except (OSError, RuntimeError):
+        raise BadSample("damaged_label", f"{path.name} is damaged or no HDF5 file.") from None

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from raw_sets import cut, ramp, write, write_exr, write_h5
+
+from data_engine.ingest.raw_labels import RawLabel, read_exr, read_h5
+from depth_anything_train.data.labels import decode_label
+from depth_anything_train.data.schema import BadSample
+
+
+def reason(read: Callable[..., Any], *arguments: Any) -> str:
+    with pytest.raises(BadSample) as caught:
+        read(*arguments)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_read_exr__gives_its_one_channel_as_float32(tmp_path: Path, dtype: type) -> None:
+    write_exr(tmp_path / "a.exr", V=ramp(1, 90).astype(dtype))
+    values = read_exr(tmp_path / "a.exr")
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, ramp(1, 90).astype(dtype))
+
+
+def test_read_exr__names_what_is_wrong(tmp_path: Path) -> None:
+    write_exr(tmp_path / "colour.exr", R=ramp(0, 1), G=ramp(0, 1), B=ramp(0, 1))
+    write_exr(tmp_path / "cut.exr", G=ramp(0, 1, 64, 64))
+    cut(tmp_path / "cut.exr")
+    write(tmp_path / "text.exr", b"not an image")
+    names = ("colour", "cut", "text", "none")
+    reasons = [reason(read_exr, tmp_path / f"{name}.exr") for name in names]
+    assert reasons == ["label_type", "damaged_label", "damaged_label", "unreadable_file"]
+
+
+def test_read_h5__gives_the_data_set_as_it_is(tmp_path: Path) -> None:
+    write_h5(tmp_path / "a.h5", depth=ramp(1, 90).astype(np.float16), other=ramp(2, 3))
+    np.testing.assert_array_equal(read_h5(tmp_path / "a.h5", "/depth"), ramp(1, 90).astype(np.float16), strict=True)
+
+
+def test_read_h5__names_what_is_wrong(tmp_path: Path) -> None:
+    write_h5(tmp_path / "a.h5", stack=np.ones((2, 3, 4)), words=np.array([[b"a"]]), empty=np.ones((0, 4)))
+    for name in ("depth", "stack", "words", "empty"):
+        assert reason(read_h5, tmp_path / "a.h5", name) == "label_type"
+    cut(tmp_path / "a.h5")
+    assert reason(read_h5, tmp_path / "a.h5", "stack") == "damaged_label"
+    assert reason(read_h5, tmp_path / "none.h5", "stack") == "unreadable_file"
+
+
+def test_raw_label__codes_are_divided_by_the_scale_and_0_is_invalid() -> None:
+    label = RawLabel.from_codes(np.array([[0, 1, 65535]], np.uint16), scale=256, quantity="disparity", unit="px")
+    disparity, valid = decode_label("disparity.png", label.data, {"scale": label.scale})
+    assert disparity.tolist() == [[0, 1 / 256, 65535 / 256]] and valid.tolist() == [[False, True, True]]
+
+
+def test_raw_label__sky_is_invalid_in_the_label() -> None:
+    sky = np.array([[True, False]])
+    label = RawLabel.from_array(np.array([[9, 9]]), sky=sky)
+    _, valid = decode_label("depth.npy", label.data, {"scale": label.scale})
+    assert valid.tolist() == [[False, True]] and label.sky is sky
