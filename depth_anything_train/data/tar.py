@@ -7,7 +7,7 @@ whatever else webdataset shards come with. Links, devices and names that leave t
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from depth_anything_train.data.schema import BadSample, check_member_name
@@ -15,8 +15,17 @@ from depth_anything_train.data.schema import BadSample, check_member_name
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 
-_FILE, _FOLDER = (b"0", b"\0", b"7"), b"5"
-_PAX, _PAX_GLOBAL, _GNU_LONG_NAME = b"x", b"g", b"L"
+LARGEST_NAME = 2**20
+"""Bytes of an extended header, which holds a name and a few numbers."""
+
+FILE = (b"0", b"\0", b"7")
+"""Kinds of an ordinary file: not a folder, a link, a device, or a file with holes."""
+
+_FOLDER, _LINKS = b"5", (b"1", b"2")
+_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK = b"x", b"g", b"L", b"K"
+
+Entry = tuple[str, bytes, int, int, int]
+"""What a header says of a member: name, kind, where its first header starts, where its content starts, and its size."""
 
 
 class Member(NamedTuple):
@@ -52,35 +61,50 @@ def walk(tar: memoryview) -> tuple[list[Member], int]:
         BadSample: `truncated_tar`, `damaged_tar`, `unsafe_name`, or `not_a_file` (link, device).
     """
     members: list[Member] = []
+    position = 0
+    for name, kind, start, offset, size in scan(lambda position, size: bytes(tar[position : position + size])):
+        position = offset + size + -size % BLOCK
+        if position > len(tar):
+            raise BadSample("truncated_tar", f"The tar is cut off inside {name!r}: byte {len(tar):,} of {position:,}.")
+        if kind in FILE:
+            members.append(Member(check_member_name(name), start, tar[offset : offset + size], position))
+        elif kind not in (_FOLDER, _PAX_GLOBAL):
+            raise BadSample("not_a_file", f"Member {name!r} of type {kind!r} is a link or device; only files are read.")
+    return members, position
+
+
+def scan(read: Callable[[int, int], bytes]) -> Iterator[Entry]:
+    """What the headers of a tar say, one after another, up to the end-of-archive zeros or the end of the bytes.
+
+    Args:
+        read: the bytes at an offset, fewer where the tar ends; the offsets asked for never go back.
+
+    Raises:
+        BadSample: `damaged_tar`.
+    """
     position = start = 0
     long_name: str | None = None
     long_size: int | None = None
-    while position < len(tar):
-        header = bytes(tar[position : position + BLOCK])
-        if header == bytes(BLOCK):
-            break
+    while (header := read(position, BLOCK)) and header != END_OF_ARCHIVE[:BLOCK]:
         name, size, kind = _parse(header, position)
-        if long_size is not None and kind in _FILE:
+        if kind in _LINKS:
+            size = 0  # some writers state the size of what is linked to
+        elif long_size is not None and kind in FILE:
             size = long_size
-        content = tar[position + BLOCK : position + BLOCK + size]
-        end = position + BLOCK + size + -size % BLOCK
-        if end > len(tar):
-            raise BadSample("truncated_tar", f"The tar is cut off inside {name!r}: byte {len(tar):,} of {end:,}.")
-        position = end
-        if kind == _PAX:
-            long_name, long_size = _parse_pax(bytes(content), start)
+        offset = position + BLOCK
+        position = offset + size + -size % BLOCK
+        if kind in (_PAX, _GNU_LONG_NAME, _GNU_LONG_LINK):
+            if size > LARGEST_NAME:
+                raise BadSample("damaged_tar", f"Expected a name at byte {offset:,} of the tar, not {size:,} bytes.")
+            content = read(offset, size)
+            if kind == _PAX:
+                long_name, long_size = _parse_pax(content, start)
+            elif kind == _GNU_LONG_NAME:
+                long_name = content.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
             continue
-        if kind == _GNU_LONG_NAME:
-            long_name = bytes(content).split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
-            continue
-        if kind in _FILE:
-            members.append(Member(check_member_name(long_name or name), start, content, end))
-        elif kind not in (_FOLDER, _PAX_GLOBAL):
-            refused = f"Member {long_name or name!r} of type {kind!r} is a link or device; only files are read."
-            raise BadSample("not_a_file", refused)
+        yield long_name or name, kind, start, offset, size
         long_name = long_size = None
-        start = end
-    return members, position
+        start = position
 
 
 def _parse(header: bytes, position: int) -> tuple[str, int, bytes]:

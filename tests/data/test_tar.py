@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.tar import BLOCK, END_OF_ARCHIVE, iter_members, tar_bytes, walk
+from depth_anything_train.data.tar import BLOCK, END_OF_ARCHIVE, FILE, iter_members, scan, tar_bytes, walk
 
 LONG = "folder/" + "x" * 120 + "/" + "ü" * 90 + ".jpg"
 
@@ -123,3 +123,29 @@ def test_walk__a_damaged_extended_header_is_named(records: bytes) -> None:
 def test_walk__noise_is_a_named_error() -> None:
     with pytest.raises(BadSample, match="no tar"):
         walk(memoryview(np.random.default_rng(0).bytes(2048)))
+
+
+def scanned(data: bytes) -> list[tuple[str, bool, bytes]]:
+    entries = scan(lambda position, size: data[position : position + size])
+    return [(name, kind in FILE, data[offset : offset + size]) for name, kind, _, offset, size in entries]
+
+
+def test_scan__passes_on_links_which_have_no_content_and_long_targets() -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, kind, target in (
+            ("soft.jpg", tarfile.SYMTYPE, LONG),
+            (LONG, tarfile.LNKTYPE, LONG),
+            ("a.jpg", tarfile.REGTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, 4  # links state a size, as some writers do
+            tar.addfile(info, io.BytesIO(b"here") if kind == tarfile.REGTYPE else None)
+    assert scanned(file.getvalue()) == [("soft.jpg", False, b""), (LONG, False, b""), ("a.jpg", True, b"here")]
+
+
+def test_scan__a_name_of_gigabytes_is_not_read() -> None:
+    info = tarfile.TarInfo("PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, 2**32
+    with pytest.raises(BadSample, match="4,294,967,296 bytes"):
+        scanned(info.tobuf() + END_OF_ARCHIVE)
