@@ -75,6 +75,30 @@ def check_shape(image: tuple[int, ...], label: tuple[int, ...]) -> None:
         raise BadSample("label_size", f"The label is {sizes} pixels; expected the same width / height.")
 
 
+def decode_sky(data: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Decode a sky mask and bring it to the size (H, W) of the label by the nearest pixel.
+
+    Raises:
+        BadSample: `label_type` if it is no 8-bit grey PNG, `damaged_label`, or as `images.read_header`.
+    """
+    stored = _read_grey_png(data, bits=8, what="sky mask")
+    if stored.shape != shape:
+        stored = cv2.resize(stored, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return stored != 0
+
+
+def add_sky(label: Label, sky: NDArray[np.bool_]) -> Label:
+    """The label with the sky as the farthest there is, disparity 0, where nothing is labelled (V1 section 3.1).
+
+    A label without a valid pixel stays so: sky alone teaches nothing. To be called before `sources.normalise`, or
+    the farthest labelled thing would be as far as the sky.
+    """
+    disparity, valid = label
+    if not valid.any():
+        return label
+    return disparity, valid | sky  # disparity is 0 already where nothing is valid
+
+
 def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
     scale, invalid = meta.get("scale"), meta.get("invalid")
     if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
@@ -102,14 +126,18 @@ def read_png16(data: bytes) -> NDArray[np.uint16]:
     Raises:
         BadSample: `label_type` if it is another kind of image, else as `images.read_header`; `damaged_label`.
     """
+    return _read_grey_png(data, bits=16, what="label")
+
+
+def _read_grey_png(data: bytes, *, bits: int, what: str) -> NDArray[Any]:
     header = read_header(data)
-    if header.extension != "png" or data[24:26] != b"\x10\x00":  # bit depth 16, colour type grey
+    if header.extension != "png" or data[24:26] != bytes((bits, 0)):  # bit depth, colour type grey
         kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if header.extension == "png" else header.extension
-        raise BadSample("label_type", f"Expected a 16-bit greyscale PNG as label, but came {kind}.")
+        raise BadSample("label_type", f"Expected a {bits}-bit greyscale PNG as {what}, but came {kind}.")
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
-        raise BadSample("damaged_label", "The PNG label cannot be decoded; it is damaged.")
-    return stored  # type: ignore[return-value]
+        raise BadSample("damaged_label", f"The PNG {what} cannot be decoded; it is damaged.")
+    return stored
 
 
 def read_npy(data: bytes) -> NDArray[Any]:

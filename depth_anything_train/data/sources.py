@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import check_shape, decode_label
-from depth_anything_train.data.schema import CLASSES, IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
+from depth_anything_train.data.labels import add_sky, check_shape, decode_label, decode_sky
+from depth_anything_train.data.schema import CLASSES, IMAGES, LABELLED, PSEUDO_LABELS, SKY, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, fingerprint
 
@@ -100,9 +100,18 @@ class Source(ABC):
 
 
 class LabelledSource(Source):
-    """Images with real labels: `image`, `disparity` (h, w) float32 in 0 to 1 per map, `valid` (h, w) bool, `key`."""
+    """Images with real labels: `image`, `disparity` (h, w) float32 in 0 to 1 per map, `valid` (h, w) bool, `key`.
+
+    Args:
+        folders, skip: as those of any source.
+        sky: where a sample marks the sky and nothing is labelled, the sky is valid and farthest (V1 section 3.1).
+    """
 
     kind = LABELLED
+
+    def __init__(self, folders: Sequence[str | Path], *, sky: bool = True, skip: Collection[str] = ()) -> None:
+        super().__init__(folders, skip=skip)
+        self.sky = sky
 
     def load(self, index: int) -> Sample:
         """Read and decode one sample.
@@ -112,7 +121,7 @@ class LabelledSource(Source):
         """
         folder, number = self.locate(index)
         record = self.folders[folder][number]
-        sample = _with_disparity(record.key, decode_image(record.image), record)
+        sample = _with_disparity(record.key, decode_image(record.image), record, sky=self.sky)
         check_shape(sample["image"].shape, sample["disparity"].shape)
         return sample
 
@@ -196,9 +205,11 @@ def _image_folder(labels: ShardFolder) -> ShardFolder:
     return images
 
 
-def _with_disparity(key: str, image: NDArray[np.uint8], record: Record) -> Sample:
+def _with_disparity(key: str, image: NDArray[np.uint8], record: Record, *, sky: bool = False) -> Sample:
     extension, data = record.label()
     disparity, valid = decode_label(extension, data, record.meta)
+    if sky and SKY in record.members:
+        disparity, valid = add_sky((disparity, valid), decode_sky(record.members[SKY], disparity.shape))
     return {"image": image, "disparity": normalise(disparity, valid), "valid": valid, "key": key}
 
 

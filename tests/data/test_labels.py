@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from depth_anything_train.data.labels import check_shape, decode_dz16, decode_label, encode_dz16, read_npy
+from depth_anything_train.data.labels import (
+    add_sky,
+    check_shape,
+    decode_dz16,
+    decode_label,
+    decode_sky,
+    encode_dz16,
+    read_npy,
+)
 from depth_anything_train.data.schema import BadSample
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, max_side=12)
@@ -277,3 +285,45 @@ def test_check_shape__another_shape_is_refused(label: tuple[int, int]) -> None:
     with pytest.raises(BadSample) as caught:
         check_shape((480, 640), label)
     assert caught.value.reason == "label_size"
+
+
+def mask(sky: NDArray[np.bool_]) -> bytes:
+    return cv2.imencode(".png", sky.astype(np.uint8))[1].tobytes()
+
+
+def test_decode_sky__takes_the_nearest_pixel_at_the_size_of_the_label() -> None:
+    upper = np.arange(6)[:, None] < np.full((6, 8), 2)
+    np.testing.assert_array_equal(decode_sky(mask(upper), (6, 8)), upper)
+    np.testing.assert_array_equal(decode_sky(mask(upper), (18, 24)), np.arange(18)[:, None] < np.full((18, 24), 6))
+    np.testing.assert_array_equal(decode_sky(mask(upper), (3, 4)), np.arange(3)[:, None] < np.full((3, 4), 1))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (png16(np.ones((6, 8), np.uint16)), "label_type"),
+        (cv2.imencode(".png", np.ones((6, 8, 3), np.uint8))[1].tobytes(), "label_type"),
+        (cv2.imencode(".jpg", np.ones((6, 8), np.uint8))[1].tobytes(), "label_type"),
+        (mask(np.ones((6, 8), bool))[:-5], "truncated_image"),
+        (mask(np.ones((6, 8), bool)).replace(b"IDAT", b"XXXX"), "damaged_label"),
+    ],
+)
+def test_decode_sky__names_what_is_wrong(data: bytes, reason: str) -> None:
+    with pytest.raises(BadSample) as caught:
+        decode_sky(data, (6, 8))
+    assert caught.value.reason == reason
+
+
+def test_add_sky__is_valid_and_farthest_only_where_nothing_is_labelled() -> None:
+    depth_m = np.array([[5, 0, 0], [5, 2, 0]], np.float32)
+    sky = np.array([[True, True, False], [False, True, True]])
+    label = decode_label("depth.npy", npy(depth_m), {"scale": 1})
+    disparity, valid = add_sky(label, sky)
+    np.testing.assert_allclose(disparity, [[0.2, 0, 0], [0.2, 0.5, 0]])
+    np.testing.assert_array_equal(valid, [[True, True, False], [True, True, True]])
+
+
+def test_add_sky__a_label_without_a_valid_pixel_stays_so() -> None:
+    nothing = np.zeros((2, 2), bool)
+    _, valid = add_sky((np.zeros((2, 2), np.float32), nothing), ~nothing)
+    assert not valid.any()

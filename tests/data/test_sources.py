@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import pickle
@@ -43,6 +44,35 @@ def test_labelled_source__stretches_each_label_to_0_to_1(labelled_folders):
     assert not sample["valid"][0].any() and sample["valid"][1:].all()
     columns = np.linspace(0, 1, sample["disparity"].shape[1])
     assert np.allclose(sample["disparity"][1:], columns, atol=1e-4)
+
+
+def sky_shards(folder, sky):
+    """One sample: half a row at 1 m, half at 2 m, nothing in the upper rows; `sky` is its mask."""
+    depth_m = np.zeros((28, 44), np.float32)
+    depth_m[20:, :22], depth_m[20:, 22:] = 1, 2
+    file = io.BytesIO()
+    np.save(file, depth_m)
+    meta = json.dumps({"scale": 1.0, "unit": "m"}).encode()
+    members = {"png": png(picture(0)), "depth.npy": file.getvalue(), "json": meta, "sky.png": png(sky)}
+    return write_folder(folder, {"kind": "labelled"}, [[("a", members)]])
+
+
+def test_labelled_source__sky_is_farther_than_anything_labelled(tmp_path):
+    sky = np.zeros((14, 22), np.uint8)  # half the size of the label
+    sky[:5] = 255
+    folder = sky_shards(tmp_path / "sky", sky)
+    sample = LabelledSource([folder]).load(0)
+    assert sample["valid"][:10].all() and not sample["valid"][10:20].any() and sample["valid"][20:].all()
+    assert (sample["disparity"][:10] == 0).all()
+    assert sample["disparity"][20, 0] == 1 and sample["disparity"][20, 43] == 0.5  # 1/m, and so 0.5/m: sky is 0/m
+    without = LabelledSource([folder], sky=False).load(0)
+    assert not without["valid"][:20].any() and without["disparity"][20, 43] == 0
+
+
+def test_labelled_source__a_label_is_not_overruled_by_sky(tmp_path):
+    folder = sky_shards(tmp_path / "sky", np.full((28, 44), 255, np.uint8))
+    sample = LabelledSource([folder]).load(0)
+    assert sample["valid"].all() and sample["disparity"][20, 0] == 1 and sample["disparity"][20, 43] == 0.5
 
 
 def test_pseudo_label_source__joins_labels_with_their_images(pseudo_folder):
