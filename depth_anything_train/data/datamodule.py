@@ -10,7 +10,7 @@ Images stay uint8 to the device: the hand-over from a worker costs a third of wh
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix, cutmix
-from depth_anything_train.data.order import Slot, StepBatches, Stream
+from depth_anything_train.data.order import Slot, StepBatches, Stream, make_order
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import NO_CLASS, BadSamples, Sample, SemanticSource, Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
@@ -162,6 +162,8 @@ class ShardDataModule(LightningDataModule):
         size: side of the square crops in pixels.
         steps: length of the run in optimizer steps.
         seed: of order and augmentation.
+        weights: stream -> share of each of its folders, whole numbers; None takes the folders as one.
+        shuffle_shards: shuffle inside groups of so many shards instead of over all samples; for object stores.
         workers: processes that load; 0 loads in the main process.
         flip: probability of a horizontal flip.
         perturbation: what the student's unlabelled images go through.
@@ -181,6 +183,8 @@ class ShardDataModule(LightningDataModule):
         size: int,
         steps: int,
         seed: int,
+        weights: Mapping[str, Sequence[int] | None] | None = None,
+        shuffle_shards: int | None = None,
         workers: int = 0,
         flip: float = 0.5,
         perturbation: StrongPerturbation | None = None,
@@ -194,7 +198,11 @@ class ShardDataModule(LightningDataModule):
                 f"Expected data.batch to say how many of each of {[*sources]}, but it names {[*batch]}; "
                 "use the batch that belongs to data=."
             )
-        self.streams = {name: Stream(len(source), batch[name]) for name, source in sources.items()}
+        orders = {
+            name: make_order(source.shard_counts(), name=name, weights=(weights or {}).get(name), shards=shuffle_shards)
+            for name, source in sources.items()
+        }
+        self.streams = {name: Stream(order, batch[name]) for name, order in orders.items()}
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix = cutmix
         self.bad = BadSamples(max_bad_share)

@@ -1,27 +1,182 @@
 """Which sample stands where: a pure function of (seed, stream, position), so that the only state of a loader is a step.
 
 A stream is one kind of sample with its own share of every batch, for instance 64 labelled beside 128 unlabelled images.
-Slot `j` of step `s` in a stream with `n` slots stands at position `p = s * n + j` of an endless sequence of epochs; the
-epoch is `p // length`, and within it the order is a keyed permutation of all samples. Nothing else is remembered, so
-neither the number of workers, nor of ranks, nor an interruption changes what is trained on.
+Slot `j` of step `s` in a stream with `n` slots stands at position `p = s * n + j` of an endless sequence. An `Order`
+says which sample that is: `Shuffle` draws from all samples, `BlockShuffle` from a few shards at a time, and `Mixture`
+from several sources in exact shares. Nothing is remembered, so neither the number of workers, nor of ranks, nor an
+interruption changes what is trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.runtime import UserError, keyed_seed
+from depth_anything_train.data.permutation import permute
+from depth_anything_train.runtime import UserError
 
-ROUNDS = 6
-"""Feistel rounds. Four pass for random; two more are cheap."""
+Positions = NDArray[np.int64]
 
-SORTED_LENGTH = 256
-"""Sets up to this size are sorted outright: on few values a Feistel network cannot make all orders equally often."""
+
+class Order(Protocol):
+    """An endless sequence of epochs over a source; its length is the number of samples."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, positions: Positions, *key: int | str) -> tuple[Positions, Positions]:
+        """Epoch and index of the samples at any positions, each the same shape; another key, another order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """Every sample once an epoch, in an order that is drawn from all of them."""
+
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __call__(self, positions: Positions, *key: int | str) -> tuple[Positions, Positions]:
+        """Epoch and index of the samples at any positions."""
+        epochs, places = np.divmod(positions, self.length)
+        return epochs, _each(epochs, places, lambda epoch, here: permute(here, self.length, *key, epoch))
+
+
+class BlockShuffle:
+    """Every sample once an epoch, in an order that reads few shards at a time: for object stores and slow disks.
+
+    The shards are shuffled and cut into groups of at least `group` (fewer than twice as many); the samples are shuffled
+    inside each group. An epoch is set up in O(shards), a position found in O(log shards).
+
+    Args:
+        counts: number of samples in each shard.
+        group: shards that are read at a time, at least.
+
+    Raises:
+        UserError: `group` is no whole number of at least 1.
+    """
+
+    def __init__(self, counts: Sequence[int], group: int) -> None:
+        if not isinstance(group, int) or group < 1:
+            raise UserError(f"Expected data.shuffle_shards to be null or at least 1 shard, but came {group!r}.")
+        self.counts, self.group = np.asarray(counts, np.int64), group
+        self.starts = _starts(counts)
+        self._epoch = lru_cache(maxsize=4)(self._shuffle_shards)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __call__(self, positions: Positions, *key: int | str) -> tuple[Positions, Positions]:
+        """Epoch and index of the samples at any positions."""
+        epochs, places = np.divmod(positions, len(self))
+        return epochs, _each(epochs, places, lambda epoch, here: self._locate(here, *key, epoch))
+
+    def _locate(self, places: Positions, *key: int | str) -> Positions:
+        shards, starts, groups = self._epoch(*key)
+
+        def shuffle(group: int, here: Positions) -> Positions:
+            first, end = groups[group : group + 2].tolist()
+            return first + permute(here - first, end - first, *key, group)
+
+        shuffled = _each(np.searchsorted(groups, places, side="right") - 1, places, shuffle)
+        standing = np.searchsorted(starts, shuffled, side="right") - 1
+        return self.starts[shards[standing]] + shuffled - starts[standing]
+
+    def _shuffle_shards(self, *key: int | str) -> tuple[Positions, Positions, Positions]:
+        """The shards as they stand in an epoch, the place at which each begins, and that at which each group does."""
+        number = len(self.counts)
+        shards = permute(np.arange(number), number, *key, "shards")
+        starts = _starts(self.counts[shards])
+        num_groups = max(number // self.group, 1)
+        return shards, starts, starts[np.arange(num_groups + 1) * number // num_groups]
+
+
+class Mixture:
+    """Several sources in one stream: of every sum(weights) positions in a row, source `s` has exactly `weights[s]`.
+
+    Each source keeps its own count of epochs, so a small one with a large weight comes round more often.
+
+    Args:
+        parts: the order of each source.
+        weights: its share.
+        name: of the stream, for messages.
+
+    Raises:
+        UserError: the weights do not fit the sources, or a source is empty.
+    """
+
+    def __init__(self, parts: Sequence[Order], weights: Sequence[int], *, name: str) -> None:
+        whole = isinstance(weights, Sequence) and all(type(weight) is int and weight >= 1 for weight in weights)
+        if not whole or len(weights) != len(parts):
+            raise UserError(
+                f"Expected data.weights.{name} to be null or a whole number of at least 1 for each of {len(parts)} "
+                f"folders, such as {[1] * len(parts)}, but came {weights!r}."
+            )
+        if not all(map(len, parts)):
+            raise UserError(f"Expected samples in every folder of data.weights.{name}, but one is empty; leave it out.")
+        self.parts, self.weights = list(parts), np.asarray(weights, np.int64)
+        self.bounds = _starts(weights)
+        self.starts = _starts([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __call__(self, positions: Positions, *key: int | str) -> tuple[Positions, Positions]:
+        """Epoch (of the sample's own source) and index of the samples at any positions."""
+        period = int(self.bounds[-1])
+        rounds, places = np.divmod(positions, period)
+        turns = _each(rounds, places, lambda number, here: permute(here, period, *key, "mixture", number))
+        sources = np.searchsorted(self.bounds, turns, side="right") - 1
+        counters = rounds * self.weights[sources] + turns - self.bounds[sources]
+        epochs, indices = np.empty_like(counters), np.empty_like(counters)
+        for source in np.unique(sources).tolist():
+            here = sources == source
+            epochs[here], inside = self.parts[source](counters[here], *key, "source", source)
+            indices[here] = self.starts[source] + inside
+        return epochs, indices
+
+
+def make_order(
+    folders: Sequence[Sequence[int]], *, name: str, weights: Sequence[int] | None = None, shards: int | None = None
+) -> Order:
+    """The order of a stream.
+
+    Args:
+        folders: number of samples in each shard of each folder.
+        name: of the stream, for messages.
+        weights: share of each folder; None takes them as one, so that a folder has the share of its samples.
+        shards: shuffle inside groups of so many shards; None shuffles over all samples.
+
+    Raises:
+        UserError: `weights` or `shards` do not fit.
+    """
+
+    def shuffle(counts: Sequence[int]) -> Order:
+        return Shuffle(sum(counts)) if shards is None else BlockShuffle(counts, shards)
+
+    if weights is None:
+        return shuffle([count for counts in folders for count in counts])
+    return Mixture([shuffle(counts) for counts in folders], weights, name=name)
+
+
+def _starts(counts: Sequence[int] | Positions) -> Positions:
+    """Where each part begins when they stand one after the other, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def _each(groups: Positions, places: Positions, change: Callable[[int, Positions], Positions]) -> Positions:
+    """Change the places of each group by `change(group, places)`. Positions of one step fall into few groups."""
+    changed = np.empty_like(places)
+    for group in np.unique(groups).tolist():
+        here = groups == group
+        changed[here] = change(group, places[here])
+    return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +185,7 @@ class Slot:
 
     Attributes:
         stream: kind of sample.
-        epoch: how often the stream's samples were all used before.
+        epoch: how often the samples of its source were all used before.
         index: the sample.
         step: of the run.
         position: place among the stream's slots of the global batch, over all ranks.
@@ -44,60 +199,10 @@ class Slot:
 
 
 class Stream(NamedTuple):
-    """`length` samples, of which every global batch takes `slots`."""
+    """Samples in their order, of which every global batch takes the next `slots`."""
 
-    length: int
+    order: Order
     slots: int
-
-
-def permute(position: NDArray[np.integer] | Sequence[int] | int, length: int, *key: int | str) -> NDArray[np.int64]:
-    """Where a keyed shuffle of `length` samples has put what stands at `position`.
-
-    A Feistel network permutes the next power of four; whoever lands outside [0, length) walks on until inside. It costs
-    the same for any length and holds no table, so 62 million samples are entered anywhere at once.
-
-    Args:
-        position: whole numbers in [0, length), any shape.
-        length: number of samples, at least 1.
-        key: another key, another order.
-
-    Returns:
-        Sample indices in [0, length), the same shape.
-    """
-    assert length >= 1
-    places = np.asarray(position, dtype=np.uint64)
-    assert (places < length).all()
-    seed = keyed_seed("order", *key)
-    if length <= SORTED_LENGTH:
-        return np.asarray(np.argsort(_hashes(seed, length))[places])
-    half_bits = ((length - 1).bit_length() + 1) // 2
-    round_keys = _hashes(seed, ROUNDS)
-    walkers = _feistel(places.reshape(-1), half_bits, round_keys)
-    while (outside := walkers >= length).any():
-        walkers[outside] = _feistel(walkers[outside], half_bits, round_keys)
-    return walkers.astype(np.int64).reshape(places.shape)
-
-
-def _hashes(seed: int, count: int) -> NDArray[np.uint64]:
-    """`count` random numbers: the splitmix64 generator, which is the same in any version of anything."""
-    counter = np.array([(seed + (i + 1) * 0x9E3779B97F4A7C15) % 2**64 for i in range(count)], dtype=np.uint64)
-    return _hash(counter)
-
-
-def _feistel(value: NDArray[np.uint64], half_bits: int, round_keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A permutation of [0, 4 ** half_bits): each round adds a hash of one half to the other half, and swaps them."""
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = value >> shift, value & mask
-    for key in round_keys:
-        left, right = right, left ^ (_hash(right ^ key) & mask)
-    return left << shift | right
-
-
-def _hash(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64: every bit of the result depends on every bit of the value."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
 
 
 class StepBatches:
@@ -110,7 +215,7 @@ class StepBatches:
     would have to lie about how many are left.
 
     Args:
-        streams: name -> number of samples and slots in a global batch.
+        streams: name -> order and slots in a global batch.
         steps: the run ends before this step.
         seed: another seed, another order.
         start_step: the step to begin with.
@@ -133,7 +238,7 @@ class StepBatches:
     ) -> None:
         assert 0 <= rank < world_size and start_step >= 0
         for name, stream in streams.items():
-            if stream.length < 1:
+            if len(stream.order) < 1:
                 raise UserError(f"Expected at least one {name} sample, but the folders hold none; prepare them first.")
             if stream.slots < 1:
                 raise UserError(f"Expected at least 1 {name} image a batch, but data.batch.{name} is {stream.slots}.")
@@ -152,10 +257,6 @@ class StepBatches:
     def _slots(self, name: str, stream: Stream, step: int) -> Iterator[Slot]:
         share = stream.slots // self.world_size
         positions = np.arange(self.rank * share, (self.rank + 1) * share)
-        epochs, places = np.divmod(step * stream.slots + positions, stream.length)
-        indices = np.empty_like(places)
-        for epoch in np.unique(epochs):  # one, or two at the seam between epochs
-            here = epochs == epoch
-            indices[here] = permute(places[here], stream.length, self.seed, name, int(epoch))
+        epochs, indices = stream.order(step * stream.slots + positions, self.seed, name)
         for epoch, index, position in zip(epochs.tolist(), indices.tolist(), positions.tolist(), strict=True):
             yield Slot(name, epoch, index, step, position)
