@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,10 +69,15 @@ def make_key(name: str) -> str:
     return re.sub(r"[^\w-]", "_", name)
 
 
-def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which photo2 comes before photo10."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(1, int(part), part) if number % 2 else (0, 0, part) for number, part in enumerate(parts)]
+def natural_order(name: str) -> str:
+    """Sort key under which photo2 comes before photo10; one text, because lists of ten million names are sorted."""
+    return re.sub("[0-9]+", _in_order, name)
+
+
+def _in_order(digits: re.Match[str]) -> str:
+    """Digits as text in the order of their numbers: before all letters, shorter before longer, then as they stand."""
+    number = digits[0].lstrip("0")
+    return f"\0{chr(len(number))}{number}{digits[0]}\0"
 
 
 def unique_keys(keys: Sequence[str]) -> list[bool]:
@@ -103,16 +108,38 @@ def in_part(key: str, part: str, test_share: float, seed: int) -> bool:
 
 def list_files(root: Path, extensions: Sequence[str]) -> list[str]:
     """Paths below `root`, relative with `/`, of visible files with one of the extensions, in natural order."""
-    found: list[str] = []
-    for folder, below, names in os.walk(root):
-        below[:] = [name for name in below if not name.startswith(".")]
-        relative = Path(folder).relative_to(root)
-        found += [(relative / name).as_posix() for name in names if _visible(name, extensions)]
-    return sorted(found, key=natural_order)
+    return list(walk_files(root, extensions))
 
 
-def _visible(name: str, extensions: Sequence[str]) -> bool:
-    return not name.startswith(".") and name.lower().endswith(tuple(f".{extension}" for extension in extensions))
+def walk_files(root: Path, extensions: Sequence[str]) -> Iterator[str]:
+    """As `list_files`, but one path after another: only the names of one folder are held.
+
+    Raises:
+        UserError: a folder below `root` cannot be read.
+    """
+    endings = tuple(f".{extension}" for extension in extensions)
+    return _walk(str(root), "", endings)
+
+
+def _walk(root: str, below: str, endings: tuple[str, ...]) -> Iterator[str]:
+    folder = os.path.join(root, below)
+    names: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir():
+                    names += [entry.name] * entry.name.lower().endswith(endings)
+                elif not entry.is_symlink():
+                    names.append(entry.name + "/")  # so that the order is that of whole paths
+    except OSError as error:
+        raise UserError(f"Expected to read the folder {folder}, but cannot: {error.strerror}.") from None
+    for name in sorted(names, key=natural_order):
+        if name.endswith("/"):
+            yield from _walk(root, below + name, endings)
+        else:
+            yield below + name
 
 
 def stem(path: str) -> str:
