@@ -3,6 +3,7 @@ import json
 import os
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,14 @@ def test_evaluate__the_truth_up_to_scale_and_shift_is_perfect():
     results = evaluate(Oracle(range(4)), {"rooms": [record(k) for k in range(4)]}, Protocol())
     assert results.mean()["abs_rel"] == pytest.approx(0, abs=1e-4)
     assert results.mean()["delta1"] == 1
+
+
+def test_evaluate__marked_sky_is_not_judged(model):
+    height = scene(0)[1].shape[0]
+    plain = record(0, valid=np.arange(height)[:, None] >= 10)
+    sky = np.full(scene(0)[1].shape, 255, np.uint8)
+    marked = Record(plain.key, plain.members | {"sky.png": cv2.imencode(".png", sky)[1].tobytes()})
+    assert evaluate(model, {"d": [marked]}, Protocol()).images == evaluate(model, {"d": [plain]}, Protocol()).images
 
 
 def test_evaluate__numbers_do_not_depend_on_the_order_of_the_images(model):

@@ -37,7 +37,7 @@ class Sample:
 
 
 def read_sample(record: Record, group: str, split_by: str | None = None) -> Sample:
-    """Decode one record.
+    """Decode one record. A sky mask is left where it is: marked sky is trained on, but not judged.
 
     Raises:
         BadSample: image or label cannot be used, or the json lacks the field `split_by`.
