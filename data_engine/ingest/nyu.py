@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_engine.ingest.base import list_files, read_file, stem
-from data_engine.ingest.labelled import Item, LabelledSet, RawPair
+from data_engine.ingest.base import read_file, stem
+from data_engine.ingest.labelled import Item, LabelledSet, RawPair, find_names, pair_up
 from data_engine.ingest.raw_files import encode_rgb, open_mat73, read_lines, read_mat, require_file
 from data_engine.ingest.raw_labels import RawLabel
 from depth_anything_train.runtime import UserError
@@ -24,16 +24,19 @@ FIELDS = {"raw": "rawDepths", "filled": "depths"}
 
 @dataclass(frozen=True)
 class NyuLabelled(LabelledSet):
-    """NYU Depth V2 (Silberman et al. 2012), the 1,449 densely labelled images; its page at NYU has both files.
+    """NYU Depth V2, its 1,449 labelled images, https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html.
 
-    Expected below root: nyu_depth_v2_labeled.mat (the "labeled dataset", 2.8 GB) and splits.mat (the train/test split).
+    root/nyu_depth_v2_labeled.mat     the "labeled dataset", MATLAB 7.3
+    root/splits.mat                   its split, on the page of the paper (Indoor Segmentation and Support Inference)
 
-    Depth in metres, 640 x 480, projected onto the colour image. `rawDepths` has 0 where the Kinect measured nothing;
-    `depths` has those holes filled by colourisation, which published evaluations do not use. Images are arrays in the
-    file and become PNG. The white frame that undistortion left around them stays: cutting it off is up to the
-    protocol (`eigen_nyu`). Parts: test 654, train 795. Licence: none stated.
+    Licence: none stated. The label is the Kinect's depth along the optical axis in metres, projected onto the colour
+    image (640 x 480): `rawDepths` with 0 where nothing was measured, which evaluations use, or `depths` with the holes
+    coloured in. Images are arrays in the file and become PNG. The white frame that undistortion left around them
+    stays; cutting it off is up to the protocol (`eigen_nyu`).
 
     Args:
+        root, count, seed: as in `LabelledSet`.
+        part: `test` (654 images), `train` (795) or `all`.
         depth: `raw`, as measured, or `filled`.
     """
 
@@ -78,17 +81,18 @@ class NyuLabelled(LabelledSet):
 
 @dataclass(frozen=True)
 class NyuSync(LabelledSet):
-    """NYU Depth V2, frames of the raw videos with depth synchronised and projected, as BTS, AdaBins and ZoeDepth train.
+    """NYU Depth V2, frames of the videos with depth synchronised, which BTS published (https://github.com/cleinc/bts).
 
-    Expected below root: SCENE/rgb_NNNNN.jpg and SCENE/sync_depth_NNNNN.png (the "sync" folder that BTS published).
+    root/basement_0001a/rgb_00045.jpg
+    root/basement_0001a/sync_depth_00045.png
 
-    Depth is 16-bit PNG in millimetres, 0 where nothing was measured. `file_list` is the published
-    nyudepthv2_train_files_with_gt.txt (24,231 frames; in train_test_inputs/ of ZoeDepth and BTS); each of its lines
-    names image and depth below root. Without one, every frame is taken. Frames without a partner are dropped. The
-    frames come from the scenes of the training split, so a model that learned from them is not zero-shot on NYUv2.
-    Licence: none stated.
+    Licence: none stated. The label is the Kinect's depth along the optical axis, 16-bit PNG in millimetres, projected
+    onto the colour image, 0 where nothing was measured. The published list nyudepthv2_train_files_with_gt.txt (24,231
+    frames; train_test_inputs/ of BTS and of ZoeDepth) is what metric models train on. The scenes are those of the
+    official training split. A frame without image or depth is dropped.
 
     Args:
+        root, part, count, seed: as in `LabelledSet`.
         file_list: path of a published list; None takes every frame.
     """
 
@@ -100,16 +104,15 @@ class NyuSync(LabelledSet):
     def find(self, root: Path) -> Iterable[Item]:
         """Every frame, or those of the list."""
         if self.file_list is None:
-            images = (path for path in list_files(root, ("jpg",)) if Path(path).name.startswith("rgb_"))
-            return [Item(stem(image), image, f"{stem(image)}.png".replace("rgb_", "sync_depth_")) for image in images]
-        return [self._listed(line) for line in read_lines(Path(self.file_list), what="the list of NYUv2 frames")]
+            return pair_up(find_names(root, "*/rgb_*.jpg"), find_names(root, "*/sync_depth_*.png"))
+        return map(self._listed, read_lines(Path(self.file_list), what="the list of NYUv2 frames"))
 
     def _listed(self, line: str) -> Item:
         paths = [path.lstrip("/") for path in line.split()[:2]]  # training lists start with "/", test lists do not
         if len(paths) < 2:
             raise UserError(f"Expected lines `IMAGE DEPTH FOCAL` in {self.file_list}, but came {line!r}.")
         image, label = paths
-        return Item(stem(image), image, label)
+        return Item(stem(image).replace("/rgb_", "/"), image, label)
 
     def read(self, root: Path, item: Item) -> RawPair:
         """Read one frame; the depth's bytes stay.
