@@ -76,10 +76,6 @@ class Source(ABC):
         pairs = zip(self.folders, self.selections, strict=True)
         return [selection.counts(folder.starts) for folder, selection in pairs]
 
-    def shard_counts(self) -> list[list[int]]:
-        """Number of samples in each shard of each folder."""
-        return [np.diff(folder.starts).tolist() for folder in self.folders]
-
     def locate(self, index: int) -> tuple[int, int]:
         """Number of the folder that holds sample `index`, and the sample's number inside it."""
         folder = bisect.bisect_right(self.starts, index) - 1
