@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,21 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from depth_anything_train.report.plots import COLORS, STYLE, bare, svg
+
 PREFIX = "train/loss"
 BINS = 150  # a curve is at most so many points, whatever the number of steps
-COLORS = ("#c2410c", "#1d4ed8", "#047857", "#7c3aed")
-INK, GRID = "#57534e", "#e7e5e4"
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # real text: small, sharp, and readable by machines
-    "svg.hashsalt": "report",  # equal curves, equal bytes
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 
 
 @dataclass(frozen=True)
@@ -59,19 +46,16 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]
 
 def _curve(name: str, series: Mapping[str, NDArray[np.float64]]) -> Curve:
     title = name.removeprefix(PREFIX).strip("/") or "total"
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6, 2.2), layout="constrained")
         axes = figure.add_subplot()
         ends = [_draw(axes, run, points, run_color(i)) for i, (run, points) in enumerate(series.items()) if len(points)]
         axes.set_xlabel("step")
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
+        bare(axes)
         axes.margins(x=0.01)
         if axes.get_ylim()[0] > 0:
             axes.set_ylim(bottom=0)
-        return Curve(title, _svg(figure, f"loss {title}"), ", ".join(ends))
+        return Curve(title, svg(figure, f"loss {title}"), ", ".join(ends))
 
 
 def _draw(axes: Axes, run: str, points: NDArray[np.float64], color: str) -> str:
@@ -83,17 +67,3 @@ def _draw(axes: Axes, run: str, points: NDArray[np.float64], color: str) -> str:
     axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(steps, means, color=color, linewidth=1.6)
     return f"{run} from {means[0]:.3g} to {means[-1]:.3g} in {points[-1, 0]:.0f} steps"
-
-
-def _svg(figure: Figure, label: str) -> str:
-    """The figure as an element for an HTML page: no prolog, no metadata, no namespaces, ids of its own."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    for side in ("width", "height"):  # the page decides; viewBox keeps the aspect
-        svg = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r' id="(figure|patch|axes|matplotlib|text|xtick|ytick|line2d|FillBetween\w*)_\w+"', "", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

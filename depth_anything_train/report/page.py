@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from typing import Any
-
-import matplotlib
-from matplotlib.colors import to_hex
 
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
 from depth_anything_train.report.comparison import SHOWN, STUDENT, TEACHER, Comparison, Row, spoken
 from depth_anything_train.report.curves import Curve, run_color
-from depth_anything_train.report.pictures import ERROR_COLORMAP, WORST_ERROR, Picture, PictureRow
+from depth_anything_train.report.html import card, cell, document, gradient, image, picture_row
+from depth_anything_train.report.pictures import ERROR_COLORMAP, WORST_ERROR, PictureRow
 
 TEASER = 5  # columns at the top of the page
 
@@ -38,7 +35,6 @@ class Page:
 
 def render(page: Page) -> str:
     """The HTML of the page; equal content gives equal bytes."""
-    style = (files("depth_anything_train.report") / "style.css").read_text()
     body = "\n".join(
         part
         for part in (
@@ -52,12 +48,7 @@ def render(page: Page) -> str:
         )
         if part
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-        "</body>\n</html>\n"
-    )
+    return document(page.title, body)
 
 
 # -- Head: the result in one look. -------------------------------------------------------------------------------------
@@ -81,11 +72,8 @@ def _cards(comparison: Comparison) -> Iterator[str]:
         if comparison.baseline and model != comparison.baseline:
             ratio = figures["abs_rel"][model] / figures["abs_rel"][comparison.baseline]
             against = f" · {ratio:.2f} × the {spoken(comparison.baseline)}'s error"
-        yield (
-            f'<div class="card"><div class="name">{escape(spoken(model))}</div>'
-            f'<div class="figure">{figures["abs_rel"][model]:.3f} <small>AbsRel</small></div>'
-            f'<div class="soft">δ1 {figures["delta1"][model]:.3f}{escape(against)}</div></div>'
-        )
+        note = f"δ1 {figures['delta1'][model]:.3f}{against}"
+        yield card(spoken(model), f"{figures['abs_rel'][model]:.3f}", "AbsRel", note)
 
 
 def _teaser(examples: Sequence[PictureRow], models: Iterable[str]) -> str:
@@ -95,15 +83,11 @@ def _teaser(examples: Sequence[PictureRow], models: Iterable[str]) -> str:
     count = min(TEASER, len(examples))
     for row in (examples[len(examples) * k // count] for k in range(count)):
         pictures = {picture.title: picture for picture in row.pictures}
-        columns.append(f"<div>{_image(pictures['image'])}{_image(pictures[last])}</div>")
+        columns.append(f"<div>{image(pictures['image'])}{image(pictures[last])}</div>")
     return (
         f'<div class="teaser">{"".join(columns)}</div>\n'
         f'<p class="soft">Images of the test sets and their disparity, as predicted by {escape(spoken(last))}.</p>'
     )
-
-
-def _image(picture: Picture) -> str:
-    return f'<img src="{picture.data}" alt="{escape(picture.alt)}">'
 
 
 # -- The table. --------------------------------------------------------------------------------------------------------
@@ -141,10 +125,10 @@ def _table_head(comparison: Comparison, shows_labelled: bool) -> tuple[str, str]
     for metric in SHOWN:
         arrow = "↑" if metric in HIGHER_IS_BETTER else "↓"
         top += f'<th class="edge" colspan="{len(models)}" scope="colgroup">{TITLES[metric]} {arrow}</th>'
-        second += "".join(_cell("th", spoken(m), edge=i == 0) for i, m in enumerate(models))
+        second += "".join(cell("th", spoken(m), edge=i == 0) for i, m in enumerate(models))
     if pairs:
         top += f'<th class="edge" colspan="{len(pairs)}" scope="colgroup">AbsRel ratio ↓</th>'
-        second += "".join(_cell("th", f"{spoken(a)} / {spoken(b)}", edge=i == 0) for i, (a, b) in enumerate(pairs))
+        second += "".join(cell("th", f"{spoken(a)} / {spoken(b)}", edge=i == 0) for i, (a, b) in enumerate(pairs))
     return top, second
 
 
@@ -157,56 +141,37 @@ def _table_row(row: Row, comparison: Comparison, shows_labelled: bool) -> str:
     for metric in SHOWN:
         best = row.best(metric)
         for position, model in enumerate(comparison.models):
-            cells += _cell("td", f"{row.figures[metric][model]:.4f}", edge=position == 0, best=model in best)
+            cells += cell("td", f"{row.figures[metric][model]:.4f}", edge=position == 0, best=model in best)
     for position, (model, other) in enumerate(_against(comparison)):
         ratio = row.figures["abs_rel"][model] / row.figures["abs_rel"][other]
-        cells += _cell("td", f"{ratio:.3f}", edge=position == 0)
+        cells += cell("td", f"{ratio:.3f}", edge=position == 0)
     mean = ' class="mean"' if row.is_mean else ""
     return f"<tr{mean}>{cells}</tr>"
-
-
-def _cell(tag: str, text: str, *, edge: bool = False, best: bool = False) -> str:
-    classes = " ".join(name for name, wanted in (("edge", edge), ("best", best)) if wanted)
-    attribute = f' class="{classes}"' if classes else ""
-    return f"<{tag}{attribute}>{escape(text)}</{tag}>"
 
 
 # -- Pictures and curves. ----------------------------------------------------------------------------------------------
 
 
-def _gradient(colormap: str) -> str:
-    colors = ", ".join(to_hex(matplotlib.colormaps[colormap](k / 8)) for k in range(9))
-    return f'<span class="scale" style="background: linear-gradient(to right, {colors})"></span>'
-
-
-def _row(row: PictureRow) -> str:
-    figures = (
-        f"<figure>{_image(p)}<figcaption><b>{escape(spoken(p.title))}</b> {escape(p.caption)}</figcaption></figure>"
-        for p in row.pictures
-    )
-    return f'<div class="row">{"".join(figures)}</div>'
-
-
 def _examples(rows: Sequence[PictureRow]) -> str:
     parts = [
         "<h2>Predictions</h2>",
-        f'<p class="soft">Disparity: far {_gradient("Spectral_r")} near, predictions on the scale of the ground truth '
-        f"after alignment. Relative depth error: 0 {_gradient(ERROR_COLORMAP)} {WORST_ERROR:.0%} and more. "
+        f'<p class="soft">Disparity: far {gradient("Spectral_r")} near, predictions on the scale of the ground truth '
+        f"after alignment. Relative depth error: 0 {gradient(ERROR_COLORMAP)} {WORST_ERROR:.0%} and more. "
         "Grey: no label, or not judged. The images were taken at even distances from each test set, not chosen by "
         "result.</p>",
     ]
     for group in dict.fromkeys(row.group for row in rows):
         parts.append(f"<h3>{escape(group)}</h3>")
-        parts += [_row(row) for row in rows if row.group == group]
+        parts += [picture_row(row) for row in rows if row.group == group]
     return "\n".join(parts)
 
 
 def _pseudo_labels(rows: Sequence[PictureRow]) -> str:
-    pairs = "\n".join(_row(row) for row in rows)
+    pairs = "\n".join(picture_row(row) for row in rows)
     return (
         "<h2>Pseudo labels</h2>\n"
         '<p class="soft">What the teacher told the student about images without labels: far '
-        f'{_gradient("Spectral_r")} near.</p>\n<div class="pairs">\n{pairs}\n</div>'
+        f'{gradient("Spectral_r")} near.</p>\n<div class="pairs">\n{pairs}\n</div>'
     )
 
 
