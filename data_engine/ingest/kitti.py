@@ -35,7 +35,7 @@ class Kitti(LabelledSet):
     image_03 and data_depth_annotated/val in the same way ("annotated depth maps data set").
 
     Licence: CC BY-NC-SA 3.0. The label is the depth along the optical axis of several LiDAR scans, 16-bit PNG of
-    metres * 256, 0 where nothing was measured: some 15 to 20 % of the pixels hold a value, few in the upper third.
+    metres * 256, 0 where nothing was measured: about 20 % of the pixels hold a value, hardly any in the upper third.
     Published lists: kitti_eigen_test_files_with_gt.txt (697 frames) and kitti_eigen_train_files_with_gt.txt (23,158),
     both in train_test_inputs/ of BTS and of ZoeDepth; dataset/splits/kitti/val.txt of Depth Anything V2 (652); the
     Eigen lists of Monodepth2 (`DRIVE FRAME SIDE`). The 45 test frames that were never annotated are dropped as
