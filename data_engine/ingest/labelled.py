@@ -7,7 +7,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -123,7 +123,7 @@ class LabelledSet(ABC):
 
     def info(self) -> dict[str, Any]:
         """The settings that change what is written."""
-        return {"settings": {name: getattr(self, name) for name in ("part", "count", "seed")}}
+        return {"settings": {field.name: getattr(self, field.name) for field in fields(self) if field.name != "root"}}
 
 
 def find_names(root: Path, *patterns: str) -> dict[str, str]:

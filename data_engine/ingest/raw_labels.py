@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.ingest.base import read_file
-from depth_anything_train.data.images import MAX_PIXELS
+from depth_anything_train.data.images import MAX_PIXELS, read_header
 from depth_anything_train.data.labels import read_npy, read_png16
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.runtime import import_extra
@@ -152,8 +152,35 @@ def read_h5(path: Path, name: str) -> NDArray[Any]:
                 raise BadSample("label_type", f"Expected numbers (H, W) as {name!r}, but {path.name} has none.")
             if not 0 < stored.size <= MAX_PIXELS:
                 raise BadSample("label_type", f"Expected 1 to {MAX_PIXELS:,} pixels, but came {stored.size:,}.")
-            return stored[:]  # type: ignore[no-any-return]
+            return stored[:]
     except FileNotFoundError:
         raise BadSample("unreadable_file", f"{path.name} cannot be read: no such file.") from None
     except (OSError, RuntimeError):
         raise BadSample("damaged_label", f"{path.name} is damaged or no HDF5 file.") from None
+
+
+def read_grey8(path: Path) -> NDArray[np.uint8]:
+    """Read a PNG of 8 bits as grey (H, W): a mask, a confidence, a coarse label.
+
+    Raises:
+        BadSample: `unreadable_file`, `label_type` if it is no PNG of 8 bits, `damaged_label`, or as
+            `images.read_header`.
+    """
+    data = read_file(path)
+    if read_header(data).extension != "png" or data[24] > 8:
+        raise BadSample("label_type", f"Expected a PNG of 8 bits, but {path.name} is none.")
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if values is None:
+        raise BadSample("damaged_label", f"{path.name} cannot be decoded; it is damaged.")
+    return values  # type: ignore[return-value]
+
+
+def keep_valid(codes: NDArray[np.uint16], valid: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Codes (H, W) with 0 where they are not valid.
+
+    Raises:
+        BadSample: `mask_size` if the two differ in size.
+    """
+    if codes.shape != valid.shape:
+        raise BadSample("mask_size", f"Expected a mask of the label's {codes.shape}, but came {valid.shape}.")
+    return np.where(valid, codes, np.uint16(0))

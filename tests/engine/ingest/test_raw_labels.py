@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from raw_sets import cut, ramp, write, write_exr, write_h5
+from raw_sets import cut, ramp, write, write_exr, write_h5, write_png
 
-from data_engine.ingest.raw_labels import RawLabel, read_exr, read_h5
+from data_engine.ingest.raw_labels import RawLabel, keep_valid, read_exr, read_grey8, read_h5
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import BadSample
 
@@ -62,3 +62,23 @@ def test_raw_label__sky_is_invalid_in_the_label() -> None:
     label = RawLabel.from_array(np.array([[9, 9]]), sky=sky)
     _, valid = decode_label("depth.npy", label.data, {"scale": label.scale})
     assert valid.tolist() == [[False, True]] and label.sky is sky
+
+
+def test_read_grey8__takes_grey_and_colour_of_8_bits_alone(tmp_path: Path) -> None:
+    grey = np.array([[0, 7, 255]], np.uint8)
+    write_png(tmp_path / "grey.png", grey)
+    write_png(tmp_path / "colour.png", np.repeat(grey[..., None], 3, axis=-1))
+    write_png(tmp_path / "deep.png", grey.astype(np.uint16))
+    write(tmp_path / "text.png", b"not an image")
+    for name in ("grey", "colour"):
+        np.testing.assert_array_equal(read_grey8(tmp_path / f"{name}.png"), grey, strict=True)
+    reasons = [reason(read_grey8, tmp_path / f"{name}.png") for name in ("deep", "text", "none")]
+    assert reasons == ["label_type", "image_type", "unreadable_file"]
+
+
+def test_keep_valid__needs_a_mask_of_the_same_size() -> None:
+    codes = np.array([[5, 6, 7]], np.uint16)
+    np.testing.assert_array_equal(
+        keep_valid(codes, np.array([[True, False, True]])), np.array([[5, 0, 7]], np.uint16), strict=True
+    )
+    assert reason(keep_valid, codes, np.ones((3, 1), bool)) == "mask_size"
