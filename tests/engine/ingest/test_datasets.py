@@ -1,0 +1,64 @@
+"""What holds for every raw data set; they are found by their configs, so that a new one is tested unasked."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from data_engine.ingest.base import Ingest
+from data_engine.ingest.labelled import LabelledSet
+from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.data.schema import IMAGES, LABELLED
+from depth_anything_train.runtime import UserError
+
+NAMES = sorted(path.stem for path in (config_folder("prepare") / "dataset").glob("*.yaml"))
+
+
+@cache
+def config(name: str) -> DictConfig:
+    return compose("prepare", [f"dataset={name}", "root=nowhere", "out=o", "count=2"]).dataset
+
+
+@cache
+def configured(name: str) -> Ingest:
+    return build(config(name))
+
+
+LABELLED_SETS = [name for name in NAMES if isinstance(configured(name), LabelledSet)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_dataset__is_built_from_its_config_and_reaches_the_workers(name: str) -> None:
+    ingest = configured(name)
+    assert ingest.kind in (LABELLED, IMAGES) and ingest.source
+    assert pickle.loads(pickle.dumps(ingest)).info() == ingest.info()
+    assert "nowhere" not in str(ingest.info()), "a path of this machine would get into dataset.json"
+
+
+@pytest.mark.parametrize("name", LABELLED_SETS)
+def test_every_labelled_set__has_every_setting_in_its_config(name: str) -> None:
+    ingest = configured(name)
+    assert set(config(name)) - {"_target_"} == {field.name for field in fields(ingest)}
+    assert ingest.part == ingest.PARTS[0] and ingest.licence
+    assert ingest.info()["settings"].keys() == {field.name for field in fields(ingest)} - {"root"}
+
+
+@pytest.mark.parametrize("name", LABELLED_SETS)
+def test_every_labelled_set__explains_its_layout_where_nothing_of_it_is_found(name: str, tmp_path: Path) -> None:
+    doc = type(configured(name)).__doc__ or ""
+    layout = doc.split("\n\n")[1].strip()
+    assert "root" in layout and "Licence:" in doc
+    with pytest.raises(UserError, match="found nothing of it") as caught:
+        replace(configured(name), root=str(tmp_path)).items()
+    assert layout in str(caught.value)
+
+
+@pytest.mark.parametrize("name", LABELLED_SETS)
+def test_every_labelled_set__names_its_parts_when_there_is_no_such_part(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Expected part=.* but came 'nonsense'"):
+        replace(configured(name), root=str(tmp_path), part="nonsense").items()
