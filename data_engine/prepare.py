@@ -27,7 +27,15 @@ from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, command
 from depth_anything_train.data.schema import DATASET_FILE, META, SCHEMA, UNFINISHED_FILE, BadSample
 from depth_anything_train.data.shards import index_path
-from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint, read_json, write_json
+from depth_anything_train.runtime import (
+    ProgressBar,
+    UserError,
+    console,
+    fingerprint,
+    read_json,
+    require_writable,
+    write_json,
+)
 
 UNKNOWN = "unknown"
 """The licence of a sample that states none."""
@@ -88,15 +96,12 @@ def prepare(
     """
     if samples_per_shard < 1:
         raise UserError(f"Expected samples_per_shard of at least 1, but came {samples_per_shard}.")
-    items = ingest.items()
     out = Path(out).expanduser()
+    require_writable(out)
+    items = ingest.items()
     identity = _claim(out, ingest, items, samples_per_shard)
     paths = [out / f"{number:05d}.tar" for number in range(-(-len(items) // samples_per_shard))]
-    tasks = [
-        (ingest, items[number * samples_per_shard : (number + 1) * samples_per_shard], path)
-        for number, path in enumerate(paths)
-        if not index_path(path).exists()
-    ]
+    tasks = Missing(ingest, items, paths, samples_per_shard)
     so_far = merge(read_json(path.with_suffix(".json")) for path in paths if index_path(path).exists())
     with ProgressBar("prepare", len(items), done=so_far["count"] + sum(so_far["drops"].values())) as bar:
         for report in ordered_map(write_shard, tasks, workers):
@@ -116,6 +121,25 @@ def prepare(
     content = {**ingest.info(), **identity, **summary, "licences": dict(licences)}
     write_json(out / DATASET_FILE, content)
     return content
+
+
+class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
+    """Arguments of `write_shard` for each shard that has no index yet.
+
+    Items are cut out when a shard's turn comes: ten million at once would fill the memory.
+    """
+
+    def __init__(self, ingest: Ingest, items: Sequence[Any], paths: Sequence[Path], samples_per_shard: int) -> None:
+        self.ingest, self.items, self.paths, self.samples_per_shard = ingest, items, paths, samples_per_shard
+        self.numbers = [number for number, path in enumerate(paths) if not index_path(path).exists()]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, position: Any) -> Any:
+        first = self.numbers[position] * self.samples_per_shard
+        items = self.items[first : first + self.samples_per_shard]
+        return self.ingest, items, self.paths[self.numbers[position]]
 
 
 def _claim(out: Path, ingest: Ingest, items: Sequence[Any], samples_per_shard: int) -> dict[str, Any]:
