@@ -31,10 +31,11 @@ VALIDATION = frozenset(
 class BlendedMVS(LabelledSet):
     """BlendedMVS (17 thousand images) or all of BlendedMVG (115 thousand), https://github.com/YoYo000/BlendedMVS.
 
-    root/PROJECT/blended_images/00000000.jpg           and 00000000_masked.jpg, which is not used
-    root/PROJECT/rendered_depth_maps/00000000.pfm
-    root/PROJECT/cams/00000000_cam.txt
-    The archives of BlendedMVS, BlendedMVS+ and BlendedMVS++, in low or in high resolution, are unpacked into one root.
+    root/.../PROJECT/blended_images/00000000.jpg         and 00000000_masked.jpg, which is not used
+    root/.../PROJECT/rendered_depth_maps/00000000.pfm
+    root/.../PROJECT/cams/00000000_cam.txt
+    The archives of BlendedMVS, BlendedMVS+ and BlendedMVS++, in low or in high resolution, are unpacked into root or
+    into folders below it.
 
     Licence: CC BY 4.0. The label is the depth of a textured mesh along the optical axis, rendered at the size of the
     image, in a unit of each project's own. 0 is where the mesh has no surface: background, sky, holes. The images
@@ -52,20 +53,21 @@ class BlendedMVS(LabelledSet):
 
     def find(self, root: Path) -> Iterator[Item]:
         """Images and depth maps of the part's projects."""
-        images = find_names(root, "*/blended_images/*.jpg")
+        images = find_names(root, "**/blended_images/*.jpg")
         images = {name: path for name, path in images.items() if not name.endswith("_masked")}
-        for item in pair_up(images, find_names(root, "*/rendered_depth_maps/*.pfm")):
-            project, _, number = item.name.partition("/")
+        for item in pair_up(images, find_names(root, "**/rendered_depth_maps/*.pfm")):
+            *_, project, _ = item.name.split("/")
             if self.part == "all" or (self.part == "val") == (project in VALIDATION):
-                yield item._replace(extra=(f"{project}/cams/{number}_cam.txt",))
+                yield item
 
     def read(self, root: Path, item: Item) -> RawPair:
         """Image as it is, depth as float32 npy, and the camera where its file is there."""
         codec, data, notes = read_label_file(root / item.label)
         label = RawLabel("depth", codec, data, unit="unknown", notes=notes)
-        camera_file = root / item.extra[0]
+        image_file = root / item.image
+        camera_file = image_file.parents[1] / "cams" / f"{image_file.stem}_cam.txt"
         camera = read_camera(read_file(camera_file)) if camera_file.is_file() else None
-        return RawPair(read_file(root / item.image), label, {"camera": camera})
+        return RawPair(read_file(image_file), label, {"camera": camera})
 
 
 def read_camera(text: bytes) -> dict[str, float] | None:

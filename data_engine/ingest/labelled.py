@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import json
 import re
 from abc import ABC, abstractmethod
@@ -98,8 +99,9 @@ class LabelledSet(ABC):
         root = require_folder(Path(self.root), what=f"the data set {self.source}")
         found = sorted(self.find(root), key=lambda item: natural_order(item.name))
         if not found:
-            layout = (self.__doc__ or "").strip().partition("\n\n")[2].partition("\n\n")[0]
-            raise UserError(f"Expected {self.source} (part={self.part}) in {root}, but found nothing of it.\n{layout}")
+            layout = (inspect.getdoc(self) or "").split("\n\n")[1]
+            came = f"Expected {self.source} (part={self.part}) in {root}, but found nothing of it"
+            raise UserError(f"{came}; its layout is\n{layout}")
         unique = unique_keys([make_key(item.name) for item in found])
         return choose(
             [item._replace(unique=is_new) for item, is_new in zip(found, unique, strict=True)], self.count, self.seed

@@ -68,6 +68,14 @@ def test_blendedmvs__validation_projects_are_the_owners(tmp_path: Path) -> None:
     assert BlendedMVS(root, part="val").items()[0].name == f"{VALIDATION_PROJECT}/00000000"
 
 
+def test_blendedmvs__archives_may_be_unpacked_side_by_side(tmp_path: Path, prepare_set) -> None:
+    for archive, project in (("BlendedMVS", VALIDATION_PROJECT), ("BlendedMVS++", PROJECT)):
+        make(tmp_path / "raw" / archive, project, count=1)
+    prepared = prepare_set("blendedmvs", tmp_path / "raw", "dataset.part=train")
+    (key,) = prepared.samples
+    assert key == f"BlendedMVS___{PROJECT}_00000000" and prepared.samples[key].meta["camera"]["fx"] == 586.5
+
+
 def test_read_camera__gives_none_for_what_is_no_camera() -> None:
     for text in (b"", CAMERA[:100], CAMERA.replace(b"586.5", b"wide"), CAMERA.replace(b"intrinsic", b"")):
         assert read_camera(text) is None
