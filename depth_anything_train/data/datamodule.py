@@ -22,11 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix, cutmix
+from depth_anything_train.data.exclusions import BAD_KEYS_FILE
 from depth_anything_train.data.order import Slot, StepBatches, Stream, make_order
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import NO_CLASS, BadSamples, Sample, SemanticSource, Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
-from depth_anything_train.runtime import UserError, keyed_seed
+from depth_anything_train.runtime import UserError, console, keyed_seed
 from depth_anything_train.types import LabelledBatch, SemanticBatch, StudentBatch, UnlabelledBatch
 
 UNLABELLED = "unlabelled"
@@ -210,6 +211,29 @@ class ShardDataModule(LightningDataModule):
             sources, Geometry(size, flip=flip), perturbation, seed, SampleCache(cache_mb / max(workers, 1))
         )
         self.collate = Collate(sources, size, cutmix, seed)
+
+    def setup(self, stage: str) -> None:
+        """Say what is left out, once for all processes."""
+        if self.trainer is None or self.trainer.is_global_zero:
+            for source in self.views.sources.values():
+                for sentence in source.left_out():
+                    console.print(sentence, soft_wrap=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: which samples the numbers mean. Where the loader stands, the trainer's step says."""
+        return {name: source.digest for name, source in self.views.sources.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare with the samples of the run that is continued.
+
+        Raises:
+            UserError: they changed, so that its order could not go on.
+        """
+        if changed := [name for name, digest in self.state_dict().items() if state_dict.get(name, digest) != digest]:
+            raise UserError(
+                f"The {' and '.join(changed)} samples changed since this run began: other shards, or another "
+                f"{BAD_KEYS_FILE} or flags beside them; put back what was there, or start again in another out=."
+            )
 
     def train_dataloader(self) -> TrainLoader:
         """The batches of this process, from the step at which the trainer stands.

@@ -11,7 +11,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Source(ABC):
                     f"Expected {self.kind} shards in {folder.path}, but its dataset.json says {folder.info['kind']}; "
                     "check which list the folder belongs to."
                 )
+        self.skip = tuple(skip)
         self.images = [self._images_of(folder) for folder in self.folders]
         self.selections = [select(*pair, skip) for pair in zip(self.folders, self.images, strict=True)]
         self.starts = [0, *itertools.accumulate(map(len, self.selections))]
@@ -83,8 +84,18 @@ class Source(ABC):
 
     @property
     def digest(self) -> str:
-        """Equal where equal numbers mean equal samples."""
-        return fingerprint([selection.digest for selection in self.selections])
+        """Equal where equal numbers mean equal samples, as far as counts and what is left out tell."""
+        return fingerprint([self.shard_counts(), [selection.digest for selection in self.selections]])
+
+    def left_out(self) -> Iterator[str]:
+        """Sentences about what is left out, and about what was to be skipped but is nowhere."""
+        for folder, selection in zip(self.folders, self.selections, strict=True):
+            if reasons := ", ".join(f"{count} x {reason}" for reason, count in selection.reasons.most_common()):
+                count = selection.total - len(selection)
+                yield f"{count} of {selection.total} samples of {folder.path} are left out: {reasons}."
+        found = {reason for selection in self.selections for reason in selection.reasons}
+        if unknown := sorted(set(self.skip) - found):
+            yield f"No {self.kind} sample is flagged {' or '.join(unknown)}; skip= leaves nothing out for that."
 
     @abstractmethod
     def load(self, index: int) -> Sample:
