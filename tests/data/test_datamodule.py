@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pictures import labelled_members, write_folder
 
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
+from depth_anything_train.data.exclusions import BadKey, write_bad_keys
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, SemanticSource
 from depth_anything_train.data.transforms import StrongPerturbation
 from depth_anything_train.runtime import UserError
@@ -328,3 +330,25 @@ def test_trainer__may_stop_earlier(labelled_folders, tmp_path):
     module, _ = fit(tmp_path, teacher(labelled_folders, workers=1), steps=3)
     assert len(module.keys) == 3
     assert not multiprocessing.active_children()
+
+
+def test_trainer__samples_that_changed_are_not_continued(labelled_folders, tmp_path):
+    """The order is a function of which sample has which number, so a run must end with those that it began with."""
+    fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, last=2)
+    write_bad_keys(Path(labelled_folders[0]), [BadKey("00001.tar", 2, "p7", "constant_label")])
+    with pytest.raises(UserError, match=r"The labelled samples changed since this run began.*bad_keys\.jsonl"):
+        fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, resume=2)
+    (Path(labelled_folders[0]) / "bad_keys.jsonl").unlink()
+    _, trainer = fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, resume=2)
+    assert trainer.global_step == 4
+
+
+def test_trainer__says_what_is_left_out(labelled_folders, tmp_path, capsys):
+    write_bad_keys(Path(labelled_folders[0]), [BadKey("00001.tar", n, "", "constant_label") for n in (0, 2)])
+    source = LabelledSource(labelled_folders, skip=["mismatch"])
+    data = ShardDataModule(sources={"labelled": source}, batch={"labelled": 4}, size=SIZE, steps=2, seed=0)
+    module, _ = fit(tmp_path, data, steps=2)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 of 9 samples of" in said and "are left out: 2 x constant_label." in said
+    assert "No labelled sample is flagged mismatch" in said
+    assert not {"p5", "p7"} & set(sum(module.keys, []))
