@@ -71,7 +71,7 @@ def read_depth(data: bytes, height: int, width: int) -> NDArray[np.float32]:
 
 
 def read_camera(calibration: Path, photograph: str) -> dict[str, Any]:
-    """`camera`, `camera_model` and `distortion` of a photograph, by its name, out of COLMAP's cameras.txt and images.txt.
+    """`camera`, `camera_model` and `distortion` of a photograph, out of COLMAP's cameras.txt and images.txt.
 
     Raises:
         BadSample: `unreadable_file`, or `damaged_calibration` if the photograph or its camera is not in them.
