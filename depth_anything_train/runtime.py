@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -119,14 +119,20 @@ def write_json(path: str | Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
-def read_json(path: str | Path, *, keys: Sequence[str] = ()) -> Any:
+class TextFile(Protocol):
+    """A path, or an address that reads like one."""
+
+    def read_text(self) -> str: ...
+
+
+def read_json(path: str | TextFile, *, keys: Sequence[str] = ()) -> Any:
     """Read JSON; with `keys` it must be an object that has them.
 
     Raises:
         UserError: the file is missing, no JSON, or lacks a key.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads((Path(path) if isinstance(path, str) else path).read_text())
     except FileNotFoundError:
         raise UserError(f"Expected the file {path}, which does not exist; was the step before it finished?") from None
     except ValueError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, fingerprint, read_json, write_bytes
@@ -52,7 +53,7 @@ def write_bad_keys(folder: Path, bad: Iterable[BadKey]) -> None:
     write_bytes(folder / BAD_KEYS_FILE, "".join(f"{line}\n" for line in lines).encode())
 
 
-def read_bad_keys(folder: Path) -> list[BadKey]:
+def read_bad_keys(folder: AnyPath) -> list[BadKey]:
     """The list of a folder; nothing where it has none. Only shard, number and reason must be there.
 
     Raises:
@@ -138,7 +139,7 @@ def _bad_numbers(folder: ShardFolder, skip: Collection[str]) -> dict[int, str]:
             continue
         shard = shards.get(bad.shard, -1)
         if bad.shard not in checked:
-            if shard < 0 or (bad.digest and bad.digest != folder.shard(shard).digest):
+            if shard < 0 or (bad.digest and bad.digest != folder.digest(shard)):
                 raise UserError(
                     f"{folder.path / BAD_KEYS_FILE} was made from another {bad.shard} than there is now; "
                     "run `depth-anything verify bad_keys=true` again."

@@ -1,24 +1,32 @@
 """Random access to webdataset tars: an index beside each tar, one pread a sample, a checksum on everything read.
 
-The index `NAME.idx` of `NAME.tar` is a header and 20 bytes a sample. It is written last, so it marks a complete shard.
-A flipped bit in a record or in the tar shows as a checksum that does not agree; a changed length shows at opening.
+The tars are on this machine, or elsewhere and come through the local cache; see `remote`.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import mmap
 import os
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import xxhash
 
+from depth_anything_train.data.index import (
+    Entry,
+    build_index,
+    entry_at,
+    index_path,
+    index_problem,
+    map_index,
+    pack_index,  # noqa: F401
+    parse_header,
+    read_header,
+    tar_problem,
+)
+from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel, list_folder
 from depth_anything_train.data.schema import (
     DATASET_FILE,
     IMAGES,
@@ -31,124 +39,41 @@ from depth_anything_train.data.schema import (
     Record,
     split_name,
 )
-from depth_anything_train.data.tar import END_OF_ARCHIVE, iter_members, walk
+from depth_anything_train.data.tar import END_OF_ARCHIVE, iter_members
 from depth_anything_train.runtime import ProgressBar, UserError, read_json, require_folder, write_bytes
 
-OPEN_SHARDS = 128
-"""How many shards a reader keeps open: far below the usual limit of 1024 files a process, two files a shard."""
-
-_MAGIC, _VERSION = b"DAidx\0\0\0", 1
-_HEADER = struct.Struct("<8sIQQQ")  # magic, version, samples, bytes of the tar, xxh3 of the records
-_RECORD = struct.Struct("<QIQ")
-
-
-class Entry(NamedTuple):
-    """Where a sample lies: its first tar header, the bytes up to the next sample, and their xxh3."""
-
-    offset: int
-    extent: int
-    checksum: int
-
-
-def index_path(tar: Path) -> Path:
-    """The index beside a tar."""
-    return tar.with_suffix(".idx")
-
-
-def pack_index(entries: list[Entry], tar_size: int) -> bytes:
-    """The content of an index file."""
-    records = b"".join(_RECORD.pack(*entry) for entry in entries)
-    return _HEADER.pack(_MAGIC, _VERSION, len(entries), tar_size, xxhash.xxh3_64_intdigest(records)) + records
-
-
-def build_index(tar: str | Path) -> bytes:
-    """Index any webdataset tar, ours or somebody else's, by reading it once.
-
-    Raises:
-        BadShard: cut off, damaged, with links or unsafe names, or with a key whose members do not stand together.
-    """
-    path = Path(tar)
-    if not path.stat().st_size:
-        raise BadShard(f"{path} is empty; write it again.")
-    with open(path, "rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    try:
-        return pack_index(_entries(memoryview(mapped)), len(mapped))
-    except BadSample as error:
-        raise BadShard(f"{path} cannot be used as a shard: {error}") from None
-
-
-def _entries(tar: memoryview) -> list[Entry]:
-    members, end = walk(tar)
-    rest = tar[end:]
-    if len(rest) < len(END_OF_ARCHIVE) or np.frombuffer(rest, np.uint8).any():
-        raise BadSample("truncated_tar", f"Expected zeros at the end, from byte {end:,} on; it was cut off or joined.")
-    starts: dict[str, int] = {}
-    extensions: set[str] = set()
-    current: str | None = None
-    for member in members:
-        key, extension = split_name(member.name)
-        if key != current:
-            if key in starts:
-                raise BadSample("duplicate_key", f"Key {key!r} comes twice, or its members do not stand together.")
-            starts[key], extensions, current = member.start, set(), key
-        if extension in extensions:
-            raise BadSample("duplicate_key", f"Key {key!r} has two members {extension!r}.")
-        extensions.add(extension)
-    bounds = [*starts.values(), members[-1].end] if members else []
-    entries = []
-    for start, stop in itertools.pairwise(bounds):
-        if stop - start >= 2**32:
-            raise BadSample("sample_size", f"The sample at byte {start:,} is larger than 4 GiB.")
-        entries.append(Entry(start, stop - start, xxhash.xxh3_64_intdigest(tar[start:stop])))
-    return entries
-
-
-def _read_header(index: Path | bytes, tar: Path) -> tuple[int, int]:
-    """Number of samples and checksum of the records, after comparing index and tar by length."""
-    if isinstance(index, bytes):
-        header, size = index[: _HEADER.size], len(index)
-    else:
-        with open(index, "rb", buffering=0) as file:
-            header, size = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
-    if len(header) < _HEADER.size:
-        raise BadShard(f"The index of {tar} is cut off; delete it and it is built again.")
-    magic, version, count, tar_size, checksum = _HEADER.unpack(header)
-    if magic != _MAGIC or version != _VERSION or size != _HEADER.size + count * _RECORD.size:
-        raise BadShard(f"The index of {tar} is damaged or of another version; delete it and it is built again.")
-    actual = tar.stat().st_size
-    if actual != tar_size:
-        raise BadShard(
-            f"{tar} has {actual:,} bytes, its index says {tar_size:,}; it was cut off or changed: write it again."
-        )
-    return count, checksum
+OPEN_SHARDS, OPEN_REMOTE_SHARDS = 128, 16
+"""How many shards a reader keeps open: far below the usual limit of 1024 files a process. A copy of a remote shard that
+is open takes its space even when the cache has let it go, and is soon opened again if it has not."""
 
 
 class Shard:
     """One tar and its index. No lock and no shared position, so threads and forked workers may read at once.
 
     Args:
-        tar: path of the tar.
+        tar: path or address of the tar.
         index: the index itself where it could not be written beside the tar.
 
     Raises:
         BadShard: index and tar do not belong together.
-        UserError: the tar or its index does not exist.
+        UserError: the tar or its index does not exist or cannot be fetched.
     """
 
-    def __init__(self, tar: str | Path, index: bytes | None = None) -> None:
-        self.path = Path(tar)
+    def __init__(self, tar: str | AnyPath, index: bytes | None = None) -> None:
+        self.path = as_path(tar)
         self._tar = -1
         try:
-            self.count, self._checksum = _read_header(index or index_path(self.path), self.path)
-            self._records: bytes | mmap.mmap = index or self._map_index()
-            self._tar = os.open(self.path, os.O_RDONLY)
+            self._index = index or map_index(self.path)
+            self._tar = self._open()
         except FileNotFoundError as error:
             raise UserError(f"Expected the shard {self.path} and its index, but {error.filename} is missing.") from None
+        size = os.fstat(self._tar).st_size
+        self.count, self._checksum = parse_header(self._index, len(self._index), self.path, size)
 
-    def _map_index(self) -> mmap.mmap:
-        with open(index_path(self.path), "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _open(self) -> int:
+        if isinstance(self.path, RemotePath):
+            return self.path.open(check=lambda copy: tar_problem(copy, self._index))
+        return os.open(self.path, os.O_RDONLY)
 
     def __del__(self) -> None:
         if self._tar >= 0:
@@ -169,7 +94,7 @@ class Shard:
         """Where sample `number` lies."""
         if not 0 <= number < self.count:
             raise IndexError(f"sample {number} of {self.count} in {self.path}")
-        return Entry(*_RECORD.unpack_from(self._records, _HEADER.size + number * _RECORD.size))
+        return entry_at(self._index, number)
 
     def read(self, number: int) -> Record:
         """Read and verify one sample.
@@ -195,15 +120,10 @@ class Shard:
         Raises:
             BadShard: they do not agree.
         """
-        records = self._records[_HEADER.size :]
-        if xxhash.xxh3_64_intdigest(records) != self._checksum:
-            raise BadShard(f"The index of {self.path} is damaged (checksum); delete it and it is built again.")
-        end = 0
-        for number in range(self.count):
-            entry = self.entry(number)
-            if entry.offset < end:
-                raise BadShard(f"The index of {self.path} is damaged (order); delete it and it is built again.")
-            end = entry.offset + entry.extent
+        if problem := index_problem(self._index, self.path, None):
+            raise BadShard(problem)
+        last = self.entry(self.count - 1) if self.count else Entry(0, 0, 0)
+        end = last.offset + last.extent
         rest = os.pread(self._tar, len(END_OF_ARCHIVE), end)
         if rest != END_OF_ARCHIVE:
             raise BadShard(f"{self.path} has no end-of-archive zeros at byte {end:,}; write it again.")
@@ -214,32 +134,63 @@ class ShardFolder:
 
     Opening reads one small header a shard; the shards themselves are opened when first read and at most
     `OPEN_SHARDS` stay open. Tars of others, which have no index, are indexed on first sight: beside the tar where the
-    folder can be written to, else in memory.
+    folder can be written to, else in memory, or in the cache for a folder that is elsewhere.
+
+    Args:
+        path: folder, or an address such as s3://bucket/folder or https://host/folder/{00000..00127}.tar.
 
     Attributes:
         path: the folder.
         shards: path of each tar.
+        files: names of all files in the folder.
         info: content of dataset.json; a folder without one counts as images of others.
 
     Raises:
-        UserError: no such folder, no tars, not finished, or written by a newer version.
+        UserError: no such folder, no tars, not finished, incomplete, or written by a newer version.
         BadShard: a tar and its index do not belong together.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = require_folder(path, what="shards")
+    def __init__(self, path: str | AnyPath) -> None:
+        self.path, self.shards, self.files = find_shards(path)
         self.info = read_info(self.path)
-        self.shards = sorted(file for file in self.path.glob("[!.]*.tar") if file.is_file())
-        if not self.shards:
-            raise UserError(f"Expected shards (*.tar) in {self.path}, but there are none; was `prepare` run?")
-        self._unwritten = _index_missing(self.shards)
-        counts = [_read_header(self._unwritten.get(tar.name) or index_path(tar), tar)[0] for tar in self.shards]
-        self.starts = [0, *itertools.accumulate(counts)]
+        self._unwritten = {} if isinstance(self.path, RemotePath) else _index_missing(self.shards, self.files)
+        headers = self._read_headers()
+        self.starts = [0, *itertools.accumulate(count for count, _ in headers)]
         """Index of the first sample of each shard, and the number of samples."""
+        self._checksums = [checksum for _, checksum in headers]
+        if not (isinstance(self.path, RemotePath) and str(path).endswith(".tar")):  # a pattern may leave some out
+            self._refuse_if_incomplete()
         self._make_cache()
 
+    def _read_headers(self) -> list[tuple[int, int]]:
+        """Number of samples in each shard, and the checksum of its index."""
+        if not isinstance(self.path, RemotePath):
+            return [self._read_header(tar) for tar in self.shards]
+        headers = []
+        with ProgressBar("indices", len(self.shards)) as bar:
+            for header in in_parallel(self._read_header, self.shards):
+                headers.append(header)
+                bar.advance()
+        return headers
+
+    def _read_header(self, tar: AnyPath) -> tuple[int, int]:
+        index = self._unwritten.get(tar.name)
+        header, size = read_header(tar) if index is None else (index, len(index))
+        return parse_header(header, size, tar, tar.size if isinstance(tar, RemotePath) else tar.stat().st_size)
+
+    def _refuse_if_incomplete(self) -> None:
+        shards, count = self.info.get("shards", len(self.shards)), self.info.get("count", len(self))
+        if (shards, count) != (len(self.shards), len(self)):
+            missing = [name for name in (f"{number:05d}.tar" for number in range(shards)) if name not in self.files]
+            raise UserError(
+                f"Expected {shards} shards with {count} samples in {self.path} by its {DATASET_FILE}, but there are "
+                f"{len(self.shards)} with {len(self)}{', without ' + missing[0] if missing else ''}; "
+                "copy them again, or prepare them into another folder."
+            )
+
     def _make_cache(self) -> None:
-        self._shard = lru_cache(maxsize=OPEN_SHARDS)(
+        size = OPEN_REMOTE_SHARDS if isinstance(self.path, RemotePath) else OPEN_SHARDS
+        self._shard = lru_cache(maxsize=size)(
             lambda number: Shard(self.shards[number], self._unwritten.get(self.shards[number].name))
         )
 
@@ -264,6 +215,10 @@ class ShardFolder:
         """Open shard `number`, or take it from those that are open."""
         return self._shard(number)
 
+    def digest(self, number: int) -> str:
+        """Hash of the content of shard `number`, as `Shard.digest`, without opening it."""
+        return f"{self._checksums[number]:016x}"
+
     def __getitem__(self, index: int) -> Record:
         shard, number = self.locate(index)
         return self.shard(shard).read(number)
@@ -272,7 +227,27 @@ class ShardFolder:
         return (self[index] for index in range(len(self)))
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[str]]:
+    """A folder, its tars in the order of their names, and the names of all its files.
+
+    Raises:
+        UserError: no such folder, no tars, or an address that cannot be read.
+    """
+    folder = as_path(path)
+    files: Mapping[str, AnyPath]
+    if isinstance(folder, RemotePath):
+        folder, files = list_folder(folder)
+    else:
+        local = folder = require_folder(folder, what="shards")
+        with os.scandir(local) as entries:
+            files = {entry.name: local / entry.name for entry in entries if entry.is_file()}
+    shards = [files[name] for name in sorted(files) if name.endswith(".tar") and not name.startswith(".")]
+    if not shards:
+        raise UserError(f"Expected shards (*.tar) in {folder}, but there are none; was `prepare` run?")
+    return folder, shards, frozenset(files)
+
+
+def read_info(folder: AnyPath) -> dict[str, Any]:
     """Content of dataset.json; a folder of tars without one counts as images of others.
 
     Raises:
@@ -291,16 +266,16 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _index_missing(shards: list[Path]) -> dict[str, bytes]:
+def _index_missing(shards: list[AnyPath], files: frozenset[str]) -> dict[str, bytes]:
     """Index the tars that have no index. Returns the indices that could not be written, by name of the tar."""
-    missing = [tar for tar in shards if not index_path(tar).exists()]
+    missing = [tar for tar in shards if index_path(tar).name not in files]
     unwritten = {}
     if missing:
         with ProgressBar("indexing", len(missing)) as bar:
             for tar in missing:
                 index = build_index(tar)
                 try:
-                    write_bytes(index_path(tar), index)
+                    write_bytes(str(index_path(tar)), index)
                 except OSError:  # read-only folder
                     unwritten[tar.name] = index
                 bar.advance()

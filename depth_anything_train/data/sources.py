@@ -8,7 +8,6 @@ from __future__ import annotations
 import bisect
 import itertools
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -55,6 +54,9 @@ class Source(ABC):
             raise UserError(f"Expected a list of folders with {self.kind} shards, but came {folders!r}; use [DIR,...].")
         self.folders = [ShardFolder(folder) for folder in folders]
         for folder in self.folders:
+        first = Counter(folder.shards[0].resolve() for folder in self.folders)
+        if twice := [str(shard.parent) for shard, count in first.items() if count > 1]:
+            raise UserError(f"{twice[0]} stands twice among the folders with {self.kind} shards; name it once.")
             if folder.info["kind"] != self.kind:
                 raise UserError(
                     f"Expected {self.kind} shards in {folder.path}, but its dataset.json says {folder.info['kind']}; "
@@ -202,10 +204,10 @@ def _image_folder(labels: ShardFolder) -> ShardFolder:
     """The image shards that a pseudo-label folder belongs to, after checking that both have the same samples."""
     if not labels.info.get("images"):
         raise UserError(f"Expected dataset.json of {labels.path} to name its images, but it does not; label again.")
-    images = ShardFolder(os.path.normpath(labels.path / labels.info["images"]))
+    images = ShardFolder(join(labels.path, labels.info["images"]))
     if images.info["kind"] not in (IMAGES, LABELLED):
         raise UserError(f"Expected image shards in {images.path}, but its dataset.json says {images.info['kind']}.")
-    done = {shard.name for shard in labels.shards if shard.with_suffix(".json").exists()}
+    done = {shard.name for shard in labels.shards if f"{shard.stem}.json" in labels.files}
     if missing := [shard.name for shard in images.shards if shard.name not in done]:
         raise UserError(
             f"{len(missing)} of {len(images.shards)} shards of {images.path} have no labels in {labels.path} yet "

@@ -314,6 +314,32 @@ def test_entries__tile_the_tar(tmp_path: Path) -> None:
     assert entries[-1].offset + entries[-1].extent + len(END_OF_ARCHIVE) == path.stat().st_size
 
 
+@pytest.mark.parametrize(("lost", "name"), [(0, "without 00000.tar"), (2, "without 00002.tar")])
+def test_folder__a_shard_that_is_missing_is_named_at_opening(tmp_path: Path, lost: int, name: str) -> None:
+    """`prepare` says how many shards and samples there are; without one of them the folder opens no more."""
+    make_folder(tmp_path)
+    facts = {"schema": 1, "kind": "labelled", "shards": 3, "count": 7}
+    (tmp_path / DATASET_FILE).write_text(json.dumps(facts))
+    assert len(ShardFolder(tmp_path)) == 7
+    (tmp_path / f"{lost:05d}.tar").unlink()
+    with pytest.raises(UserError, match=f"Expected 3 shards with 7 samples .* there are 2 with .*{name}"):
+        ShardFolder(tmp_path)
+
+
+def test_folder__a_shard_with_another_number_of_samples_is_refused_at_opening(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / DATASET_FILE).write_text(json.dumps({"schema": 1, "kind": "labelled", "shards": 3, "count": 8}))
+    with pytest.raises(UserError, match="3 shards with 8 samples .* 3 with 7"):
+        ShardFolder(tmp_path)
+
+
+def test_folder__knows_the_digest_of_a_shard_without_opening_it(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    folder = ShardFolder(tmp_path)
+    digests = [folder.digest(number) for number in range(3)]
+    assert digests == [Shard(path).digest for path in folder.shards] and len(set(digests)) == 3
+
+
 @pytest.mark.parametrize("info", ["[1]", "{}", '{"schema": 1}', '{"schema": 1, "kind": "foo"}'])
 def test_folder__a_description_without_its_keys_is_damaged(tmp_path: Path, info: str) -> None:
     make_folder(tmp_path)

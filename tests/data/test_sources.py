@@ -246,3 +246,10 @@ def test_close__says_what_was_left_out(capsys):
     bad.count(8, [("damaged_sample", "why")])
     bad.close()
     assert "1 of 8 samples could not be used: 1 x damaged_sample" in capsys.readouterr().err
+
+
+def test_source__refuses_a_folder_that_stands_twice(labelled_folders, tmp_path):
+    (tmp_path / "link").symlink_to(labelled_folders[0])
+    for again in (labelled_folders[0], f"{labelled_folders[0]}/", tmp_path / "link"):
+        with pytest.raises(UserError, match="stands twice among the folders with labelled shards"):
+            LabelledSource([*labelled_folders, again])
