@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import add_sky, check_shape, decode_label, decode_sky
+from depth_anything_train.data.remote import join
 from depth_anything_train.data.schema import CLASSES, IMAGES, LABELLED, PSEUDO_LABELS, SKY, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, fingerprint
@@ -53,10 +54,10 @@ class Source(ABC):
         if isinstance(folders, str | Path) or not folders or not all(isinstance(f, str | Path) for f in folders):
             raise UserError(f"Expected a list of folders with {self.kind} shards, but came {folders!r}; use [DIR,...].")
         self.folders = [ShardFolder(folder) for folder in folders]
-        for folder in self.folders:
         first = Counter(folder.shards[0].resolve() for folder in self.folders)
         if twice := [str(shard.parent) for shard, count in first.items() if count > 1]:
             raise UserError(f"{twice[0]} stands twice among the folders with {self.kind} shards; name it once.")
+        for folder in self.folders:
             if folder.info["kind"] != self.kind:
                 raise UserError(
                     f"Expected {self.kind} shards in {folder.path}, but its dataset.json says {folder.info['kind']}; "
