@@ -10,31 +10,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.table import Table
 
 from data_engine.prepare import ordered_map
+from data_engine.sheet import contact_sheet
 from depth_anything_train.command import command
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
 from depth_anything_train.data.shards import Shard, ShardFolder, build_index, index_path, read_info
-from depth_anything_train.ops.colors import INVALID_GREY, colorize
 from depth_anything_train.runtime import (
     ProgressBar,
     UserError,
     console,
-    keyed_seed,
     read_json,
     require_folder,
     write_bytes,
 )
 
 SHOWN_PROBLEMS = 20
-TILE_WIDTH, TILE_HEIGHT = 240, 180
 
 
 @dataclass
@@ -218,49 +215,3 @@ def show(findings: Findings, folder: Path) -> None:
         console.print(f"wrong: {problem}", style="red", soft_wrap=True)
     if (more := len(findings.problems) - SHOWN_PROBLEMS) > 0:
         console.print(f"... and {more} more.")
-
-
-def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
-    """Some samples, drawn by the seed, as one PNG: image beside label; near is red, far is blue, invalid is grey."""
-    if num_samples < 1:
-        raise UserError(f"Expected num_samples of at least 1 for the sheet, but came {num_samples}.")
-    kind = folder.info["kind"]
-    images = ShardFolder(folder.path / folder.info["images"]) if kind == PSEUDO_LABELS else folder
-    order = np.random.default_rng(keyed_seed(seed, "sheet")).permutation(len(folder))[:num_samples]
-    tiles: list[NDArray[np.uint8]] = []
-    for index in order.tolist():
-        tiles.append(_tile(_image_or_grey(images[index])))
-        if kind != IMAGES:
-            record = folder[index]
-            tiles.append(_tile(_coloured(*decode_label(*record.label(), record.meta))))
-    columns = 6
-    tiles += [_tile(np.full((1, 1, 3), 255, np.uint8))] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
-    return cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes()
-
-
-def _image_or_grey(record: Record) -> NDArray[np.uint8]:
-    try:
-        return decode_image(record.image)
-    except BadSample:  # its label is invalid everywhere
-        return np.full((1, 1, 3), INVALID_GREY, np.uint8)
-
-
-def _coloured(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Points grow to what is left of them in a tile, the nearest on top, so that sparse labels can be seen."""
-    shrink = max(disparity.shape[0] / TILE_HEIGHT, disparity.shape[1] / TILE_WIDTH, 1)
-    kernel = np.ones((round(shrink), round(shrink)), np.uint8)
-    grown = cv2.dilate(np.where(valid, disparity, -1), kernel).astype(np.float32)
-    return colorize(grown, grown >= 0)
-
-
-def _tile(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Fit a picture into a white tile."""
-    height, width = picture.shape[:2]
-    factor = min(TILE_HEIGHT / height, TILE_WIDTH / width)
-    size = max(round(width * factor), 1), max(round(height * factor), 1)
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
-    tile = np.full((TILE_HEIGHT + 4, TILE_WIDTH + 4, 3), 255, np.uint8)
-    top, left = (TILE_HEIGHT - size[1]) // 2 + 2, (TILE_WIDTH - size[0]) // 2 + 2
-    tile[top : top + size[1], left : left + size[0]] = small
-    return tile

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_engine.verify import contact_sheet, main, verify
+from data_engine.sheet import contact_sheet
+from data_engine.verify import main, verify
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.shards import Shard, ShardFolder, index_path
