@@ -24,7 +24,7 @@ class HRWSI(LabelledSet):
 
     Licence: none that is standard; the owners give it for research, ask them for more. The label is disparity up to
     scale and shift, 8 bits, larger is nearer, and the lowest value is 0. Because its zero is arbitrary and 0 marks
-    what is not measured in a shard, 1 is added to all values. Pixels are valid where the mask is 255; it leaves
+    what is not measured in a shard, 1 is added to all values. Pixels are valid where the mask is not 0; it leaves
     out what the two photographs do not agree on. The lowest disparity, the sky's among it, stays valid where it does.
 
     Args:
@@ -47,6 +47,6 @@ class HRWSI(LabelledSet):
     def read(self, root: Path, item: Item) -> RawPair:
         """Image as it is, and disparity + 1 as 16-bit PNG with 0 outside the mask."""
         codes = read_grey8(root / item.label).astype(np.uint16) + np.uint16(1)
-        codes = keep_valid(codes, read_grey8(root / item.extra[0]) == 255)
+        codes = keep_valid(codes, read_grey8(root / item.extra[0]) > 0)
         label = RawLabel.from_codes(codes, scale=1, quantity="disparity", unit="unknown")
         return RawPair(read_file(root / item.image), label)

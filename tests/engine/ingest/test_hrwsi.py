@@ -8,7 +8,7 @@ from raw_sets import HEIGHT, WIDTH, cut, write_image, write_png
 from data_engine.ingest.hrwsi import HRWSI
 
 DISPARITY = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 5
-MASK = np.where(np.arange(WIDTH) < 6, 255, np.array([0, 128] * 4)).astype(np.uint8) * np.ones((HEIGHT, 1), np.uint8)
+MASK = np.tile(np.repeat(np.array([255, 0], np.uint8), [6, WIDTH - 6]), (HEIGHT, 1))
 
 
 def make(root: Path, part: str = "train", names: tuple[str, ...] = ("1", "2", "10")) -> Path:
