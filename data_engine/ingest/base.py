@@ -14,6 +14,8 @@ import numpy as np
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.runtime import UserError, keyed_seed
 
+_ODD, _DIGITS = re.compile(r"[^\w-]"), re.compile("[0-9]+")
+
 
 @dataclass(frozen=True)
 class RawSample:
@@ -66,12 +68,12 @@ class Ingest(Protocol):
 
 def make_key(name: str) -> str:
     """A key from a relative path without its extension: everything but letters, digits, `_` and `-` becomes `_`."""
-    return re.sub(r"[^\w-]", "_", name)
+    return _ODD.sub("_", name)
 
 
 def natural_order(name: str) -> str:
     """Sort key under which photo2 comes before photo10; one text, because lists of ten million names are sorted."""
-    return re.sub("[0-9]+", _in_order, name)
+    return _DIGITS.sub(_in_order, name)
 
 
 def _in_order(digits: re.Match[str]) -> str:
