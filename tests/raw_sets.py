@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,7 @@ class Prepared:
     def sky(self, key: str) -> NDArray[np.bool_]:
         data = np.frombuffer(self.samples[key].members[SKY], np.uint8)
         return cv2.imdecode(data, cv2.IMREAD_UNCHANGED) != 0
+
+
+PrepareSet = Callable[..., Prepared]
+"""The fixture `prepare_set(NAME, root, "key=value", ...)`."""

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from raw_sets import Prepared
+from raw_sets import Prepared, PrepareSet
 
 from data_engine.prepare import main
 from depth_anything_train.data.shards import ShardFolder
 
 
 @pytest.fixture
-def prepare_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prepared]:
+def prepare_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareSet:
     """Run `depth-anything prepare dataset=NAME root=DIR ...` and read its shards back."""
 
     def run(name: str, root: Path, *overrides: str) -> Prepared:

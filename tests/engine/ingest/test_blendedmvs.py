@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from raw_sets import cut, ramp, write, write_image, write_pfm
+from raw_sets import PrepareSet, cut, ramp, write, write_image, write_pfm
 
 from data_engine.ingest.blendedmvs import BlendedMVS, read_camera
 
@@ -37,7 +37,7 @@ def make(root: Path, project: str = PROJECT, count: int = 3) -> Path:
     return root
 
 
-def test_blendedmvs__depth_is_upright_and_the_background_invalid(tmp_path, prepare_set) -> None:
+def test_blendedmvs__depth_is_upright_and_the_background_invalid(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / "raw")
     cut(root / PROJECT / "rendered_depth_maps/00000001.pfm")
     (root / PROJECT / "cams/00000002_cam.txt").unlink()
@@ -55,7 +55,7 @@ def test_blendedmvs__depth_is_upright_and_the_background_invalid(tmp_path, prepa
     assert prepared.samples[third].meta["camera"] is None
 
 
-def test_blendedmvs__an_image_without_its_mesh_is_dropped(tmp_path, prepare_set) -> None:
+def test_blendedmvs__an_image_without_its_mesh_is_dropped(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / "raw")
     write_pfm(root / PROJECT / "rendered_depth_maps/00000002.pfm", np.zeros((6, 8), np.float32))
     assert prepare_set("blendedmvs", root).info["drops"] == {"no_valid_pixel": 1}
@@ -68,7 +68,7 @@ def test_blendedmvs__validation_projects_are_the_owners(tmp_path: Path) -> None:
     assert BlendedMVS(root, part="val").items()[0].name == f"{VALIDATION_PROJECT}/00000000"
 
 
-def test_blendedmvs__archives_may_be_unpacked_side_by_side(tmp_path: Path, prepare_set) -> None:
+def test_blendedmvs__archives_may_be_unpacked_side_by_side(tmp_path: Path, prepare_set: PrepareSet) -> None:
     for archive, project in (("BlendedMVS", VALIDATION_PROJECT), ("BlendedMVS++", PROJECT)):
         make(tmp_path / "raw" / archive, project, count=1)
     prepared = prepare_set("blendedmvs", tmp_path / "raw", "dataset.part=train")

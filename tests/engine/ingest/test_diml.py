@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_sets import HEIGHT, WIDTH, cut, write_image, write_png
+from raw_sets import HEIGHT, WIDTH, PrepareSet, cut, write_image, write_png
 
 from data_engine.ingest.diml import DIML
 from depth_anything_train.runtime import UserError
@@ -33,7 +33,7 @@ def make_outdoor(root: Path, names: tuple[str, ...] = ("out_1", "out_2")) -> Pat
     return root
 
 
-def test_diml__indoor_depth_is_in_millimetres_and_untouched(tmp_path, prepare_set) -> None:
+def test_diml__indoor_depth_is_in_millimetres_and_untouched(tmp_path: Path, prepare_set: PrepareSet) -> None:
     folder = make_indoor(tmp_path / "raw/indoor/2/16.02.02/1")
     cut(folder / "up_png/in_2_ud.png")
     prepared = prepare_set("diml", tmp_path / "raw", "dataset.part=indoor")
@@ -48,7 +48,7 @@ def test_diml__indoor_depth_is_in_millimetres_and_untouched(tmp_path, prepare_se
     assert (record.meta["environment"], record.meta["unit"]) == ("indoor", "m")
 
 
-def test_diml__outdoor_depth_is_kept_where_it_is_trusted(tmp_path, prepare_set) -> None:
+def test_diml__outdoor_depth_is_kept_where_it_is_trusted(tmp_path: Path, prepare_set: PrepareSet) -> None:
     folder = make_outdoor(tmp_path / "raw/outdoor/170721_C0/A", ("out_1", "out_2", "out_3", "out_4"))
     (folder / "conf/out_2_conf.png").unlink()
     write_png(folder / "conf/out_3_conf.png", CONFIDENCE.T)
@@ -64,7 +64,7 @@ def test_diml__outdoor_depth_is_kept_where_it_is_trusted(tmp_path, prepare_set) 
     assert prepared.samples[keys[0]].meta["environment"] == "outdoor"
 
 
-def test_diml__how_much_trust_is_asked_for_is_a_setting(tmp_path, prepare_set) -> None:
+def test_diml__how_much_trust_is_asked_for_is_a_setting(tmp_path: Path, prepare_set: PrepareSet) -> None:
     make_outdoor(tmp_path / "raw/outdoor/170721_C0/A")
     prepared = prepare_set("diml", tmp_path / "raw", "dataset.min_confidence=1")
     assert np.isfinite(prepared.depth("outdoor_170721_C0_A_out_1")).sum() == HEIGHT - 1
@@ -73,7 +73,7 @@ def test_diml__how_much_trust_is_asked_for_is_a_setting(tmp_path, prepare_set) -
         DIML(str(tmp_path), min_confidence=60)
 
 
-def test_diml__samples_have_other_folders(tmp_path, prepare_set) -> None:
+def test_diml__samples_have_other_folders(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = tmp_path / "sample"
     indoor, outdoor = root / "indoor/train/LR/12", root / "outdoor/train/LR"
     write_image(indoor / "color/a_c.png")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from raw_sets import HEIGHT, WIDTH, cut, write_image, write_png
+from raw_sets import HEIGHT, WIDTH, PrepareSet, cut, write_image, write_png
 
 from data_engine.ingest.hrwsi import HRWSI
 
@@ -20,7 +20,7 @@ def make(root: Path, part: str = "train", names: tuple[str, ...] = ("1", "2", "1
     return root
 
 
-def test_hrwsi__disparity_is_shifted_by_one_and_masked(tmp_path, prepare_set) -> None:
+def test_hrwsi__disparity_is_shifted_by_one_and_masked(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / "HR-WSI")
     cut(root / "train/gts/2.png")
     prepared = prepare_set("hrwsi", root)
@@ -33,12 +33,12 @@ def test_hrwsi__disparity_is_shifted_by_one_and_masked(tmp_path, prepare_set) ->
     assert prepared.samples["1"].image == (root / "train/imgs/1.jpg").read_bytes()
 
 
-def test_hrwsi__the_lowest_disparity_is_valid_where_the_mask_says_so(tmp_path, prepare_set) -> None:
+def test_hrwsi__the_lowest_disparity_is_valid_where_the_mask_says_so(tmp_path: Path, prepare_set: PrepareSet) -> None:
     prepared = prepare_set("hrwsi", make(tmp_path / "HR-WSI", names=("1",)))
     assert DISPARITY[0, 0] == 0 and prepared.disparity("1")[0, 0] == 1
 
 
-def test_hrwsi__a_missing_or_wrong_mask_drops_the_image(tmp_path, prepare_set) -> None:
+def test_hrwsi__a_missing_or_wrong_mask_drops_the_image(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / "HR-WSI", names=("1", "2", "3", "4"))
     (root / "train/valid_masks/1.png").unlink()
     write_png(root / "train/valid_masks/2.png", MASK.T)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from raw_sets import cut, write, write_h5, write_image
+from raw_sets import PrepareSet, cut, write, write_h5, write_image
 
 from data_engine.ingest.hypersim import Hypersim, common_camera, depth_along_axis, intrinsics
 from depth_anything_train.runtime import UserError
@@ -58,7 +58,7 @@ def write_cameras(root: Path, **scenes: NDArray[np.float64]) -> None:
     write(root / "metadata_camera_parameters.csv", "\n".join(rows).encode())
 
 
-def test_hypersim__distance_along_the_ray_becomes_depth(tmp_path, prepare_set) -> None:
+def test_hypersim__distance_along_the_ray_becomes_depth(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / "scenes")
     write(root / "metadata_images_split_scene_v1.csv", SPLIT.encode())
     cut(root / "ai_001_001/images/scene_cam_00_geometry_hdf5/frame.0001.depth_meters.hdf5")
@@ -78,7 +78,7 @@ def test_hypersim__distance_along_the_ray_becomes_depth(tmp_path, prepare_set) -
     assert (record.meta["unit"], record.meta["licence"]) == ("m", "CC BY-SA 3.0")
 
 
-def test_hypersim__the_camera_of_each_scene_is_used_where_its_table_is(tmp_path, prepare_set) -> None:
+def test_hypersim__the_camera_of_each_scene_is_used_where_its_table_is(tmp_path: Path, prepare_set: PrepareSet) -> None:
     focal, shift_x, shift_y = 20.0, 1.5, -2.5
     root = make(tmp_path / "scenes", frames=("00/0000",))
     distance_m = distance_to_wall(5, focal, shift_x, shift_y).astype(np.float32)

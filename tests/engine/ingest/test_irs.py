@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_sets import cut, ramp, write, write_exr, write_image
+from raw_sets import PrepareSet, cut, ramp, write, write_exr, write_image
 
 from data_engine.ingest.irs import IRS
 from depth_anything_train.runtime import UserError
@@ -21,7 +21,7 @@ def make(root: Path, scene: str = "Home/Kitchen_Dark", count: int = 3, size: tup
     return root
 
 
-def test_irs__disparity_of_the_left_image_in_pixels(tmp_path, prepare_set) -> None:
+def test_irs__disparity_of_the_left_image_in_pixels(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / "IRSDataset", size=(60, 80))
     cut(root / "Home/Kitchen_Dark/d_2.exr")
     prepared = prepare_set("irs", root)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_sets import cut, ramp, write_h5, write_image
+from raw_sets import PrepareSet, cut, ramp, write_h5, write_image
 
 from data_engine.ingest.megadepth import MegaDepth
 
@@ -25,7 +25,7 @@ def make(root: Path) -> Path:
     return root
 
 
-def test_megadepth__depth_without_unit_and_no_order(tmp_path, prepare_set) -> None:
+def test_megadepth__depth_without_unit_and_no_order(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / FOLDER)
     cut(root / "0131/dense1/depths/c.h5")
     prepared = prepare_set("megadepth", tmp_path)
@@ -39,7 +39,9 @@ def test_megadepth__depth_without_unit_and_no_order(tmp_path, prepare_set) -> No
     assert (record.meta["quantity"], record.meta["unit"], record.meta["camera"]) == ("depth", "unknown", None)
 
 
-def test_megadepth__negative_codes_between_depths_are_invalid_and_counted(tmp_path, prepare_set) -> None:
+def test_megadepth__negative_codes_between_depths_are_invalid_and_counted(
+    tmp_path: Path, prepare_set: PrepareSet
+) -> None:
     make(tmp_path / FOLDER)
     prepared = prepare_set("megadepth", tmp_path)
     depth = prepared.depth("0131_1_a_b")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_sets import cut, ramp, write_image, write_npy
+from raw_sets import PrepareSet, cut, ramp, write_image, write_npy
 
 from data_engine.ingest.tartanair import TartanAir
 
@@ -23,7 +23,7 @@ def make(root: Path, place: str = "oldtown", count: int = 3) -> Path:
     return root
 
 
-def test_tartanair__depth_in_metres_and_sky_as_a_mask(tmp_path, prepare_set) -> None:
+def test_tartanair__depth_in_metres_and_sky_as_a_mask(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = make(tmp_path / "raw")
     cut(root / "oldtown/Easy/P001/depth_left/000001_left_depth.npy")
     prepared = prepare_set("tartanair", root)
@@ -41,7 +41,9 @@ def test_tartanair__depth_in_metres_and_sky_as_a_mask(tmp_path, prepare_set) -> 
     assert (record.meta["unit"], record.meta["licence"]) == ("m", "CC BY 4.0")
 
 
-def test_tartanair__the_place_whose_sky_has_a_depth_is_dropped_and_counted(tmp_path, prepare_set) -> None:
+def test_tartanair__the_place_whose_sky_has_a_depth_is_dropped_and_counted(
+    tmp_path: Path, prepare_set: PrepareSet
+) -> None:
     root = make(make(tmp_path / "raw"), "amusement", count=2)
     prepared = prepare_set("tartanair", root)
     assert prepared.info["drops"] == {"wrong_sky": 2} and prepared.info["count"] == 3

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_sets import HEIGHT, WIDTH, cut, write_image, write_png
+from raw_sets import HEIGHT, WIDTH, PrepareSet, cut, write_image, write_png
 
 from data_engine.ingest.vkitti2 import VirtualKitti2
 
@@ -20,7 +20,7 @@ def make(rgb: Path, depth: Path, scene: str = "Scene01/clone", count: int = 3) -
             write_png(depth / scene / f"frames/depth/{camera}/depth_{number:05d}.png", CENTIMETRES + np.uint16(0))
 
 
-def test_vkitti2__centimetres_become_metres_and_the_farthest_code_sky(tmp_path, prepare_set) -> None:
+def test_vkitti2__centimetres_become_metres_and_the_farthest_code_sky(tmp_path: Path, prepare_set: PrepareSet) -> None:
     root = tmp_path / "raw"
     make(root, root)
     make(root, root, "Scene20/15-deg-left", count=1)
