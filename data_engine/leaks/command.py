@@ -1,0 +1,86 @@
+"""`depth-anything leaks`: which training images are also in a test set; the exit status says it too."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from data_engine.leaks.page import render
+from data_engine.leaks.search import Leak, LeakReport, Limits, find_leaks, open_images
+from depth_anything_train.command import command
+from depth_anything_train.data.exclusions import BadKey, read_bad_keys, write_bad_keys
+from depth_anything_train.runtime import UserError, console, write_bytes
+
+REASON = "test_image"
+"""Under which a copy of a test image stands in bad_keys.jsonl."""
+
+
+@command("leaks")
+def main(cfg: DictConfig) -> None:
+    """Look for test images among training images; exit status 1 if there are any."""
+    out, limits = Path(cfg.out).expanduser(), Limits(cfg.max_distance, cfg.min_correlation)
+    train, test = ([str(name)] if isinstance(name, str) else list(map(str, name)) for name in (cfg.train, cfg.test))
+    report = find_leaks(train, test, out, limits=limits, workers=cfg.workers)
+    write_csv(out / "leaks.csv", report.leaks)
+    write_bytes(out / "leaks.html", render(report, cfg.num_pairs).encode())
+    show(report, out)
+    if cfg.exclude:
+        exclude(report.leaks, train)
+    if report.leaks:
+        raise SystemExit(1)
+
+
+def write_csv(path: Path, leaks: Iterable[Leak]) -> None:
+    """One line a pair, with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Leak)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(leak) for leak in leaks)
+    write_bytes(path, text.getvalue().encode())
+
+
+def show(report: LeakReport, out: Path) -> None:
+    """Print what was compared and how many copies each training folder has of each test folder."""
+    table = Table("", "images", show_edge=False)
+    table.add_row("training images", str(report.train_images))
+    table.add_row("test images", str(report.test_images))
+    for reason, count in sorted(report.skipped.items()):
+        table.add_row(f"skipped: {reason}", str(count))
+    table.add_row("pairs near by hash", str(report.near))
+    for (train, test), count in Counter((leak.train, leak.test) for leak in report.leaks).items():
+        table.add_row(f"copies of {test} in {train}", str(count), style="red")
+    console.print(table)
+    console.print(f"{len(report.leaks)} copies: {out / 'leaks.csv'}, {out / 'leaks.html'}", soft_wrap=True)
+
+
+def exclude(leaks: Iterable[Leak], train: Iterable[str]) -> None:
+    """Put the copies on the lists of the training folders, in the place of those of an earlier call.
+
+    Raises:
+        UserError: a folder is not on this machine.
+    """
+    by_folder: dict[Path, dict[tuple[str, int], BadKey]] = {_local(name): {} for name in train}
+    for leak in leaks:
+        folder = open_images(leak.train)
+        digest = next(folder.shard(n).digest for n, path in enumerate(folder.shards) if path.name == leak.train_shard)
+        message = f"copy of {leak.test_shard} {leak.test_key} of {leak.test}"
+        bad = BadKey(leak.train_shard, leak.train_number, leak.train_key, REASON, message, digest)
+        by_folder[_local(leak.train)].setdefault((bad.shard, bad.number), bad)
+    for path, found in by_folder.items():
+        write_bad_keys(path, [*(one for one in read_bad_keys(path) if one.reason != REASON), *found.values()])
+
+
+def _local(name: str) -> Path:
+    path = open_images(name).path
+    if not isinstance(path, Path):
+        raise UserError(
+            f"Expected folders of this machine for exclude=true, but {path} is not; copy leaks.csv instead."
+        )
+    return path
