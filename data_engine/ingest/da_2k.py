@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class Da2k:
         """
         path = require_folder(self.root, what="the data set DA-2K") / ANNOTATIONS
         if not path.is_file():
-            layout = (self.__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
-            raise UserError(f"Expected {self.source} in {self.root}, but found nothing of it.\n{layout}")
+            layout = (inspect.getdoc(self) or "").split("\n\n")[1]
+            raise UserError(f"Expected {self.source} in {self.root}, but found nothing of it; its layout is\n{layout}")
         content = read_json(path)
         if not isinstance(content, dict) or not all(isinstance(pairs, list) for pairs in content.values()):
             raise UserError(f"Expected lists of pairs by the path of an image in {path}; download it again.")
