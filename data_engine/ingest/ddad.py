@@ -100,10 +100,6 @@ class Ddad(LabelledSet):
         label = RawLabel.from_array(draw_depth(points, matrix, header.height, header.width))
         return RawPair(image, label, {"camera": pinhole(matrix)})
 
-    def info(self) -> dict[str, Any]:
-        """The settings that change what is written."""
-        return {"settings": {**super().info()["settings"], "cameras": list(self.cameras)}}
-
 
 def read_points(path: Path) -> NDArray[np.float64]:
     """Points (N, 3) of a cloud, x, y, z in metres in the LiDAR's frame.

@@ -69,10 +69,6 @@ class Diode(LabelledSet):
         label = RawLabel.from_array(np.where(mask == 1, depth_m, 0))
         return RawPair(read_file(root / item.image), label, {"camera": CAMERA})
 
-    def info(self) -> dict[str, Any]:
-        """The settings that change what is written."""
-        return {"settings": {**super().info()["settings"], "place": self.place}}
-
 
 def read_map(path: Path) -> NDArray[Any]:
     """Numbers (H, W) of a .npy file of shape (H, W) or (H, W, 1).

@@ -84,6 +84,12 @@ class Kitti(LabelledSet):
         facts = {"camera": read_camera(calibration, camera) if known else None}
         return RawPair(read_file(root / self.raw / item.image), label, facts)
 
+    def info(self) -> dict[str, Any]:
+        """The settings that change what is written; of paths, which are this machine's, the names."""
+        settings = super().info()["settings"]
+        paths = {name: settings[name] and Path(settings[name]).name for name in ("file_list", "raw", "annotated")}
+        return {"settings": {**settings, **paths}}
+
     def _splits(self) -> tuple[str, ...]:
         return SPLITS if self.part == "all" else (self.part,)
 

@@ -74,10 +74,6 @@ class NyuLabelled(LabelledSet):
             pixels, depth_m = mat["images"][index].T, mat[FIELDS[self.depth]][index].T
         return RawPair(encode_rgb(pixels), RawLabel.from_array(depth_m), {"camera": CAMERA})
 
-    def info(self) -> dict[str, Any]:
-        """The settings that change what is written."""
-        return {"settings": {**super().info()["settings"], "depth": self.depth}}
-
 
 @dataclass(frozen=True)
 class NyuSync(LabelledSet):
@@ -122,3 +118,8 @@ class NyuSync(LabelledSet):
         """
         label = RawLabel("depth", "png", read_file(root / item.label), scale=1000.0)
         return RawPair(read_file(root / item.image), label, {"camera": CAMERA})
+
+    def info(self) -> dict[str, Any]:
+        """The settings that change what is written; of the list's path, which is this machine's, the name."""
+        settings = super().info()["settings"]
+        return {"settings": {**settings, "file_list": self.file_list and Path(self.file_list).name}}

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,10 +71,6 @@ class SunRgbd(LabelledSet):
         millimetres = turn_back(read_png16(read_file(label)))
         camera = read_camera(root / item.extra[0])
         return RawPair(read_file(image), RawLabel.from_codes(millimetres, scale=1000), {"camera": camera})
-
-    def info(self) -> dict[str, Any]:
-        """The settings that change what is written."""
-        return {"settings": {**super().info()["settings"], "depth": self.depth}}
 
     def _folders(self, root: Path) -> Iterable[str]:
         if self.part == "all":

@@ -82,6 +82,7 @@ def test_kitti__eigen_list_and_frames_never_annotated(tmp_path: Path, prepare_se
     prepared = prepare_set("kitti", root, f"dataset.file_list={tmp_path / 'eigen.txt'}")
     assert list(prepared.samples) == [f"{TRAIN}_image_02_0000000005", f"{VAL}_image_02_0000000007"]
     assert prepared.info["drops"] == {"missing_label": 1}
+    assert prepared.info["settings"]["file_list"] == "eigen.txt", "the path is of this machine"
 
 
 def test_kitti__the_list_within_a_part_is_their_intersection(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_nyu_sync__the_list_chooses_and_bytes_stay(tmp_path: Path, prepare_set: 
     (tmp_path / "train.txt").write_text("\n".join(lines))
     prepared = prepare_set("nyu_sync", root, f"dataset.file_list={tmp_path / 'train.txt'}")
     assert list(prepared.samples) == ["basement_0001a_00045", "office_0003_00000"]
+    assert prepared.info["settings"]["file_list"] == "train.txt", "the path is of this machine"
     record = prepared.samples[KEY]
     assert record.members["depth.png"] == (root / "basement_0001a/sync_depth_00045.png").read_bytes()
     assert record.members["jpg"] == (root / "basement_0001a/rgb_00045.jpg").read_bytes()
