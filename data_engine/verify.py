@@ -1,105 +1,69 @@
 """`depth-anything verify`: reads shards back and says whether they can be trusted; the exit status says it too.
 
 Every shard: the index agrees with the tar, each sample with its checksum, keys are unique, the archive has its end.
-Deep: every image and label decodes, a label has the shape of its image. Pseudo labels: keys and counts of the images.
+Deep: every image and label decodes, a label has the shape of its image and is not dirty (`doctor`, `agreement`).
+Pseudo labels: keys and counts of the images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.table import Table
 
+from data_engine.checks import Findings, check_shard, odd_scales
+from data_engine.doctor import Limits
 from data_engine.prepare import ordered_map
 from data_engine.sheet import contact_sheet
-from depth_anything_train.command import command
-from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import check_shape, decode_label
-from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
-from depth_anything_train.data.shards import Shard, ShardFolder, build_index, index_path, read_info
-from depth_anything_train.runtime import (
-    ProgressBar,
-    UserError,
-    console,
-    read_json,
-    require_folder,
-    write_bytes,
-)
+from depth_anything_train.command import build, command
+from depth_anything_train.data.exclusions import BAD_KEYS_FILE, write_bad_keys
+from depth_anything_train.data.schema import PSEUDO_LABELS
+from depth_anything_train.data.shards import ShardFolder, read_info
+from depth_anything_train.runtime import ProgressBar, UserError, console, require_folder, write_bytes
 
 SHOWN_PROBLEMS = 20
 
-
-@dataclass
-class Findings:
-    """What was found in one shard, or in all of them.
-
-    Attributes:
-        problems: one sentence each; empty if all is well.
-        samples: read and agreeing with their checksum.
-        labels: decoded.
-        all_invalid: labels without a valid pixel. In pseudo labels they stand for images that could not be used.
-        constant: labels with one single value.
-        valid_share: sum over labels of the share of valid pixels.
-        lowest, highest: disparity over all valid pixels; 1 / m, or in the unit of the source.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    samples: int = 0
-    labels: int = 0
-    all_invalid: int = 0
-    constant: int = 0
-    valid_share: float = 0.0
-    lowest: float = float("inf")
-    highest: float = float("-inf")
-
-    def add(self, other: Findings) -> None:
-        """Add another shard's findings."""
-        self.problems += other.problems
-        for name in ("samples", "labels", "all_invalid", "constant", "valid_share"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
-
-    def add_label(self, disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-        """Count one decoded label, (H, W)."""
-        self.labels += 1
-        self.valid_share += float(valid.mean())
-        if not valid.any():
-            self.all_invalid += 1
-            return
-        lowest, highest = float(disparity[valid].min()), float(disparity[valid].max())
-        self.constant += lowest == highest
-        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
+ENOUGH_PAIRS, SOUND_AGREEMENT = 20, 0.7
+"""A folder of so many pairs whose mean agreement is lower is suspected as a whole; see `data_engine.agreement`."""
 
 
 @command("verify")
 def main(cfg: DictConfig) -> None:
-    """Check a folder of shards; exit status 1 if anything is wrong."""
-    findings = verify(cfg.shards, deep=cfg.deep, workers=cfg.workers)
-    show(findings, Path(cfg.shards))
-    if cfg.sheet and not findings.problems:
-        write_bytes(cfg.sheet, contact_sheet(ShardFolder(cfg.shards), cfg.num_samples, cfg.seed))
+    """Check a folder of shards; exit status 1 if anything is wrong that training would meet."""
+    if cfg.bad_keys and not cfg.deep:
+        raise UserError("Expected deep=true with bad_keys=true: what is not decoded cannot be listed as bad.")
+    folder = require_folder(cfg.shards, what="shards")
+    findings = verify(folder, deep=cfg.deep, workers=cfg.workers, limits=build(cfg.limits))
+    show(findings, folder)
+    if cfg.sheet and not findings.wrong:
+        write_bytes(cfg.sheet, contact_sheet(ShardFolder(folder), cfg.num_samples, cfg.seed))
         console.print(f"Contact sheet: {cfg.sheet}")
-    if findings.problems:
+    if cfg.bad_keys:
+        write_bad_keys(folder, findings.bad)
+        console.print(f"{len(findings.bad)} lines in {folder / BAD_KEYS_FILE}.", soft_wrap=True)
+    elif findings.bad:
+        console.print(f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out.")
+    if findings.problems if cfg.bad_keys else findings.wrong:
         raise SystemExit(1)
 
 
-def verify(shards: str | Path, *, deep: bool = True, workers: int | None = None) -> Findings:
+def verify(
+    shards: str | Path, *, deep: bool = True, workers: int | None = None, limits: Limits | None = None
+) -> Findings:
     """Check all shards of a folder.
 
     Args:
         shards: folder of labelled, image or pseudo-label shards.
         deep: decode images and labels; else index, checksums and keys only.
         workers: processes; None is one a core, 0 works in this process.
+        limits: when a label counts as dirty; None takes the defaults.
 
     Raises:
         UserError: there is nothing to check: no folder, no shards, or not finished.
     """
-    folder = require_folder(shards, what="shards")
+    folder, limits = require_folder(shards, what="shards"), limits or Limits()
     info = read_info(folder)
     tars = sorted(file for file in folder.glob("[!.]*.tar") if file.is_file())
     if not tars:
@@ -108,12 +72,15 @@ def verify(shards: str | Path, *, deep: bool = True, workers: int | None = None)
         raise UserError(f"Expected dataset.json of {folder} to name its images, but it does not; label again.")
     images = folder / info["images"] if info["kind"] == PSEUDO_LABELS else None
     total = Findings(problems=_missing_partners(tars, images) if images else [])
+    tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
     with ProgressBar("verify", len(tars)) as bar:
-        for findings in ordered_map(check_shard, [(tar, info["kind"], images, deep) for tar in tars], workers):
+        for findings in ordered_map(check_shard, tasks, workers):
             total.add(findings)
             bar.advance()
+    total.bad += odd_scales(total.scales, limits)
+    total.bad.sort(key=lambda bad: (bad.shard, bad.number))
     expected = info.get("count", total.samples)
-    if not total.problems and expected != total.samples:
+    if not total.wrong and expected != total.samples:
         total.problems.append(f"Expected {expected} samples by dataset.json, but there are {total.samples}.")
     return total
 
@@ -128,79 +95,8 @@ def _missing_partners(tars: list[Path], images: Path) -> list[str]:
     ]
 
 
-def check_shard(tar: Path, kind: str, images: Path | None, deep: bool) -> Findings:
-    """Check one shard; whatever is wrong with it is in the findings, never raised.
-
-    Args:
-        tar: the shard.
-        kind: of the folder: `labelled`, `images` or `pseudo_labels`.
-        images: folder of the image shards, for pseudo labels.
-        deep: decode images and labels.
-    """
-    findings = Findings()
-    try:
-        # Tars of others have no index yet; ours without one were never finished.
-        index = build_index(tar) if kind == IMAGES and not index_path(tar).exists() else None
-        shard = Shard(tar, index)
-        shard.check_index()
-        partner = Shard(images / tar.name) if images and (images / tar.name).exists() else None
-        if kind == PSEUDO_LABELS:
-            findings.problems += _check_manifest(shard, partner)
-    except UserError as error:
-        findings.problems.append(f"{tar.name}: {error}")
-        return findings
-    keys: set[str] = set()
-    for number in range(shard.count):
-        try:
-            record = shard.read(number)
-            findings.samples += 1
-            if record.key in keys:
-                raise BadSample("duplicate_key", f"Key {record.key!r} comes twice.")
-            keys.add(record.key)
-            if partner is not None and number < partner.count:
-                _check_key(record, partner.read(number))
-            if deep:
-                _check_content(record, kind, findings)
-        except BadSample as error:
-            findings.problems.append(f"{tar.name}, sample {number}: {error.reason}: {error}")
-    return findings
-
-
-def _check_manifest(shard: Shard, images: Shard | None) -> Iterator[str]:
-    """A pseudo-label shard counts as done by its manifest, which names what it was made from."""
-    name = shard.path.name
-    mark = shard.path.with_suffix(".json")
-    if not mark.exists():
-        yield f"{name}: expected the manifest {mark.name}, which does not exist; run `label` again."
-        return
-    manifest = read_json(mark)
-    if manifest.get("count") != shard.count or manifest.get("output") != shard.digest:
-        yield f"{name}: the labels are not those of the manifest; delete {mark.name} and run `label` again."
-    if images is not None and images.count != shard.count:
-        yield f"{name}: {shard.count} labels for {images.count} images; delete {mark.name} and run `label` again."
-    elif images is not None and manifest.get("input") != images.digest:
-        yield f"{name}: the images changed after they were labelled; label into another folder."
-
-
-def _check_key(record: Record, image: Record) -> None:
-    if record.key != image.key:
-        raise BadSample("wrong_key", f"Expected the label of {image.key!r}, but came that of {record.key!r}.")
-
-
-def _check_content(record: Record, kind: str, findings: Findings) -> None:
-    shape = None if kind == PSEUDO_LABELS else decode_image(record.image).shape[:2]
-    if kind == IMAGES:
-        return
-    disparity, valid = decode_label(*record.label(), record.meta)
-    findings.add_label(disparity, valid)
-    if kind == LABELLED and not valid.any():
-        raise BadSample("no_valid_pixel", f"The label of {record.key} has no valid pixel.")
-    if shape is not None:
-        check_shape(shape, disparity.shape)
-
-
 def show(findings: Findings, folder: Path) -> None:
-    """Print a table of what was read, then what is wrong."""
+    """Print a table of what was read, then what is wrong and what is suspected."""
     table = Table("", str(folder), show_edge=False)
     table.add_row("samples", str(findings.samples))
     if findings.labels:
@@ -209,9 +105,20 @@ def show(findings: Findings, folder: Path) -> None:
         table.add_row("disparity", f"{findings.lowest:.4g} to {findings.highest:.4g}")
         table.add_row("labels without a valid pixel", str(findings.all_invalid))
         table.add_row("constant labels", str(findings.constant))
-    table.add_row("problems", str(len(findings.problems)))
+    if findings.compared:
+        table.add_row("agreement of images and labels", f"{findings.agreement:.2f} (0.5 is chance)")
+    for reason, count in sorted(Counter(bad.reason for bad in findings.bad).items()):
+        table.add_row(reason, str(count))
+    table.add_row("problems", str(len(findings.wrong)))
     console.print(table)
-    for problem in findings.problems[:SHOWN_PROBLEMS]:
-        console.print(f"wrong: {problem}", style="red", soft_wrap=True)
-    if (more := len(findings.problems) - SHOWN_PROBLEMS) > 0:
+    if findings.compared >= ENOUGH_PAIRS and findings.agreement < SOUND_AGREEMENT:
+        _print_some(["labels fit their own images hardly better than others'; are they matched rightly?"], "suspected")
+    _print_some(findings.wrong, "wrong")
+    _print_some(findings.suspected, "suspected")
+
+
+def _print_some(sentences: list[str], what: str) -> None:
+    for sentence in sentences[:SHOWN_PROBLEMS]:
+        console.print(f"{what}: {sentence}", style="red" if what == "wrong" else "yellow", soft_wrap=True)
+    if (more := len(sentences) - SHOWN_PROBLEMS) > 0:
         console.print(f"... and {more} more.")

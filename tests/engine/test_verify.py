@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from data_engine.doctor import Limits
 from data_engine.sheet import contact_sheet
 from data_engine.verify import main, verify
 from data_engine.writer import ShardWriter
+from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.shards import Shard, ShardFolder, index_path
+from depth_anything_train.data.sources import LabelledSource
 from depth_anything_train.runtime import UserError
 
 HEIGHT, WIDTH = 12, 16
@@ -63,13 +67,13 @@ def make_pseudo(root: Path, keys: tuple[str, ...] = ("a", "b", "c"), invalid: st
 
 
 def problem(folder: Path, **settings: Any) -> str:
-    (only,) = verify(folder, workers=0, **settings).problems
+    (only,) = verify(folder, workers=0, **settings).wrong
     return only
 
 
 def test_verify__sound_labelled_shards_have_no_problems(tmp_path: Path) -> None:
     findings = verify(make_labelled(tmp_path), workers=0)
-    assert (findings.problems, findings.samples, findings.labels) == ([], 6, 6)
+    assert (findings.wrong, findings.samples, findings.labels) == ([], 6, 6)
     assert (findings.lowest, findings.highest, findings.valid_share) == (0, pytest.approx(2), 6)
 
 
@@ -85,12 +89,24 @@ def test_verify__does_not_depend_on_the_number_of_workers(tmp_path: Path) -> Non
 def test_verify__a_bad_label_is_found_deep_only(tmp_path: Path, labels: bytes, name: str) -> None:
     make_labelled(tmp_path, labels)
     assert name in problem(tmp_path) and "00000.tar, sample 3" in problem(tmp_path)
-    assert verify(tmp_path, deep=False, workers=0).problems == []
+    assert verify(tmp_path, deep=False, workers=0).wrong == []
 
 
-def test_verify__constant_labels_are_counted(tmp_path: Path) -> None:
-    make_labelled(tmp_path, encode_dz16(np.ones((HEIGHT, WIDTH), np.float32), np.ones((HEIGHT, WIDTH), bool)))
-    assert verify(tmp_path, workers=0).constant == 1
+CONSTANT = encode_dz16(np.ones((HEIGHT, WIDTH), np.float32), np.ones((HEIGHT, WIDTH), bool))
+
+
+def test_verify__constant_labels_are_counted_and_wrong(tmp_path: Path) -> None:
+    make_labelled(tmp_path, CONSTANT)
+    findings = verify(tmp_path, workers=0)
+    assert findings.constant == 1 and [bad.reason for bad in findings.bad] == ["constant_label"]
+    assert verify(tmp_path, workers=0, limits=Limits(min_range=0)).wrong == []
+
+
+def test_verify__every_bad_sample_is_named_by_shard_number_key_and_reason(tmp_path: Path) -> None:
+    make_labelled(tmp_path, CONSTANT)
+    (bad,) = verify(tmp_path, workers=0).bad
+    digest = Shard(tmp_path / "00000.tar").digest
+    assert dataclasses.replace(bad, message="") == BadKey("00000.tar", 3, "odd", "constant_label", digest=digest)
 
 
 @pytest.mark.parametrize("deep", [True, False])
@@ -103,9 +119,9 @@ def test_verify__any_flipped_bit_is_found(tmp_path: Path, deep: bool) -> None:
             flipped = bytearray(whole)
             flipped[bit // 8] ^= 1 << bit % 8
             path.write_bytes(bytes(flipped))
-            assert "00001.tar" in verify(tmp_path, deep=deep, workers=0).problems[0]
+            assert "00001.tar" in verify(tmp_path, deep=deep, workers=0).wrong[0]
         path.write_bytes(whole)
-    assert verify(tmp_path, workers=0).problems == []
+    assert verify(tmp_path, workers=0).wrong == []
 
 
 def test_verify__cut_missing_and_unfinished_shards_are_named_and_the_others_read(tmp_path: Path) -> None:
@@ -129,7 +145,7 @@ def test_verify__images_without_our_index_are_read_as_they_are(tmp_path: Path) -
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     assert "0.tar, sample 1: truncated_image" in problem(tmp_path)
-    assert verify(tmp_path, deep=False, workers=0).problems == []
+    assert verify(tmp_path, deep=False, workers=0).wrong == []
     assert not index_path(tmp_path / "0.tar").exists()
 
 
@@ -143,11 +159,11 @@ def test_verify__a_link_in_a_tar_is_named(tmp_path: Path) -> None:
 
 def test_verify__sound_pseudo_labels_have_no_problems(tmp_path: Path) -> None:
     findings = verify(make_pseudo(tmp_path, invalid="b"), workers=0)
-    assert (findings.problems, findings.labels, findings.all_invalid) == ([], 3, 1)
+    assert (findings.wrong, findings.labels, findings.all_invalid) == ([], 3, 1)
 
 
 def test_verify__pseudo_labels_must_have_the_keys_of_their_images(tmp_path: Path) -> None:
-    problems = verify(make_pseudo(tmp_path, keys=("a", "c", "b")), workers=0).problems
+    problems = verify(make_pseudo(tmp_path, keys=("a", "c", "b")), workers=0).wrong
     assert len(problems) == 2 and all("wrong_key" in one for one in problems)
 
 
@@ -211,6 +227,43 @@ def test_command__exit_status_says_whether_all_is_well(
         main()
     assert caught.value.code == 1
     assert "00000.tar, sample 3: damaged_label" in capsys.readouterr().err
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit status of the command."""
+    monkeypatch.setattr("sys.argv", ["verify", "workers=0", *arguments])
+    try:
+        main()
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+def test_command__listed_samples_are_left_out_by_training_and_no_longer_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_labelled(tmp_path, CONSTANT)
+    assert run(monkeypatch, f"shards={tmp_path}") == 1
+    assert "bad_keys=true lists them" in capsys.readouterr().err
+    assert len(LabelledSource([tmp_path])) == 7
+    assert run(monkeypatch, f"shards={tmp_path}", "bad_keys=true") == 0
+    source = LabelledSource([tmp_path])
+    assert [source.load(k)["key"] for k in range(len(source))] == ["s00", "s01", "s02", "s10", "s11", "s12"]
+
+
+def test_command__what_is_wrong_with_a_whole_shard_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_labelled(tmp_path)
+    tar = tmp_path / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:-512])
+    assert run(monkeypatch, f"shards={tmp_path}", "bad_keys=true") == 1
+
+
+def test_command__only_what_is_decoded_can_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_labelled(tmp_path)
+    assert run(monkeypatch, f"shards={tmp_path}", "bad_keys=true", "deep=false") == 2
+    assert not (tmp_path / "bad_keys.jsonl").exists()
 
 
 def test_verify__labels_that_do_not_name_their_images_are_refused(tmp_path: Path) -> None:
