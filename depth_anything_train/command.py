@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -96,6 +97,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         UserError: an unknown key or choice (with the nearest known one), or a value that cannot be parsed or is of
             another kind than expected.
     """
+    GlobalHydra.instance().clear()  # of the command that is running, if one asks for the config of another
     with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
         try:
             composed = hydra.compose(name, overrides)

@@ -12,12 +12,12 @@ LAYERS = [
     {"ops", "command"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks"},
-    {"inference", "train", "evaluate", "export", "report", "pipeline", "app"},
+    {"inference", "train", "evaluate", "export", "report", "pipeline", "plan", "app"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-# Evaluator, export, report and web page build on inference; within the layer of commands that is the only direction.
-ALLOWED = {("evaluate", "inference"), ("export", "inference"), ("report", "inference"), ("app", "inference")}
+# Some commands build on inference; within the layer of commands that is the only direction.
+ALLOWED = {(name, "inference") for name in ("evaluate", "export", "report", "plan", "app")}
 
 
 def imports(path):
