@@ -20,7 +20,7 @@ from depth_anything_train.runtime import UserError
 SPLITS = ("train", "val")
 CAMERAS = {"l": "image_02", "r": "image_03"}
 
-_DRIVE = r"(?P<drive>(?P<date>\d{4}_\d\d_\d\d)_drive_\d{4}_sync)"
+_DRIVE = r"(?P<drive>\d{4}_\d\d_\d\d_drive_\d{4}_sync)"
 _PATHS = re.compile(_DRIVE + r"/(?P<camera>image_0[23])/data/(?P<frame>\d+)\.png\b")
 _FRAME_AND_SIDE = re.compile(_DRIVE + r" (?P<frame>\d+) (?P<side>[lr])\b")
 
