@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scenes import write_shards
+from stores import S3, s3_store
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -30,3 +32,20 @@ def labelled_shards(tmp_path: Path) -> Path:
 def image_shards(tmp_path: Path) -> Path:
     """Eleven other scenes in two shards, without labels."""
     return write_shards(tmp_path / "images", "images", first=100)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of remote files of this test; failures are tried again at once."""
+    from depth_anything_train.data import file_cache, remote
+
+    monkeypatch.setenv(file_cache.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "FIRST_DELAY_S", 0.01)
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 store with its keys in the environment; one for all tests, because fsspec keeps its connection."""
+    with pytest.MonkeyPatch.context() as environment, s3_store(environment) as store:
+        yield store

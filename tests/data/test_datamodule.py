@@ -1,3 +1,4 @@
+import json
 import logging
 import multiprocessing
 from collections import Counter
@@ -225,6 +226,63 @@ def test_datamodule__refuses_ranks_that_would_split_a_pair(labelled_folders, pse
     assert next(iter(data.loader()))["image"].shape[0] == 6
     with pytest.raises(UserError, match="use a multiple of 4 for data.batch.unlabelled"):
         data.loader(world_size=2)
+
+
+# -- Other orders and other places. -----------------------------------------------------------------------------------
+
+MIXED = {"weights": {"labelled": [1, 3], "unlabelled": None}, "shuffle_shards": 1, "steps": 12}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_loader__workers_and_ranks_change_nothing_in_a_mixture(labelled_folders, pseudo_folder, workers):
+    alone = student(labelled_folders, pseudo_folder, **MIXED).loader()
+    data = student(labelled_folders, pseudo_folder, workers=workers, **MIXED)
+    for whole, *parts in zip(alone, data.loader(), *(data.loader(rank=r, world_size=2) for r in range(2)), strict=True):
+        assert_equal(whole, parts[0])
+        for stream in whole:
+            assert whole[stream]["key"] == parts[1][stream]["key"] + parts[2][stream]["key"]
+            joined = torch.cat([part[stream]["image"] for part in parts[1:]])
+            assert torch.equal(whole[stream]["image"], joined)
+
+
+def test_loader__a_mixture_has_its_shares_and_can_be_entered_anywhere(labelled_folders, pseudo_folder):
+    """One image of the first folder (p0 to p8) beside three of the second, in every batch of four."""
+    data = student(labelled_folders, pseudo_folder, **MIXED)
+    batches = list(data.loader())
+    for batch in batches:
+        numbers = [int(key.removeprefix("p")) for key in batch["labelled"]["key"]]
+        assert sum(number < 9 for number in numbers) == 1
+    for start in (1, 7):
+        for whole, part in zip(batches[start:], data.loader(start=start), strict=True):
+            assert_equal(whole, part)
+
+
+def test_datamodule__refuses_weights_that_do_not_fit(labelled_folders):
+    with pytest.raises(UserError, match=r"data\.weights\.labelled .* each of 2 folders"):
+        teacher(labelled_folders, weights={"labelled": [1]})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("local_labels", [False, True])
+def test_loader__from_s3_is_the_same_as_from_disk(
+    cache, s3, labelled_folders, pseudo_folder, tmp_path, workers, local_labels
+):
+    """Labels in the store name their images beside them; labels on disk name the address of their images."""
+    options = {"shuffle_shards": 2, "steps": 4}
+    local = list(student(labelled_folders, pseudo_folder, **options).loader())
+    name = f"{workers}-{local_labels}"
+    remote_folders = [s3.upload(folder, f"{name}/{folder.name}") for folder in labelled_folders]
+    images = s3.upload(tmp_path / "images", f"{name}/images")
+    if local_labels:
+        facts = {"schema": 1, "kind": "pseudo_labels", "images": images}
+        (pseudo_folder / "dataset.json").write_text(json.dumps(facts))
+        labels = pseudo_folder
+    else:
+        labels = s3.upload(pseudo_folder, f"{name}/labels")
+    fetched = student(remote_folders, labels, workers=workers, **options).loader()
+    for one, other in zip(local, fetched, strict=True):
+        assert_equal(one, other)
 
 
 # -- A real trainer: what Lightning makes of it. ----------------------------------------------------------------------
