@@ -11,60 +11,69 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from data_engine.labeller import LabelSettings, ShardLabeller, manifest_path
+from data_engine.engines.base import Engine
+from data_engine.filters import Filters
+from data_engine.labeller import ShardLabeller, manifest_path
+from data_engine.settings import LabelSettings
 from depth_anything_train.command import build, command
+from depth_anything_train.data.remote import AnyPath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.runtime import UserError, console, read_json, write_json
+from depth_anything_train.runtime import UserError, console, read_json, require_writable, write_json
 
-ON_RECORD = ("experiment", "steps", "encoder", "data", "licence", "source")
-"""What the labels' folder repeats of what is on record about their teacher."""
+FOR_THE_TEACHER = ("precision", "compile", "threads")
+FOR_THE_LABELS = ("batch_size", "patience", "aspects", "flip", *FOR_THE_TEACHER)
 
 
 @command("label")
 def main(cfg: DictConfig) -> None:
     """Label a folder of image shards."""
-    teacher = DepthAnything.from_pretrained(cfg.teacher, device=None if cfg.device == "auto" else cfg.device)
-    settings = LabelSettings(size=cfg.size or teacher.size, batch_size=cfg.batch_size, windows=cfg.windows)
+    from data_engine.teacher import ModelTeacher  # torch, which workers with another teacher do not need
+
+    given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    teacher = ModelTeacher(cfg.teacher, device=cfg.device, **{name: given[name] for name in FOR_THE_TEACHER})
+    settings = LabelSettings(
+        size=cfg.size or teacher.size,
+        filters=Filters(**given["filters"]),
+        **{name: given[name] for name in FOR_THE_LABELS},
+    )
     labeller = ShardLabeller(teacher, settings, max_bad_share=cfg.max_bad_share, workers=cfg.workers)
-    totals = label(labeller, Path(cfg.shards), Path(cfg.out), engine=build(cfg.engine))
-    console.print(f"{totals['labelled']} of {totals['count']} images have pseudo labels in {cfg.out}.")
+    show(label(labeller, cfg.shards, Path(cfg.out), engine=build(cfg.engine)), cfg.out)
 
 
-def label(labeller: ShardLabeller, images: Path, out: Path, *, engine: Any) -> Counter[str]:
-    """Label what is not labelled yet and return the counts of all manifests.
+def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: Engine) -> list[dict[str, Any]]:
+    """Label what is not labelled yet and return all manifests, in the order of the shards.
 
     Args:
         labeller: teacher and settings.
-        images: folder of image shards.
+        images: folder or address of image shards.
         out: folder of the label shards.
-        engine: runs a labeller over shards.
+        engine: runs the labeller over shards.
 
     Raises:
-        UserError: `out` holds labels of another teacher, other settings or other images.
+        UserError: `out` cannot be written to, or holds labels of another teacher, other settings or other images.
     """
-    if labeller.teacher.model.config.kind != "relative":
-        raise UserError("Expected a relative teacher, but this model is metric; pseudo labels are relative disparity.")
-    folder = ShardFolder(images)
+    where, out = as_path(images), out.resolve()
+    folder = ShardFolder(where.resolve() if isinstance(where, Path) else where)  # workers may run in other folders
     if folder.info["kind"] == PSEUDO_LABELS:
         raise UserError(f"Expected image shards in {images}, but it holds pseudo labels; name the images' folder.")
-    claim(out, images, labeller, source=str(folder.info.get("source", images.name)))
+    require_writable(out)
+    claim(out, where, labeller, source=str(folder.info.get("source", folder.path.name)))
     waiting = []
     for number, path in enumerate(folder.shards):
         mark = manifest_path(out, path)
-        if not mark.exists():
+        if mark.exists():
+            check_manifest(mark, {**labeller.identity, "input": folder.digest(number)})
+        else:
             waiting.append(number)
-        elif read_json(mark, keys=("input", "count", "labelled"))["input"] != folder.shard(number).digest:
-            raise UserError(f"{path} changed since {mark} was written; label into another out=.")
-    engine.run(labeller, folder, waiting, out)
-    manifests = [read_json(manifest_path(out, path)) for path in folder.shards]
-    return Counter({key: sum(manifest[key] for manifest in manifests) for key in ("count", "labelled")})
+    if waiting:
+        engine.run(labeller, folder, waiting, out)
+    return [read_json(manifest_path(out, path)) for path in folder.shards]
 
 
-def claim(out: Path, images: Path, labeller: ShardLabeller, *, source: str) -> None:
+def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -> None:
     """Write what the folder holds before its first shard, or make sure that it holds just that.
 
     `teacher_record` is for the record of models that learn from these labels.
@@ -76,12 +85,11 @@ def claim(out: Path, images: Path, labeller: ShardLabeller, *, source: str) -> N
         "schema": SCHEMA,
         "kind": PSEUDO_LABELS,
         "source": source,
-        "images": os.path.relpath(images.resolve(), out.resolve()),
+        "images": os.path.relpath(images.resolve(), out) if isinstance(images, Path) else str(images),
         "teacher": labeller.teacher.hash,
         "settings": labeller.settings.to_dict(),
     }
-    known = {key: value for key, value in labeller.teacher.extra.items() if key in ON_RECORD}
-    description = {**identity, "teacher_record": {"hash": identity["teacher"], **known}}
+    description = {**identity, "teacher_record": {"hash": identity["teacher"], **labeller.teacher.record}}
     mark = out / DATASET_FILE
     if not mark.exists():
         write_json(mark, description)
@@ -95,3 +103,31 @@ def claim(out: Path, images: Path, labeller: ShardLabeller, *, source: str) -> N
             f"{out} holds labels made with another {', '.join(different)}; two kinds of labels are never mixed: "
             "choose another out= or delete that folder."
         )
+
+
+def check_manifest(mark: Path, expected: dict[str, str]) -> None:
+    """Make sure that a finished shard is of this configuration and of these images.
+
+    Raises:
+        UserError: it is not, or the manifest is damaged.
+    """
+    found = read_json(mark, keys=("count", "labelled", *expected))
+    if found["input"] != expected["input"]:
+        raise UserError(f"The images changed since {mark} was written; label into another out=.")
+    if different := sorted(key for key in expected if found[key] != expected[key]):
+        raise UserError(f"{mark} was made with another {', '.join(different)}; label into another out=.")
+
+
+def show(manifests: list[dict[str, Any]], out: str) -> None:
+    """Say how many images have labels, what was dropped, and what is suspicious."""
+    dropped: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    for manifest in manifests:
+        dropped.update({reason: found["count"] for reason, found in manifest["dropped"].items()})
+        flags.update({reason: len(numbers) for reason, numbers in manifest["flags"].items()})
+    labelled, count = (sum(manifest[key] for manifest in manifests) for key in ("labelled", "count"))
+    console.print(f"{labelled} of {count} images have pseudo labels in {out}.", soft_wrap=True)
+    for title, reasons in (("without label", dropped), ("flagged", flags)):
+        if reasons:
+            found = ", ".join(f"{number} x {reason}" for reason, number in reasons.most_common())
+            console.print(f"{title}: {found}.", soft_wrap=True)

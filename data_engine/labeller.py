@@ -1,86 +1,98 @@
 """The unit of pseudo-labelling: one image shard in, one label shard out, the same bytes every time.
 
-What a label is may depend on the teacher, the settings and the shard alone. So images are batched inside one shard,
-in windows of fixed length, grouped by network size: how often a run was interrupted, and which other shards there
-are, changes nothing.
+What a label is may depend on the teacher, the settings and the shard alone. So images are batched inside one shard, in
+its order: how often a run was interrupted, how many threads and workers it has, and which other shards there are,
+changes nothing.
+
+While the teacher is at work on one batch, the next is decoded and put on its device, and the labels of the one before
+are encoded and written, each in threads of its own.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from data_engine.writer import ShardWriter
+from data_engine.batches import batches, in_order, nearest_aspect, prefetched
+from data_engine.settings import LabelSettings, Teacher
+from data_engine.writer import ShardWriter, Written, remove_leftovers
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard
-from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.preprocess import prepare
-from depth_anything_train.runtime import UserError, write_json
+from depth_anything_train.runtime import UserError, fingerprint, write_json
 
 LABEL = "disparity.dz16"
+QUANTISER = {"codec": "dz16", "bits": 16}
 MAX_EXAMPLES = 5  # keys of bad images named in a manifest, by reason
 
 
 @dataclass(frozen=True)
-class LabelSettings:
-    """Everything besides teacher and image that a label depends on.
-
-    Args:
-        size: shorter side in pixels at which the teacher sees an image.
-        batch_size: images of one network size that go through the teacher together.
-        windows: how many batches of images are read before any is labelled.
-
-    Raises:
-        UserError: one of them is no whole number of at least 1.
-    """
-
-    size: int
-    batch_size: int = 8
-    windows: int = 4
-
-    def __post_init__(self) -> None:
-        for name, value in self.to_dict().items():
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"Expected a whole number of at least 1 for {name}, but came {value!r}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, for the manifest."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class _Image:
+    """An image on its way to the teacher; one without shape cannot be used, and the reason says why."""
+
+    number: int
     key: str
-    pixels: torch.Tensor | None  # (1, 3, h, w), or None for an image that cannot be used
+    shape: tuple[int, int] | None = None
+    pixels: Any = None
+    flags: tuple[str, ...] = ()
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class _Label:
+    """An encoded label on its way to the shard."""
+
+    number: int
+    key: str
+    data: bytes
+    flags: tuple[str, ...]
+    reason: str
+
+
+@dataclass
+class _Tally:
+    """What happened to the images of a shard."""
+
+    dropped: dict[str, list[str]] = field(default_factory=dict)  # reason -> keys
+    flags: dict[str, list[int]] = field(default_factory=dict)  # reason -> numbers
+
+    def add(self, label: _Label) -> None:
+        if label.reason:
+            self.dropped.setdefault(label.reason, []).append(label.key)
+        for flag in label.flags:
+            self.flags.setdefault(flag, []).append(label.number)
+
+
 class ShardLabeller:
-    """A teacher that labels image shards; reading and encoding run beside it in threads.
+    """A teacher that labels image shards. It can be pickled if its teacher can, and then labels in other processes.
 
     Args:
-        teacher: a relative model.
+        teacher: what predicts.
         settings: what else the labels depend on.
         max_bad_share: share of unusable images in a shard above which it is refused.
         workers: threads that decode images and encode labels.
     """
 
-    def __init__(
-        self, teacher: DepthAnything, settings: LabelSettings, *, max_bad_share: float = 0.1, workers: int = 2
-    ) -> None:
+    def __init__(self, teacher: Teacher, settings: LabelSettings, *, max_bad_share: float = 0.1, workers: int = 4):
         self.teacher, self.settings = teacher, settings
         self.max_bad_share, self.workers = max_bad_share, max(workers, 1)
+        self.ahead = 2 * max(settings.batch_size, self.workers)  # images that are decoded, or written, at once
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What every manifest repeats, so that two kinds of labels are never mixed."""
+        return {"teacher": self.teacher.hash, "config": fingerprint(self.settings.to_dict())}
 
     def label(self, shard: Shard, out: Path, on_images: Callable[[int], None] = lambda count: None) -> dict[str, Any]:
         """Label one image shard into `out`, and write its manifest last.
@@ -99,66 +111,115 @@ class ShardLabeller:
         Raises:
             UserError: more than `max_bad_share` of the images cannot be used.
         """
-        dropped: dict[str, list[str]] = {}
-        with ShardWriter(out / shard.path.name) as writer, ThreadPoolExecutor(self.workers) as pool:
-            for images in self._windows(shard, pool):
-                labels = pool.map(_encode, self._predict([image.pixels for image in images]))
-                for image, label in zip(images, labels, strict=True):
-                    writer.add(image.key, {LABEL: label})
-                    if image.pixels is None:
-                        dropped.setdefault(image.reason, []).append(image.key)
-                on_images(len(images))
-            self._refuse_if_bad(shard, dropped)
-            writer.commit()
-        manifest = {
-            "count": shard.count,
-            "labelled": shard.count - sum(map(len, dropped.values())),
-            "dropped": {key: {"count": len(k), "examples": k[:MAX_EXAMPLES]} for key, k in dropped.items()},
-            "input": shard.digest,
-            "output": Shard(out / shard.path.name).digest,
-            "teacher": self.teacher.hash,
-            "settings": self.settings.to_dict(),
-        }
+        path = out / shard.path.name
+        remove_leftovers(path)
+        tally = _Tally()
+        with ShardWriter(path) as writer:
+            self._fill(writer, tally, shard, on_images)
+            self._refuse_if_bad(shard, tally.dropped)
+            written = writer.commit()
+        manifest = self._manifest(shard, written, tally)
         write_json(manifest_path(out, shard.path), manifest)
         return manifest
 
-    def _windows(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[list[_Image]]:
-        """Images in order, a window at a time; the next window is read while the teacher is at work on this one."""
-        length = self.settings.batch_size * self.settings.windows
-        starts = range(0, shard.count, length)
+    def _fill(self, writer: ShardWriter, tally: _Tally, shard: Shard, on_images: Callable[[int], None]) -> None:
+        """Write all labels in order; a thread waits for each and writes it, and this one for the teacher alone."""
 
-        def submit(start: int) -> list[Future[_Image]]:
-            return [pool.submit(self._read, shard, i) for i in range(start, min(start + length, shard.count))]
+        def write(coming: Future[_Label]) -> None:
+            label = coming.result()
+            writer.add(label.key, {LABEL: label.data})
+            tally.add(label)
 
-        coming: Iterator[list[Future[_Image]]] = itertools.chain(map(submit, starts), [[]])
-        current = next(coming)
-        for following in coming:
-            yield [future.result() for future in current]
-            current = following
+        writes: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool, ThreadPoolExecutor(1) as writing:
+            for label in in_order(self._labels(shard, pool)):
+                writes.append(writing.submit(write, label))
+                while len(writes) > self.ahead or (writes and writes[0].done()):
+                    writes.popleft().result()
+                    on_images(1)
+            for done in writes:
+                done.result()
+                on_images(1)
+
+    def _labels(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[int, Future[_Label]]]:
+        """Number and coming label of each image, batch by batch.
+
+        A batch is fetched when the next one is with the teacher: a GPU works on while its results are on their way.
+        """
+        before: tuple[list[_Image], Any] | None = None
+        for images, batch in prefetched(self._loaded(shard, pool)):
+            result = None if batch is None else self.teacher.infer(batch, flip=self.settings.flip)
+            if before is not None:
+                yield from self._encoded(*before, pool)
+            before = images, result
+        if before is not None:
+            yield from self._encoded(*before, pool)
+
+    def _loaded(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[list[_Image], Any]]:
+        """Batches of images, and what the teacher takes; None for an image that cannot be used."""
+        for images in batches(self._images(shard, pool), self.settings.batch_size, self.settings.patience):
+            pixels = [image.pixels for image in images]
+            if self.settings.compile:  # one graph a size: a batch that is not full is filled up
+                pixels += pixels[-1:] * (self.settings.batch_size - len(pixels))
+            yield images, None if images[0].shape is None else self.teacher.load(pixels)
+
+    def _images(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[_Image]:
+        """Images in order, some of them read ahead."""
+        numbers = iter(range(shard.count))
+        coming = deque(pool.submit(self._read, shard, number) for number in itertools.islice(numbers, self.ahead))
+        while coming:
+            image = coming.popleft().result()
+            coming.extend(pool.submit(self._read, shard, number) for number in itertools.islice(numbers, 1))
+            yield image
 
     def _read(self, shard: Shard, number: int) -> _Image:
         record = shard.read(number)  # a damaged shard stops the run: it is no matter of single images
         try:
             image = decode_image(record.image)
-            patch = self.teacher.model.config.encoder.patch_size
-            return _Image(record.key, prepare([image], self.settings.size, patch=patch))
+            shape = self._network_size(*image.shape[:2])
         except (BadSample, UserError) as error:
-            return _Image(record.key, None, getattr(error, "reason", "unusable_size"))
+            return _Image(number, record.key, reason=getattr(error, "reason", "unusable_size"))
+        flags = tuple(self.settings.filters.image_flags(image))
+        return _Image(number, record.key, shape, self.teacher.prepare(image, *shape), flags)
 
-    def _predict(self, images: list[torch.Tensor | None]) -> list[NDArray[np.float32] | None]:
-        """Disparity (h, w) per image, None where there is no image."""
-        results: list[NDArray[np.float32] | None] = [None] * len(images)
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for number, image in enumerate(images):
-            if image is not None:
-                by_size.setdefault(tuple(image.shape), []).append(number)
-        for numbers in by_size.values():
-            for start in range(0, len(numbers), self.settings.batch_size):
-                batch = numbers[start : start + self.settings.batch_size]
-                disparity = self.teacher.infer(torch.cat([images[n] for n in batch]))  # type: ignore[misc]
-                for number, one in zip(batch, disparity[:, 0].cpu().numpy(), strict=True):
-                    results[number] = one
-        return results
+    def _network_size(self, height: int, width: int) -> tuple[int, int]:
+        if self.settings.aspects:
+            height, width = 1000, round(1000 * nearest_aspect(height, width, self.settings.aspects))
+        return self.teacher.network_size(height, width, self.settings.size)
+
+    def _encoded(
+        self, images: list[_Image], result: Any, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, Future[_Label]]]:
+        predictions = [None] * len(images) if result is None else self.teacher.fetch(result)
+        for image, views in zip(images, predictions, strict=False):  # a batch may have been filled up
+            yield image.number, pool.submit(self._encode, image, views)
+
+    def _encode(self, image: _Image, views: NDArray[np.float32] | None) -> _Label:
+        """Quantise and compress a prediction (V, h, w): of the image and, with flip, of the mirrored one."""
+        if views is None:
+            data, flags = encode_dz16(np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)), image.flags
+        else:
+            disparity = views.mean(0) if len(views) > 1 else views[0]
+            data = encode_dz16(disparity, np.isfinite(disparity))
+            flags = (*image.flags, *self.settings.filters.label_flags(views))
+        return _Label(image.number, image.key, data, flags, image.reason)
+
+    def _manifest(self, shard: Shard, written: Written, tally: _Tally) -> dict[str, Any]:
+        dropped = {key: {"count": len(k), "examples": k[:MAX_EXAMPLES]} for key, k in tally.dropped.items()}
+        return {
+            "count": written.count,
+            "labelled": written.count - sum(map(len, tally.dropped.values())),
+            "dropped": dropped,
+            "flags": tally.flags,
+            "input": shard.digest,
+            "output": written.digest,
+            "keys": written.keys,
+            "bytes": written.bytes,
+            "xxh3": written.xxh3,
+            "code": metadata.version("depth-anything-train"),
+            "quantiser": QUANTISER,
+            **self.identity,
+        }
 
     def _refuse_if_bad(self, shard: Shard, dropped: dict[str, list[str]]) -> None:
         reasons = Counter({reason: len(keys) for reason, keys in dropped.items()})
@@ -170,12 +231,6 @@ class ShardLabeller:
             )
 
 
-def manifest_path(out: Path, tar: Path) -> Path:
+def manifest_path(out: Path, tar: AnyPath) -> Path:
     """The manifest in `out` of the labels for an image shard."""
     return out / f"{tar.stem}.json"
-
-
-def _encode(disparity: NDArray[np.float32] | None) -> bytes:
-    if disparity is None:
-        return encode_dz16(np.zeros((1, 1), np.float32), np.zeros((1, 1), bool))
-    return encode_dz16(disparity, np.isfinite(disparity))

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import xxhash
 
+from depth_anything_train.data.index import Entry, index_path, pack_index
 from depth_anything_train.data.schema import BadSample, check_member_name, split_name
-from depth_anything_train.data.shards import Entry, index_path, pack_index
+from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.tar import END_OF_ARCHIVE, tar_bytes
 from depth_anything_train.runtime import flush_folder, write_bytes
+
+FLUSH_BYTES = 64 * 2**20
+"""After this many bytes they are sent to the disk, so that little is left to wait for at the end of a large shard."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A committed shard, as a manifest describes it: samples, bytes, and hashes of keys, file and index (hex)."""
+
+    count: int
+    bytes: int
+    keys: str
+    xxh3: str
+    digest: str
 
 
 class ShardWriter:
@@ -29,11 +48,11 @@ class ShardWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
-        self._file = open(self._temporary, "wb")
+        self._temporary, self._file = _open_temporary(self.path)
         self._entries: list[Entry] = []
         self._keys: set[str] = set()
-        self._size = 0
+        self._size = self._flushed = 0
+        self._file_hash, self._key_hash = xxhash.xxh3_64(), xxhash.xxh3_64()
 
     @property
     def count(self) -> int:
@@ -53,21 +72,41 @@ class ShardWriter:
             if read_back != (key, extension):
                 raise BadSample("bad_key", f"Key {key!r} with member {extension!r} would read back as {read_back}.")
         sample = b"".join(tar_bytes(f"{key}.{extension}", data) for extension, data in members.items())
-        self._file.write(sample)
+        self._write(sample)
         self._keys.add(key)
+        self._key_hash.update(key.encode("utf-8", "surrogateescape") + b"\n")
         self._entries.append(Entry(self._size, len(sample), xxhash.xxh3_64_intdigest(sample)))
         self._size += len(sample)
+        if self._size - self._flushed >= FLUSH_BYTES:
+            self._flush()
+            self._flushed = self._size
 
-    def commit(self) -> None:
-        """Flush the tar to disk, give it its name, then write its index."""
-        self._file.write(END_OF_ARCHIVE)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def commit(self) -> Written:
+        """Flush the tar to disk, read it back by its index, give it its name, then write its index.
+
+        Raises:
+            BadShard: what lies on the disk is not what was written.
+        """
+        self._write(END_OF_ARCHIVE)
+        self._flush()
+        size = self._size + len(END_OF_ARCHIVE)
+        index = pack_index(self._entries, size)
+        shard = Shard(self._temporary, index)
+        shard.check_index()
         index_path(self.path).unlink(missing_ok=True)  # an older index must never stand beside a newer tar
         os.replace(self._temporary, self.path)
+        self._file.close()
         flush_folder(self.path.parent)
-        write_bytes(index_path(self.path), pack_index(self._entries, self._size + len(END_OF_ARCHIVE)))
+        write_bytes(index_path(self.path), index)
+        return Written(self.count, size, self._key_hash.hexdigest(), self._file_hash.hexdigest(), shard.digest)
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._file_hash.update(content)
+
+    def _flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -76,3 +115,25 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
         with suppress(OSError):  # on a full disk closing fails once more
             self._file.close()
+
+
+# A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what killed writers of the shard `path` have left; what a living one writes stays."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(leftover, "rb") as file:  # locked, gone, or on a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
+def _open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        file = open(temporary, "wb")
+        with suppress(OSError):  # no locks on this file system: then nobody deletes leftovers
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else it was taken for a leftover before it was locked
+            return temporary, file
+        file.close()

@@ -11,10 +11,11 @@ from scenes import write_shards
 
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label
-from data_engine.labeller import LabelSettings, ShardLabeller
+from data_engine.labeller import ShardLabeller
+from data_engine.settings import LabelSettings
+from data_engine.teacher import ModelTeacher
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
-from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.train import train
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,8 +27,8 @@ def curves(folder):
     images = write_shards(folder / "images", "images", first=100)
     teacher, labels, student = folder / "teacher", folder / "labels", folder / "student"
     train(compose("train", ["experiment=tiny_teacher", f"out={teacher}", f"labelled=[{labelled}]", "steps=10"]))
-    model = DepthAnything.from_pretrained(teacher, device="cpu")
-    label(ShardLabeller(model, LabelSettings(size=28)), images, labels, engine=LocalEngine())
+    labeller = ShardLabeller(ModelTeacher(teacher, device="cpu"), LabelSettings(size=28))
+    label(labeller, images, labels, engine=LocalEngine())
     data = [f"labelled=[{labelled}]", f"unlabelled=[{labels}]"]
     train(compose("train", ["experiment=tiny_student", f"out={student}", *data, "steps=10"]))
     return {

@@ -9,7 +9,6 @@ import pytest
 from scenes import write_shards
 
 from depth_anything_train.command import compose
-from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train
 
@@ -21,7 +20,9 @@ def data(tmp_path_factory):
     """Labelled shards, image shards and their pseudo labels."""
     from data_engine.engines.local import LocalEngine
     from data_engine.label import label
-    from data_engine.labeller import LabelSettings, ShardLabeller
+    from data_engine.labeller import ShardLabeller
+    from data_engine.settings import LabelSettings
+    from data_engine.teacher import ModelTeacher
 
     folder = tmp_path_factory.mktemp("data")
     labelled = write_shards(folder / "labelled", "labelled")
@@ -29,8 +30,8 @@ def data(tmp_path_factory):
     train(
         compose("train", ["experiment=tiny_teacher", f"out={folder / 'teacher'}", f"labelled=[{labelled}]", "steps=2"])
     )
-    teacher = DepthAnything.from_pretrained(folder / "teacher", device="cpu")
-    label(ShardLabeller(teacher, LabelSettings(size=28)), images, folder / "labels", engine=LocalEngine())
+    labeller = ShardLabeller(ModelTeacher(folder / "teacher", device="cpu"), LabelSettings(size=28))
+    label(labeller, images, folder / "labels", engine=LocalEngine())
     return [f"labelled=[{labelled}]", f"unlabelled=[{folder / 'labels'}]"]
 
 

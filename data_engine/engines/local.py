@@ -1,31 +1,141 @@
-"""Labelling in this process, one shard after another."""
+"""Labelling on this machine: in this process, or in several, each with a GPU of its own if there are any."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from typing import Any
 
+from data_engine.engines.base import News, Worker, distribute, label_shard, shard_length
 from data_engine.labeller import ShardLabeller
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar
+from depth_anything_train.runtime import ProgressBar, UserError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalEngine:
-    """Labels with the device of this process; decoding and encoding run in threads beside it."""
+    """One process by default, or one for each of several GPUs.
+
+    Args:
+        processes: worker processes; None is one for each GPU if there are several, else this process alone. Each worker
+            sees one GPU; where there are more workers than GPUs they share.
+        retries: how often a shard is tried again after its worker was lost.
+
+    Raises:
+        UserError: `processes` is no whole number of at least 1.
+    """
+
+    def __init__(self, processes: int | None = None, retries: int = 3) -> None:
+        if processes is not None and (not isinstance(processes, int) or processes < 1):
+            raise UserError(f"Expected a whole number of at least 1 for engine.processes, but came {processes!r}.")
+        self.processes, self.retries = processes, retries
 
     def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> None:
-        """Label some shards of a folder.
+        """Label some shards of a folder; see `base.Engine`."""
+        gpus = visible_gpus(labeller.teacher.device)
+        processes = self.processes or len(gpus)
+        if self.processes is None and processes < 2:
+            with ProgressBar("label", sum(shard_length(images, number) for number in waiting)) as bar:
+                for number in waiting:
+                    label_shard(labeller, images, number, out, bar.advance)
+        else:
+            distribute(LocalCrew(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
 
-        Args:
-            labeller: teacher and settings.
-            images: the image shards.
-            waiting: numbers of those that are not labelled yet.
-            out: folder of the label shards.
 
-        Raises:
-            UserError: a shard holds too many bad images.
-        """
-        total = sum(images.starts[number + 1] - images.starts[number] for number in waiting)
-        with ProgressBar("label", total) as bar:
-            for number in waiting:
-                labeller.label(images.shard(number), out, bar.advance)
+def visible_gpus(device: str) -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; none if the device is another."""
+    if device not in ("auto", "cuda"):
+        return []
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name]
+    import torch
+
+    return list(map(str, range(torch.cuda.device_count())))
+
+
+class LocalWorker:
+    """A process of this machine, started afresh: forking one that has threads, or a GPU, can hang it."""
+
+    def __init__(self, gpu: str | None, task: tuple[Any, ...]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.gpu = gpu
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, gpu, *task), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the connection ends with the process
+
+    def begin(self, number: int) -> None:
+        """Start to label a shard."""
+        with suppress(OSError):  # it is lost, and `wait` will say so
+            self.connection.send(number)
+
+    def stop(self) -> None:
+        """End it, whatever it is at."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class LocalCrew:
+    """Processes of this machine.
+
+    Args:
+        size: how many.
+        gpus: shared out among them.
+        task: labeller, images and out.
+    """
+
+    def __init__(self, size: int, gpus: list[str], task: tuple[Any, ...]) -> None:
+        self.size, self.task = size, task
+        self._free = [gpus[number % len(gpus)] if gpus else None for number in range(size)]
+
+    def hire(self) -> LocalWorker:
+        """Start a worker."""
+        return LocalWorker(self._free.pop(0), self.task)
+
+    def wait(self, busy: Collection[Worker]) -> Iterator[News]:
+        """Wait until one of the busy workers has news; raise what it raised."""
+        by_connection = {worker.connection: worker for worker in busy if isinstance(worker, LocalWorker)}
+        for connection in wait_for(list(by_connection)):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                news = worker.connection.recv()
+            except (EOFError, OSError):
+                worker.stop()
+                self._free.append(worker.gpu)
+                yield News(worker, lost=f"its process ended with status {worker.process.exitcode}")
+                continue
+            if isinstance(news, BaseException):
+                raise news
+            yield News(worker, finished=True) if news is None else News(worker, images=news)
+
+
+def _work(connection: Connection, gpu: str | None, labeller: ShardLabeller, images: ShardFolder, out: Path) -> None:
+    """A worker: shard numbers come in; counts of labelled images, None at the end of a shard, or an error go out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu  # before the teacher is loaded
+    while True:
+        number = connection.recv()
+        try:
+            label_shard(labeller, images, number, out, connection.send)
+            connection.send(None)
+        except Exception as error:
+            connection.send(error)
+
+
+def _end_with_parent() -> None:
+    """A worker does not notice by itself that its parent was killed; it would go on for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,19 +1,21 @@
 import json
-import os
-import signal
-import subprocess
-import sys
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from scenes import encode, scene, write_shards
+import xxhash
+from scenes import encode, scene
 
 from data_engine.engines.local import LocalEngine
+from data_engine.filters import Filters
 from data_engine.label import label
-from data_engine.labeller import LabelSettings, ShardLabeller
+from data_engine.labeller import ShardLabeller
+from data_engine.settings import LabelSettings
+from data_engine.teacher import ModelTeacher
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, compose
+from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.inference.depth_anything import DepthAnything
@@ -21,162 +23,225 @@ from depth_anything_train.inference.preprocess import prepare
 from depth_anything_train.runtime import UserError
 
 
-def make_teacher(seed=0):
+def save_model(folder, seed=0, **extra):
     torch.manual_seed(seed)
     cfg = compose("train", ["experiment=tiny_teacher", "out=x"])
-    return DepthAnything(build(cfg.model), size=28, device="cpu")
+    model = DepthAnything(build(cfg.model), size=28, device="cpu", extra=extra)
+    model.save_pretrained(folder)
+    return model
 
 
 @pytest.fixture
-def teacher():
-    return make_teacher()
+def model(tmp_path):
+    return save_model(tmp_path / "teacher")
 
 
-def labeller(teacher, **options):
-    return ShardLabeller(teacher, LabelSettings(size=28, batch_size=2, windows=2), **options)
+@pytest.fixture
+def teacher(model, tmp_path):
+    return ModelTeacher(tmp_path / "teacher", device="cpu", threads=1)
+
+
+def labeller(teacher, *, max_bad_share=0.1, workers=2, **settings):
+    settings = LabelSettings(**{"size": 28, "batch_size": 2, "patience": 4, **settings})
+    return ShardLabeller(teacher, settings, max_bad_share=max_bad_share, workers=workers)
+
+
+def run(labeller, images, out):
+    return label(labeller, images, out, engine=LocalEngine())
 
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def write_images(folder, *images):
+    with ShardWriter(folder / "shard-000000.tar") as writer:
+        for number, image in enumerate(images):
+            writer.add(f"s{number}", {"png": image if isinstance(image, bytes) else encode(image, "png")})
+        writer.commit()
+    return folder
+
+
+def labels(folder):
+    return [decode_label(*record.label(), {}) for record in ShardFolder(folder)]
+
+
 def test_label__keys_and_order_are_those_of_the_images(teacher, image_shards, tmp_path):
-    totals = label(labeller(teacher), image_shards, tmp_path / "labels", engine=LocalEngine())
-    assert totals == {"count": 11, "labelled": 11}
+    manifests = run(labeller(teacher), image_shards, tmp_path / "labels")
+    assert [(manifest["count"], manifest["labelled"]) for manifest in manifests] == [(6, 6), (5, 5)]
     assert [r.key for r in ShardFolder(tmp_path / "labels")] == [r.key for r in ShardFolder(image_shards)]
     assert all(list(record.members) == ["disparity.dz16"] for record in ShardFolder(tmp_path / "labels"))
 
 
-def test_label__holds_what_the_teacher_predicts(teacher, image_shards, tmp_path):
-    label(labeller(teacher), image_shards, tmp_path / "labels", engine=LocalEngine())
-    from depth_anything_train.data.images import decode_image
-
-    for image, stored in zip(ShardFolder(image_shards), ShardFolder(tmp_path / "labels"), strict=True):
-        disparity, valid = decode_label(*stored.label(), {})
-        expected = teacher.infer(prepare([decode_image(image.image)], 28)).numpy()[0, 0]
+@pytest.mark.parametrize("flip", [False, True])
+def test_label__holds_what_the_teacher_predicts(model, teacher, image_shards, tmp_path, flip):
+    run(labeller(teacher, flip=flip), image_shards, tmp_path / "labels")
+    for image, (disparity, valid) in zip(ShardFolder(image_shards), labels(tmp_path / "labels"), strict=True):
+        batch = prepare([decode_image(image.image)], 28)
+        expected = model.infer(batch).numpy()[0, 0]
+        if flip:
+            expected = (expected + model.infer(batch.flip(-1)).numpy()[0, 0, :, ::-1]) / 2
         assert valid.all()
         np.testing.assert_allclose(disparity, expected, atol=1e-4 * float(np.ptp(expected)) + 1e-6)
 
 
-def test_label__twice_gives_identical_bytes_with_any_number_of_threads(teacher, image_shards, tmp_path):
-    for name, workers in (("a", 1), ("b", 3)):
-        label(labeller(teacher, workers=workers), image_shards, tmp_path / name, engine=LocalEngine())
+def test_label__twice_gives_identical_bytes_with_any_number_of_threads(model, image_shards, tmp_path):
+    teacher = ModelTeacher(tmp_path / "teacher", device="cpu", threads=2)
+    before = torch.get_num_threads()
+    try:
+        for name, workers in (("a", 1), ("b", 3)):
+            torch.set_num_threads(workers)  # the teacher has its own number
+            run(labeller(teacher, workers=workers), image_shards, tmp_path / name)
+            assert torch.get_num_threads() == workers
+    finally:
+        torch.set_num_threads(before)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_label__continues_with_the_shards_that_have_no_manifest(teacher, image_shards, tmp_path):
     out = tmp_path / "labels"
-    label(labeller(teacher), image_shards, out, engine=LocalEngine())
+    run(labeller(teacher), image_shards, out)
     before = contents(out)
     (out / "shard-000001.json").unlink()
     (out / "shard-000001.tar").write_bytes(b"half a shard")
     kept = (out / "shard-000000.tar").stat().st_mtime_ns
-    label(labeller(teacher), image_shards, out, engine=LocalEngine())
+    run(labeller(teacher), image_shards, out)
     assert contents(out) == before
     assert (out / "shard-000000.tar").stat().st_mtime_ns == kept
 
 
-def test_label__a_kill_leaves_nothing_torn_and_the_rerun_gives_the_same_bytes(teacher, tmp_path):
-    images = write_shards(tmp_path / "images", "images", counts=(6, 6, 6, 6))
-    label(labeller(teacher), images, tmp_path / "undisturbed", engine=LocalEngine())
-    teacher.save_pretrained(tmp_path / "teacher")
-    command = [sys.executable, "-m", "depth_anything_train.cli", "label", f"teacher={tmp_path / 'teacher'}"]
-    command += [f"shards={images}", f"out={tmp_path / 'out'}", "batch_size=2", "windows=2", "device=cpu"]
-
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "out" / "shard-000000.json").exists():
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done = [path.stem for path in (tmp_path / "out").glob("shard-*.json")]
-    for name in done:
-        assert (tmp_path / "out" / f"{name}.tar").read_bytes() == (
-            tmp_path / "undisturbed" / f"{name}.tar"
-        ).read_bytes()
-
-    subprocess.run(command, check=True, capture_output=True)
-    after = {name: data for name, data in contents(tmp_path / "out").items() if not name.startswith(".")}
-    assert after == contents(tmp_path / "undisturbed")
+def test_label__aspects_stretch_images_to_few_sizes(teacher, tmp_path):
+    images = [scene(n, height, width)[0] for n, (height, width) in enumerate([(28, 56), (30, 52), (50, 50), (60, 30)])]
+    write_images(tmp_path / "images", *images)
+    run(labeller(teacher, aspects=[1, 2]), tmp_path / "images", tmp_path / "out")
+    assert [disparity.shape for disparity, _ in labels(tmp_path / "out")] == [(28, 56), (28, 56), (28, 28), (28, 28)]
 
 
 def test_label__a_bad_image_keeps_its_place_and_is_counted_by_reason(teacher, tmp_path):
-    with ShardWriter(tmp_path / "images" / "shard-000000.tar") as writer:
-        for number in range(4):
-            good = encode(scene(number)[0])
-            writer.add(f"s{number}", {"jpg": good[: len(good) // 2] if number == 2 else good})
-        writer.commit()
-    out = tmp_path / "labels"
-    label(labeller(teacher, max_bad_share=0.3), tmp_path / "images", out, engine=LocalEngine())
-    manifest = json.loads((out / "shard-000000.json").read_text())
+    good = [encode(scene(number)[0], "png") for number in range(4)]
+    write_images(tmp_path / "images", good[0], good[1], good[2][: len(good[2]) // 2], good[3])
+    (manifest,) = run(labeller(teacher, max_bad_share=0.3), tmp_path / "images", tmp_path / "out")
     assert manifest["count"] == 4 and manifest["labelled"] == 3
-    assert list(manifest["dropped"].values()) == [{"count": 1, "examples": ["s2"]}]
-    valid = [decode_label(*record.label(), {})[1].any() for record in ShardFolder(out)]
-    assert valid == [True, True, False, True]
+    assert manifest["dropped"] == {"truncated_image": {"count": 1, "examples": ["s2"]}}
+    assert [valid.any() for _, valid in labels(tmp_path / "out")] == [True, True, False, True]
 
 
 def test_label__too_many_bad_images_stop_the_run_and_leave_no_manifest(teacher, tmp_path):
-    with ShardWriter(tmp_path / "images" / "shard-000000.tar") as writer:
-        for number in range(4):
-            writer.add(f"s{number}", {"jpg": b"no image at all" if number else encode(scene(0)[0])})
-        writer.commit()
+    write_images(tmp_path / "images", encode(scene(0)[0], "png"), b"no image", b"cos\nsystem", b"")
     with pytest.raises(UserError, match="3 of 4 images.*max_bad_share"):
-        label(labeller(teacher), tmp_path / "images", tmp_path / "out", engine=LocalEngine())
+        run(labeller(teacher), tmp_path / "images", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
 
 
-def test_label__says_what_is_on_record_about_the_teacher(teacher, image_shards, tmp_path):
-    teacher.extra.update(experiment="mine", data=[{"source": "rooms"}], run={"command": "somewhere"})
-    label(labeller(teacher), image_shards, tmp_path / "out", engine=LocalEngine())
+def test_label__suspicious_images_are_labelled_and_flagged_by_number(teacher, tmp_path):
+    sound, small = scene(0, 80, 80)[0], scene(1, 40, 40)[0]
+    write_images(tmp_path / "images", sound, np.full((80, 80, 3), 255, np.uint8), small)
+    filters = Filters(tiny=64, saturated=0.5, flat=None, flip=None)
+    (manifest,) = run(labeller(teacher, filters=filters), tmp_path / "images", tmp_path / "out")
+    assert manifest["flags"] == {"saturated": [1], "tiny": [2]}
+    assert manifest["labelled"] == 3 and all(valid.all() for _, valid in labels(tmp_path / "out"))
+
+
+def test_label__the_manifest_describes_the_shard(teacher, image_shards, tmp_path):
+    manifest = run(labeller(teacher), image_shards, tmp_path / "out")[1]
+    tar = (tmp_path / "out" / "shard-000001.tar").read_bytes()
+    keys = [record.key for record in ShardFolder(image_shards)][6:]
+    assert manifest == json.loads((tmp_path / "out" / "shard-000001.json").read_text())
+    assert manifest["bytes"] == len(tar) and manifest["xxh3"] == xxhash.xxh3_64_hexdigest(tar)
+    assert manifest["keys"] == xxhash.xxh3_64_hexdigest("".join(f"{key}\n" for key in keys).encode())
+    assert manifest["output"] == ShardFolder(tmp_path / "out").shard(1).digest
+    assert manifest["input"] == ShardFolder(image_shards).shard(1).digest
+    assert manifest["teacher"] == teacher.hash and manifest["quantiser"] == {"codec": "dz16", "bits": 16}
+    assert {"config", "code"} <= manifest.keys()
+
+
+def test_label__says_what_is_on_record_about_the_teacher(image_shards, tmp_path):
+    save_model(tmp_path / "known", experiment="mine", data=[{"source": "rooms"}], run={"command": "somewhere"})
+    save_model(tmp_path / "unknown")  # the same weights
+    teacher = ModelTeacher(tmp_path / "known", device="cpu")
+    run(labeller(teacher), image_shards, tmp_path / "out")
     record = {"hash": teacher.hash, "experiment": "mine", "data": [{"source": "rooms"}]}
     assert ShardFolder(tmp_path / "out").info["teacher_record"] == record
-    label(labeller(make_teacher()), image_shards, tmp_path / "out", engine=LocalEngine())  # the same weights
+    run(labeller(ModelTeacher(tmp_path / "unknown", device="cpu")), image_shards, tmp_path / "out")
 
 
 def test_label__two_teachers_or_settings_are_never_mixed(teacher, image_shards, tmp_path):
-    label(labeller(teacher), image_shards, tmp_path / "out", engine=LocalEngine())
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    save_model(tmp_path / "other", seed=1)
     with pytest.raises(UserError, match="another teacher"):
-        label(labeller(make_teacher(seed=1)), image_shards, tmp_path / "out", engine=LocalEngine())
+        run(labeller(ModelTeacher(tmp_path / "other", device="cpu")), image_shards, tmp_path / "out")
     with pytest.raises(UserError, match="another settings"):
-        other = ShardLabeller(teacher, LabelSettings(size=42))
-        label(other, image_shards, tmp_path / "out", engine=LocalEngine())
+        run(labeller(teacher, size=42), image_shards, tmp_path / "out")
+
+
+def test_label__a_shard_of_another_configuration_is_refused(teacher, image_shards, tmp_path):
+    run(labeller(teacher), image_shards, tmp_path / "a")
+    run(labeller(teacher, flip=True), image_shards, tmp_path / "b")
+    name = "shard-000001"
+    for extension in ("tar", "idx", "json"):
+        (tmp_path / "a" / f"{name}.{extension}").write_bytes((tmp_path / "b" / f"{name}.{extension}").read_bytes())
+    with pytest.raises(UserError, match=f"{name}.json was made with another config"):
+        run(labeller(teacher), image_shards, tmp_path / "a")
 
 
 def test_label__images_that_changed_are_noticed(teacher, image_shards, tmp_path):
-    label(labeller(teacher), image_shards, tmp_path / "out", engine=LocalEngine())
+    run(labeller(teacher), image_shards, tmp_path / "out")
     for old in image_shards.glob("shard-000001.*"):
         old.unlink()
     with ShardWriter(image_shards / "shard-000001.tar") as writer:
         writer.add("other", {"jpg": encode(scene(7)[0])})
         writer.commit()
-    with pytest.raises(UserError, match="changed since"):
-        label(labeller(teacher), image_shards, tmp_path / "out", engine=LocalEngine())
+    with pytest.raises(UserError, match="images changed since"):
+        run(labeller(teacher), image_shards, tmp_path / "out")
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": -1}, {"batch_size": 0}, {"windows": 0}, {"size": 2.5}])
+@pytest.mark.parametrize("settings", [{"batch_size": -1}, {"batch_size": 0}, {"patience": 0}, {"size": 2.5}])
 def test_settings__that_would_label_nothing_are_refused(settings):
     with pytest.raises(UserError, match=f"whole number of at least 1 for {next(iter(settings))}"):
         LabelSettings(**{"size": 28, **settings})
 
 
+@pytest.mark.parametrize("aspects", [[1.0] * 9, [0], ["wide"]])
+def test_settings__aspects_that_cannot_be_are_refused(aspects):
+    with pytest.raises(UserError, match="at most 8 values of width / height"):
+        LabelSettings(size=28, aspects=aspects)
+
+
+def test_settings__compiling_needs_few_sizes():
+    with pytest.raises(UserError, match="name a few aspects"):
+        LabelSettings(size=28, compile=True)
+
+
 def test_label__a_folder_that_failed_before_its_first_shard_can_be_used_again(teacher, image_shards, tmp_path):
-    refused = ShardLabeller(teacher, LabelSettings(size=3))
     with pytest.raises(UserError, match="unusable_size"):
-        label(refused, image_shards, tmp_path / "out", engine=LocalEngine())
-    good = ShardLabeller(teacher, LabelSettings(size=28))
-    assert label(good, image_shards, tmp_path / "out", engine=LocalEngine())["labelled"] == 11
+        run(labeller(teacher, size=3), image_shards, tmp_path / "out")
+    assert run(labeller(teacher), image_shards, tmp_path / "out")[0]["labelled"] == 6
 
 
 def test_label__pseudo_labels_are_no_images(teacher, image_shards, tmp_path):
-    settings = ShardLabeller(teacher, LabelSettings(size=28))
-    label(settings, image_shards, tmp_path / "out", engine=LocalEngine())
+    run(labeller(teacher), image_shards, tmp_path / "out")
     with pytest.raises(UserError, match="it holds pseudo labels"):
-        label(settings, tmp_path / "out", tmp_path / "again", engine=LocalEngine())
+        run(labeller(teacher), tmp_path / "out", tmp_path / "again")
 
 
-def test_label__a_manifest_without_its_keys_is_named(teacher, image_shards, tmp_path):
-    settings = ShardLabeller(teacher, LabelSettings(size=28))
-    label(settings, image_shards, tmp_path / "out", engine=LocalEngine())
+@pytest.mark.parametrize("content", ["{}", '{"count": 6, "lab', ""])
+def test_label__a_damaged_manifest_is_named(teacher, image_shards, tmp_path, content):
+    run(labeller(teacher), image_shards, tmp_path / "out")
     mark = sorted((tmp_path / "out").glob("shard*.json"))[0]
-    mark.write_text("{}")
+    mark.write_text(content)
     with pytest.raises(UserError, match=f"{mark.name} is damaged"):
-        label(settings, image_shards, tmp_path / "out", engine=LocalEngine())
+        run(labeller(teacher), image_shards, tmp_path / "out")
+
+
+def test_teacher__weights_that_change_meanwhile_are_noticed(teacher, tmp_path):
+    elsewhere = pickle.loads(pickle.dumps(teacher))  # as another process gets it: without weights
+    save_model(tmp_path / "teacher", seed=1)
+    with pytest.raises(UserError, match="changed while it was labelling"):
+        elsewhere.network  # noqa: B018
+
+
+def test_teacher__a_metric_model_is_refused(tmp_path):
+    cfg = compose("train", ["experiment=tiny_teacher", "out=x", "model.kind=metric", "model.max_depth_m=10"])
+    DepthAnything(build(cfg.model), size=28, device="cpu").save_pretrained(tmp_path / "metric")
+    with pytest.raises(UserError, match="relative teacher"):
+        ModelTeacher(tmp_path / "metric")

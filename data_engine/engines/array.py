@@ -1,0 +1,80 @@
+"""Labelling as one of several tasks that know nothing of each other but their number: a SLURM array, for instance.
+
+Task k of n begins with every n-th shard, so that tasks seldom meet. When its own are done it takes what others have not
+begun, and what the dead have left. It ends when all shards are done, whoever did them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_engine.engines.base import label_shard, shard_length
+from data_engine.engines.leases import Leases
+from data_engine.labeller import ShardLabeller, manifest_path
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.runtime import ProgressBar, UserError
+
+LEASES = ".leases"
+TASK, FIRST_TASK, TASKS = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"
+
+
+class ArrayEngine:
+    """One task of an array, in this process.
+
+    Args:
+        task: number of this task, from 0; None takes it from SLURM.
+        tasks: how many tasks there are; None takes it from SLURM.
+        heartbeat_s: seconds between two signs of life that a task gives.
+        expiry_s: seconds without one after which others take over its shard; at least three times `heartbeat_s`.
+
+    Raises:
+        UserError: there is no such task.
+    """
+
+    def __init__(
+        self, task: int | None = None, tasks: int | None = None, heartbeat_s: float = 10, expiry_s: float = 60
+    ) -> None:
+        self.task = _from_slurm(TASK) - _from_slurm(FIRST_TASK) if task is None else task
+        self.tasks = _from_slurm(TASKS) if tasks is None else tasks
+        if not 0 <= self.task < self.tasks:
+            raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but came {self.task}.")
+        if expiry_s < 3 * heartbeat_s:
+            raise UserError(
+                f"Expected engine.expiry_s of at least 3 times engine.heartbeat_s={heartbeat_s}, but came {expiry_s}."
+            )
+        self.heartbeat_s, self.expiry_s = heartbeat_s, expiry_s
+
+    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> None:
+        """Label some shards of a folder, together with the other tasks; see `base.Engine`."""
+        leases = Leases(out / LEASES, self.heartbeat_s, self.expiry_s)
+        # Own shards first; then those of the next task, and so on, so that thieves spread out.
+        left = sorted(waiting, key=lambda number: ((number - self.task) % self.tasks, number))
+        with ProgressBar("label", sum(shard_length(images, number) for number in left)) as bar:
+            while left:
+                before = len(left)
+                for number in list(left):
+                    done = manifest_path(out, images.shards[number]).exists()
+                    if done:
+                        bar.advance(shard_length(images, number))
+                    elif lease := leases.take(images.shards[number].stem):
+                        with lease:
+                            label_shard(labeller, images, number, out, bar.advance)
+                        done = True
+                    if done:
+                        left.remove(number)
+                if left and len(left) == before:  # others are at work on all that is left
+                    time.sleep(self.heartbeat_s / 2)
+        leases.clear()
+
+
+def _from_slurm(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    if not value.isdecimal():
+        raise UserError(
+            f"Expected {variable} from a SLURM array, but it is {value!r}; submit with --array, or name engine.task= "
+            "and engine.tasks=."
+        )
+    return int(value)

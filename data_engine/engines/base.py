@@ -1,0 +1,145 @@
+"""Where labelling runs: what every engine is, what every worker does, and what happens when a worker is lost.
+
+The unit of work is a shard, and its bytes do not depend on who labels it. So a lost worker costs no more than the shard
+it was at, and two that label the same one write the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from data_engine.labeller import ShardLabeller, manifest_path
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.runtime import ProgressBar, UserError
+
+
+class Engine(Protocol):
+    """Runs a labeller over shards, somewhere."""
+
+    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> None:
+        """Label some shards of a folder.
+
+        Args:
+            labeller: teacher and settings.
+            images: the image shards.
+            waiting: numbers of those that are not labelled yet.
+            out: folder of the label shards.
+
+        Raises:
+            UserError: a shard holds too many bad images, or labelling it ended its worker again and again.
+        """
+
+
+def label_shard(
+    labeller: ShardLabeller, images: ShardFolder, number: int, out: Path, on_images: Callable[[int], None]
+) -> None:
+    """What a worker does, whatever the engine: label one shard, unless that was just done."""
+    if manifest_path(out, images.shards[number]).exists():
+        on_images(shard_length(images, number))
+        return
+    cv2.setNumThreads(1)  # the labeller's own threads are enough
+    labeller.label(images.shard(number), out, on_images)
+
+
+def shard_length(images: ShardFolder, number: int) -> int:
+    """Samples in a shard of a folder."""
+    return images.starts[number + 1] - images.starts[number]
+
+
+class Worker(Protocol):
+    """A process that labels one shard at a time and may be lost at any moment."""
+
+    def begin(self, number: int) -> None:
+        """Start to label a shard."""
+
+    def stop(self) -> None:
+        """End it, whatever it is at."""
+
+
+@dataclass(frozen=True)
+class News:
+    """What a worker has to say: that it labelled more images, finished its shard, or is lost and why."""
+
+    worker: Worker
+    images: int = 0
+    finished: bool = False
+    lost: str = ""
+
+
+class Crew(Protocol):
+    """Workers of one kind."""
+
+    size: int
+
+    def hire(self) -> Worker:
+        """Start a worker."""
+
+    def wait(self, busy: Collection[Worker]) -> Iterable[News]:
+        """Wait until one of the busy workers has news.
+
+        Raises:
+            Exception: the one that labelling raised there.
+        """
+
+
+def distribute(crew: Crew, images: ShardFolder, waiting: Sequence[int], retries: int) -> None:
+    """Give shards to workers, one at a time each; replace a lost worker and have its shard done again.
+
+    Args:
+        crew: the workers.
+        images: the image shards.
+        waiting: numbers of those to label.
+        retries: how often a shard is tried again after its worker was lost.
+
+    Raises:
+        UserError: the workers of one shard were lost more often than that.
+    """
+    queue, losses = deque(waiting), Counter[int]()
+    busy: dict[Worker, int] = {}
+    seen: Counter[Worker] = Counter()  # images of the shard that a worker is at
+    total = sum(shard_length(images, number) for number in waiting)
+    try:
+        with ProgressBar("label", total) as bar:
+            for _ in range(min(crew.size, len(queue))):
+                _begin(crew.hire(), queue, busy)
+            while busy:
+                for news in crew.wait(busy):
+                    if news.images:
+                        seen[news.worker] += news.images
+                        bar.advance(news.images)
+                    if news.finished:
+                        busy.pop(news.worker)
+                        del seen[news.worker]
+                        _begin(news.worker, queue, busy)
+                    elif news.lost:
+                        number = busy.pop(news.worker)
+                        bar.advance(-seen.pop(news.worker, 0))
+                        losses[number] += 1
+                        _stop_if_hopeless(images.shards[number].name, losses[number], retries, news.lost)
+                        queue.appendleft(number)
+                        _begin(crew.hire(), queue, busy)
+    finally:
+        for worker in busy:
+            worker.stop()
+
+
+def _begin(worker: Worker, queue: deque[int], busy: dict[Worker, int]) -> None:
+    if not queue:
+        worker.stop()
+        return
+    busy[worker] = queue.popleft()
+    worker.begin(busy[worker])
+
+
+def _stop_if_hopeless(name: str, losses: int, retries: int, reason: str) -> None:
+    if losses > retries:
+        raise UserError(
+            f"The worker at {name} was lost {losses} times, the last time because {reason}; perhaps it lacks memory: "
+            "try fewer workers or a smaller batch_size, then run the same command again."
+        )

@@ -1,0 +1,96 @@
+"""Leases on shards: hints, between processes that share nothing but a folder, about who is at work on what.
+
+A lease is a file that only one process can create; its holder changes its content again and again. Whoever wants the
+shard watches the content by its own clock: if it stays the same for long enough, the holder is gone and the lease is
+taken over. No clock is compared with another, and no time stamp of a file system is read.
+
+If two hold a lease nevertheless (one slept, say), both write the same shard, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+
+class Lease:
+    """A lease that this process holds: it beats, in a thread, until the block is left."""
+
+    def __init__(self, path: Path, descriptor: int, interval: float) -> None:
+        self.path, self.interval = path, interval
+        self.token = uuid.uuid4().hex.encode()
+        self._descriptor, self._beats = descriptor, 0
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._write()
+
+    def _beat(self) -> None:
+        while not self._left.wait(self.interval):
+            self._write()
+
+    def _write(self) -> None:
+        """Through the open file: if the lease was taken over, the path names another file, which this leaves alone."""
+        os.pwrite(self._descriptor, b"%s %012d\n" % (self.token, self._beats), 0)
+        os.fsync(self._descriptor)
+        self._beats += 1
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._thread.join()
+        os.close(self._descriptor)
+        if (_content(self.path) or b"").startswith(self.token):
+            self.path.unlink(missing_ok=True)
+
+
+class Leases:
+    """The leases of a folder.
+
+    Args:
+        folder: made if missing.
+        interval: seconds between two beats of a holder.
+        expiry: seconds without one after which a lease is taken over.
+    """
+
+    def __init__(self, folder: Path, interval: float, expiry: float) -> None:
+        self.folder, self.interval, self.expiry = folder, interval, expiry
+        self._seen: dict[str, tuple[bytes, float]] = {}  # content of a lease, and when it was first seen
+        folder.mkdir(exist_ok=True)
+
+    def take(self, name: str) -> Lease | None:
+        """The lease on a shard, or None while somebody else is alive who holds it."""
+        path = self.folder / f"{name}.lease"
+        content = _content(path)
+        if content is not None:
+            now = time.monotonic()
+            known, since = self._seen.get(name, (None, now))
+            if content != known:
+                self._seen[name] = content, now
+                return None
+            if now - since < self.expiry or _content(path) != content:
+                return None
+            path.unlink(missing_ok=True)
+        self._seen.pop(name, None)
+        try:
+            return Lease(path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), self.interval)
+        except FileExistsError:  # somebody else was faster
+            return None
+
+    def clear(self) -> None:
+        """Remove the folder if no lease is left."""
+        with suppress(OSError):
+            self.folder.rmdir()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,128 @@
+"""A depth model in the role of the teacher, on a CPU or one GPU."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.preprocess import network_size
+from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from depth_anything_train.runtime import UserError
+
+ON_RECORD = ("experiment", "steps", "encoder", "data", "licence", "source")
+"""What the labels' folder repeats of what is on record about their teacher."""
+
+
+class ModelTeacher:
+    """A relative depth model as `settings.Teacher`. It pickles as where to load it from, with the hash to expect.
+
+    Args:
+        source: whatever `DepthAnything.from_pretrained` takes.
+        device: `auto`, `cpu`, `cuda`, ...
+        precision: `fp32` or `bf16`.
+        compile: compile the network, once for each size of image.
+        threads: of torch on a CPU.
+
+    Raises:
+        UserError: there is no such model, or it is metric.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        device: str = "auto",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        compile: bool = False,
+        threads: int = 2,
+    ) -> None:
+        self.source = str(Path(source).resolve()) if Path(source).exists() else str(source)  # else a name on the hub
+        self.device, self.threads = device, threads
+        self._options: dict[str, Any] = {"device": device, "precision": precision, "compile": compile}
+        self._loaded = DepthAnything.from_pretrained(self.source, device="cpu")
+        if self._loaded.kind != "relative":
+            raise UserError(
+                "Expected a relative teacher, but this model is metric; pseudo labels are relative disparity."
+            )
+        self.hash, self.size = self._loaded.hash, self._loaded.size
+        self.record = {key: value for key, value in self._loaded.extra.items() if key in ON_RECORD}
+        self._patch = self._loaded.model.config.encoder.patch_size
+
+    def __getstate__(self) -> dict[str, Any]:
+        here = ("_loaded", "network", "_copies")
+        return {name: value for name, value in self.__dict__.items() if name not in here}
+
+    @cached_property
+    def network(self) -> DepthAnything:
+        """The model on its device, loaded when it is first needed, where it is needed.
+
+        Raises:
+            UserError: its weights are not those that this teacher began with.
+        """
+        loaded = self.__dict__.pop("_loaded", None) or DepthAnything.from_pretrained(self.source, device="cpu")
+        if loaded.hash != self.hash:
+            raise UserError(f"The weights of {self.source} changed while it was labelling; choose another out=.")
+        return DepthAnything(loaded.model, size=loaded.size, extra=loaded.extra, **self._options)
+
+    @cached_property
+    def _copies(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.network.device)
+
+    def network_size(self, height: int, width: int, size: int) -> tuple[int, int]:
+        """Height and width at which the network sees an image, as `inference.preprocess.network_size`."""
+        return network_size(height, width, size, patch=self._patch)
+
+    def prepare(self, image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
+        """Bicubic in floating point, 0 to 1, as `inference.preprocess.prepare`; normalised on the device."""
+        exact = np.divide(image, np.float32(255), dtype=np.float32)
+        return cv2.resize(exact, (width, height), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
+
+    def load(self, images: list[NDArray[np.float32]]) -> Tensor:
+        """A batch (B, h, w, 3) on the device, copied beside what the GPU is at."""
+        batch = torch.from_numpy(np.stack(images))
+        if self.network.device.type != "cuda":
+            return batch.to(self.network.device)
+        with torch.cuda.stream(self._copies):
+            batch = batch.pin_memory().to(self.network.device, non_blocking=True)
+        self._copies.synchronize()
+        return batch
+
+    def infer(self, batch: Tensor, *, flip: bool) -> tuple[Tensor, torch.cuda.Event | None]:
+        """Predict, (B, V, h, w). On a GPU this returns before the result is there; the event says when it is."""
+        before = torch.get_num_threads()
+        if before != self.threads:
+            torch.set_num_threads(self.threads)
+        try:
+            views = self._predict(batch, flip)
+        finally:
+            torch.set_num_threads(before)
+        if self.network.device.type != "cuda":
+            return views.cpu(), None
+        batch.record_stream(torch.cuda.current_stream(batch.device))  # it was made on another stream
+        result = torch.empty(views.shape, dtype=views.dtype, pin_memory=True).copy_(views, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(batch.device))
+        return result, done
+
+    def _predict(self, batch: Tensor, flip: bool) -> Tensor:
+        mean, std = (torch.tensor(values, device=batch.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        images = batch.sub_(mean).div_(std).permute(0, 3, 1, 2)
+        views = [self.network.infer(images)]
+        if flip:
+            views.append(self.network.infer(images.flip(-1)).flip(-1))
+        return torch.cat(views, 1)
+
+    def fetch(self, result: tuple[Tensor, torch.cuda.Event | None]) -> NDArray[np.float32]:
+        """Wait for a result; (B, V, h, w)."""
+        views, done = result
+        if done is not None:
+            done.synchronize()
+        return views.numpy()

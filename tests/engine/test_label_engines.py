@@ -1,0 +1,198 @@
+"""One worker function, several engines: the same bytes from all of them."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scenes import encode, write_shards
+from stub_teacher import StubTeacher
+
+from data_engine.engines.array import ArrayEngine
+from data_engine.engines.local import LocalEngine, visible_gpus
+from data_engine.label import label
+from data_engine.labeller import ShardLabeller
+from data_engine.settings import LabelSettings
+from data_engine.writer import ShardWriter
+from depth_anything_train.command import build, compose
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.runtime import UserError
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("shards") / "images", "images", counts=(6, 5, 7, 3))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images):
+    out = images.parent / "undisturbed"
+    label(labeller(), images, out, engine=LocalEngine())
+    return contents(out)
+
+
+@pytest.fixture
+def out(images, request):
+    """A folder beside the others, so that dataset.json, which says where the images are, is equal too."""
+    return images.parent / request.node.name
+
+
+def labeller(teacher=None, **settings):
+    return ShardLabeller(teacher or StubTeacher(), LabelSettings(**{"size": 28, "batch_size": 2, **settings}))
+
+
+def contents(folder):
+    """What is visible: files that do not begin with a dot, without what killed writers of small files left."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_local__processes_write_the_bytes_of_one(images, undisturbed, out, processes):
+    label(labeller(), images, out, engine=LocalEngine(processes))
+    assert contents(out) == undisturbed
+
+
+def test_array__one_task_writes_the_bytes_of_local(images, undisturbed, out):
+    label(labeller(), images, out, engine=ArrayEngine(task=0, tasks=1))
+    assert contents(out) == undisturbed
+    assert not (out / ".leases").exists()
+
+
+def run_task(task, images, out, log):
+    engine = ArrayEngine(task=task, tasks=2, heartbeat_s=0.1, expiry_s=1)
+    label(labeller(StubTeacher(seconds=0.02, log=log)), images, out, engine=engine)
+
+
+def test_array__two_tasks_share_the_shards(images, undisturbed, out):
+    context = multiprocessing.get_context("spawn")
+    log = out.with_suffix(".log")
+    tasks = [context.Process(target=run_task, args=(n, images, out, log)) for n in range(2)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+        assert task.exitcode == 0
+    assert contents(out) == undisturbed
+    assert sum(int(line.split()[1]) for line in log.read_text().splitlines()) == 21  # nothing was done twice
+
+
+def test_array__takes_its_number_from_slurm(monkeypatch):
+    for name, value in (("ID", "5"), ("MIN", "1"), ("COUNT", "8")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    engine = build(compose("label", ["engine=array", "teacher=t", "shards=s", "out=o"]).engine)
+    assert (engine.task, engine.tasks) == (4, 8)
+
+
+@pytest.mark.parametrize("task", [{}, {"task": 3, "tasks": 3}, {"task": 0, "tasks": 1, "expiry_s": 20}])
+def test_array__a_task_that_cannot_be_is_refused(task, monkeypatch):
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    with pytest.raises(UserError, match="SLURM_ARRAY_TASK_ID|engine.task from 0 to 2|engine.expiry_s"):
+        ArrayEngine(**task)
+
+
+def test_local__sees_the_gpus_that_it_may_use(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-7")
+    assert visible_gpus("auto") == ["3", "MIG-7"] and visible_gpus("cpu") == visible_gpus("cuda:1") == []
+
+
+@pytest.mark.parametrize("processes", [0, -1, 1.5, "two"])
+def test_local__a_number_of_processes_that_cannot_be_is_refused(processes):
+    with pytest.raises(UserError, match="whole number of at least 1 for engine.processes"):
+        LocalEngine(processes)
+
+
+@dataclass
+class DeadlyTeacher(StubTeacher):
+    """Ends its process, as the system does when memory is short."""
+
+    def infer(self, batch, *, flip):
+        os._exit(7)
+
+
+@dataclass
+class BrokenTeacher(StubTeacher):
+    """Raises what a library raises."""
+
+    def infer(self, batch, *, flip):
+        raise ZeroDivisionError("what the library said")
+
+
+def test_local__a_shard_whose_workers_are_lost_again_and_again_is_named(images, tmp_path):
+    with pytest.raises(UserError, match="shard-00000.*lost 2 times.*status 7.*memory"):
+        label(labeller(DeadlyTeacher()), images, tmp_path / "out", engine=LocalEngine(processes=1, retries=1))
+    assert multiprocessing.active_children() == []
+
+
+def test_local__what_a_worker_raises_comes_through(images, tmp_path):
+    with pytest.raises(ZeroDivisionError, match="what the library said"):
+        label(labeller(BrokenTeacher()), images, tmp_path / "out", engine=LocalEngine(processes=2))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("processes", [None, 2])
+def test_local__an_image_that_is_code_is_a_counted_skip_and_a_damaged_shard_a_named_error(tmp_path, processes):
+    images = write_shards(tmp_path / "images", "images", counts=(4, 4))
+    with ShardWriter(images / "shard-000002.tar") as writer:
+        writer.add("evil", {"jpg": b"cos\nsystem\n(S'exit 1'\ntR."})
+        writer.commit()
+    tolerant = ShardLabeller(StubTeacher(), LabelSettings(size=28), max_bad_share=1)
+    manifests = label(tolerant, images, tmp_path / "out", engine=LocalEngine(processes))
+    assert manifests[2]["dropped"] == {"image_type": {"count": 1, "examples": ["evil"]}}
+
+    tar = bytearray((images / "shard-000001.tar").read_bytes())
+    tar[700] ^= 4
+    (images / "shard-000001.tar").write_bytes(tar)
+    with pytest.raises(UserError, match="shard-000001.tar.*does not agree with its checksum"):
+        label(tolerant, images, tmp_path / "again", engine=LocalEngine(processes))
+    assert not (tmp_path / "again" / "shard-000001.json").exists()
+
+
+def test_label__a_read_only_folder_is_named(images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Expected a folder to write to as out"):
+        label(labeller(), images, tmp_path / "file" / "out", engine=LocalEngine())
+
+
+def fill_disk(images, out, errors):
+    """In a process of its own: no file may grow beyond 4 kB, and the system says so as it says that a disk is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        label(labeller(), images, out, engine=LocalEngine())
+    except OSError as error:
+        errors.put(error.errno)
+
+
+def test_label__a_full_disk_leaves_nothing_and_the_rerun_all(images, undisturbed, out):
+    context = multiprocessing.get_context("spawn")
+    errors = context.SimpleQueue()
+    process = context.Process(target=fill_disk, args=(images, out, errors))
+    process.start()
+    assert errors.get() == errno.EFBIG
+    process.join()
+    assert [path.name for path in (out).iterdir()] == ["dataset.json"]
+    label(labeller(), images, out, engine=LocalEngine())
+    assert contents(out) == undisturbed
+
+
+def test_label__a_shard_may_hold_images_of_any_sizes(tmp_path):
+    rng = np.random.default_rng(0)
+    with ShardWriter(tmp_path / "images" / "0.tar") as writer:
+        for number in range(40):
+            height, width = rng.integers(20, 120, 2)
+            writer.add(f"{number}", {"png": encode(rng.integers(0, 255, (height, width, 3), np.uint8), "png")})
+        writer.commit()
+    for name, workers in (("a", 1), ("b", 5)):
+        settings = LabelSettings(size=28, batch_size=3, patience=5)
+        label(
+            ShardLabeller(StubTeacher(), settings, workers=workers),
+            tmp_path / "images",
+            tmp_path / name,
+            engine=LocalEngine(),
+        )
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert [record.key for record in ShardFolder(tmp_path / "a")] == [f"{number}" for number in range(40)]
