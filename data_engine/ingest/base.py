@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.runtime import UserError, keyed_seed
+
+JPEG_QUALITY = 95
+"""Of pictures that are drawn or come from a video; the bytes of all others stay as they are."""
 
 _ODD, _DIGITS = re.compile(r"[^\w-]"), re.compile("[0-9]+")
 
@@ -159,3 +164,10 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadSample("unreadable_file", f"{path.name} cannot be read: {error.strerror}.") from None
+
+
+def encode(extension: str, image: NDArray[np.uint8], *options: int) -> bytes:
+    """Bytes of an image file; the colours of `image` are in OpenCV's order, (H, W, 3) BGR."""
+    done, data = cv2.imencode(extension, np.ascontiguousarray(image), list(options))
+    assert done, f"OpenCV could not encode {extension}"
+    return data.tobytes()

@@ -9,14 +9,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from data_engine.ingest.base import RawSample
+from data_engine.ingest.base import JPEG_QUALITY, RawSample, encode
 from data_engine.world import CLASSES, Rendering, render, select_domains
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.runtime import UserError
 
-JPEG_QUALITY = 95
 SMALLEST_SIDE = 28
 
 
@@ -101,10 +99,3 @@ class Procedural:
             "height": self.height,
             "width": self.width,
         }
-
-
-def encode(extension: str, image: NDArray[np.uint8], *options: int) -> bytes:
-    """Bytes of an image file."""
-    done, data = cv2.imencode(extension, np.ascontiguousarray(image), list(options))
-    assert done, f"OpenCV could not encode {extension}"
-    return data.tobytes()
