@@ -2,7 +2,7 @@
 
 | reason              | the label                                                                                    |
 |---------------------|----------------------------------------------------------------------------------------------|
-| `negative_values`   | stores negative numbers in more than a few pixels: it is something else than it says         |
+| `negative_values`   | holds many negative numbers that are no mere marks such as -1: it is something else          |
 | `nearly_empty`      | has hardly a valid pixel                                                                     |
 | `constant_label`    | is the same nearly everywhere, which teaches no shape                                        |
 | `implausible_scale` | is said to be in metres, but its median is none that a photograph has: wrong `scale`         |
@@ -27,6 +27,9 @@ from depth_anything_train.runtime import UserError
 ENOUGH = 20
 """Labels of one data set below which none is judged by the others."""
 
+MARKS = 4
+"""As many different negative numbers may be marks: MegaDepth has -1 and -2."""
+
 SAMPLE = 50_000
 """Pixels of a label whose percentiles are taken for those of all."""
 
@@ -37,8 +40,8 @@ class Limits:
 
     Args:
         min_valid: smallest share of valid pixels.
-        max_negative: largest share of pixels with a negative stored value. They are never trained on; in number they
-            say that the label is not what it is taken for.
+        max_negative: largest share of pixels with negative values that are no marks. They are never trained on; in
+            number they say that the label is not what it is taken for.
         min_range: smallest difference of the 98th and 2nd percentile of disparity, as a share of the median.
         nearest_m, farthest_m: where the median depth of a label in metres may lie.
         scale_factor: a median is odd if it is at least this factor off the middle of its data set,
@@ -83,7 +86,7 @@ def examine(extension: str, data: bytes, meta: dict[str, Any], label: Label, lim
         limits: what counts as wrong.
     """
     disparity, valid = label
-    negative = float((read_npy(data) < 0).mean()) if extension.endswith("npy") else 0.0
+    negative = negative_share(read_npy(data)) if extension.endswith("npy") else 0.0
     if negative > limits.max_negative:
         yield Diagnosis("negative_values", f"{negative:.1%} of the stored values are negative.")
     share = float(valid.mean())
@@ -99,6 +102,12 @@ def examine(extension: str, data: bytes, meta: dict[str, Any], label: Label, lim
     depth_m = 1 / median
     if meta.get("unit") == "m" and not limits.nearest_m <= depth_m <= limits.farthest_m:
         yield Diagnosis("implausible_scale", f"The median depth would be {depth_m:.4g} m; is the scale right?")
+
+
+def negative_share(stored: NDArray[Any]) -> float:
+    """Share of negative numbers; 0 where they are few different ones, which are marks of what was not measured."""
+    negative = stored[stored < 0]
+    return negative.size / stored.size if len(np.unique(negative[:SAMPLE])) > MARKS else 0.0
 
 
 def measured(label: Label) -> NDArray[np.float32]:

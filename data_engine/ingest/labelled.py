@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data_engine.doctor import Limits, examine
 from data_engine.ingest.base import RawSample, choose, make_key, natural_order, unique_keys
 from data_engine.ingest.raw_labels import RawLabel
 from depth_anything_train.data.images import decode_image, read_header
@@ -150,7 +151,7 @@ def pair_up(images: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[It
 
 
 def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, Any]) -> RawSample:
-    """A checked sample: both decode, their shapes agree, and at least one pixel is valid.
+    """A checked sample: both decode, their shapes agree, and at least one pixel is valid. Dirt is noted, not dropped.
 
     Args:
         key: of the sample.
@@ -173,7 +174,8 @@ def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, An
     members = {extension: image, member: label.data, META: json.dumps(meta, sort_keys=True).encode()}
     if label.sky is not None:
         members[SKY] = encode_mask(label.sky)
-    return RawSample(key, members, label.notes)
+    dirty = {reason: 1 for reason, _ in examine(member, label.data, numbers, (disparity, valid), Limits())}
+    return RawSample(key, members, {**label.notes, **dirty})
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

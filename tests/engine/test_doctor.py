@@ -40,9 +40,18 @@ def test_examine__a_sound_label_is_not_dirty() -> None:
 
 def test_examine__few_negative_values_pass_and_many_do_not() -> None:
     few = DEPTH_M.size // 100
-    assert reasons(marked(few, -1)) == []
-    assert reasons(marked(few + 1, -1)) == ["negative_values"]
-    assert reasons(marked(few + 1, -1), max_negative=0.5) == []
+    depth_m = DEPTH_M.copy()
+    depth_m.flat[:few] *= -1
+    assert reasons(depth_m) == []
+    depth_m.flat[few] *= -1
+    assert reasons(depth_m) == ["negative_values"]
+    assert reasons(depth_m, max_negative=0.5) == []
+
+
+def test_examine__negative_marks_of_what_was_not_measured_are_no_values() -> None:
+    depth_m = marked(1000, -1)
+    depth_m.flat[:300] = -2
+    assert reasons(depth_m) == []
 
 
 def test_examine__hardly_a_valid_pixel_is_nearly_empty() -> None:

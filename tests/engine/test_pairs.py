@@ -101,7 +101,8 @@ def test_pairs__negative_and_not_finite_values_are_invalid_and_counted(tmp_path:
     stored = depth()
     stored[0, :5] = -1, -2, np.nan, np.inf, 0
     pairs = make_folders(tmp_path, "a.npy", stored)
-    assert pairs.load(pairs.items()[0]).notes == {"negative_pixels": 2, "not_finite_pixels": 2}
+    notes = {"negative_pixels": 2, "not_finite_pixels": 2, "implausible_scale": 1}  # 1 to 2 mm
+    assert pairs.load(pairs.items()[0]).notes == notes
     _, valid, _ = load_one(pairs)
     assert not valid[0, :5].any() and valid.sum() == valid.size - 5
 

@@ -66,7 +66,7 @@ def test_hypersim__distance_along_the_ray_becomes_depth(tmp_path: Path, prepare_
     key = "ai_001_001_cam_01_0003"
     assert list(prepared.samples) == ["ai_001_001_cam_00_0000", key]
     assert prepared.info["drops"] == {"damaged_label": 1}
-    assert prepared.info["notes"] == {"assumed_camera": 2, "not_finite_pixels": 2}
+    assert prepared.info["notes"] == {"assumed_camera": 2, "not_finite_pixels": 2, "constant_label": 2}
     depth_m = prepared.depth(key)
     assert np.isnan(depth_m[0, 0])
     np.testing.assert_allclose(depth_m.ravel()[1:], 3, rtol=1e-3)  # float16 in the file
@@ -91,7 +91,7 @@ def test_hypersim__the_camera_of_each_scene_is_used_where_its_table_is(tmp_path:
     np.testing.assert_allclose(prepared.depth(key), 5, rtol=1e-5)
     expected = {"fx": focal, "fy": focal, "cx": 7.5 + shift_x, "cy": 5.5 + shift_y}
     assert prepared.samples[key].meta["camera"] == pytest.approx(expected)
-    assert prepared.info["notes"] == {}
+    assert prepared.info["notes"] == {"constant_label": 1}
 
 
 def test_depth_along_axis__holds_for_a_tilted_image_plane() -> None:
