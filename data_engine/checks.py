@@ -15,6 +15,7 @@ from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.index import build_index, index_path
 from depth_anything_train.data.labels import Label, check_shape, decode_label
+from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.runtime import UserError, read_json
@@ -102,7 +103,7 @@ def _sentence(bad: BadKey) -> str:
     return f"{bad.shard}, sample {bad.number}: {bad.reason}: {bad.message}"
 
 
-def check_shard(tar: Path, kind: str, images: Path | None, deep: bool, limits: Limits) -> Findings:
+def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, limits: Limits) -> Findings:
     """Check one shard; whatever is wrong with it is in the findings, never raised.
 
     Args:
@@ -114,8 +115,9 @@ def check_shard(tar: Path, kind: str, images: Path | None, deep: bool, limits: L
     """
     findings = Findings()
     try:
-        # Tars of others have no index yet; ours without one were never finished.
-        index = build_index(tar) if kind == IMAGES and not index_path(tar).exists() else None
+        # Tars of others have no index yet; ours without one were never finished. Remote ones have it in the cache.
+        foreign = kind == IMAGES and isinstance(tar, Path) and not index_path(tar).exists()
+        index = build_index(tar) if foreign else None
         shard = Shard(tar, index)
         shard.check_index()
         partner = Shard(images / tar.name) if images and (images / tar.name).exists() else None

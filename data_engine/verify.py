@@ -19,9 +19,10 @@ from data_engine.prepare import ordered_map
 from data_engine.sheet import contact_sheet
 from depth_anything_train.command import build, command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, write_bad_keys
+from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, join
 from depth_anything_train.data.schema import PSEUDO_LABELS
-from depth_anything_train.data.shards import ShardFolder, read_info
-from depth_anything_train.runtime import ProgressBar, UserError, console, require_folder, write_bytes
+from depth_anything_train.data.shards import ShardFolder, find_shards, read_info
+from depth_anything_train.runtime import ProgressBar, UserError, console, write_bytes
 
 SHOWN_PROBLEMS = 20
 
@@ -34,13 +35,15 @@ def main(cfg: DictConfig) -> None:
     """Check a folder of shards; exit status 1 if anything is wrong that training would meet."""
     if cfg.bad_keys and not cfg.deep:
         raise UserError("Expected deep=true with bad_keys=true: what is not decoded cannot be listed as bad.")
-    folder = require_folder(cfg.shards, what="shards")
+    folder = as_path(cfg.shards)
+    if cfg.bad_keys and isinstance(folder, RemotePath):
+        raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but came {folder}.")
     findings = verify(folder, deep=cfg.deep, workers=cfg.workers, limits=build(cfg.limits))
     show(findings, folder)
     if cfg.sheet and not findings.wrong:
         write_bytes(cfg.sheet, contact_sheet(ShardFolder(folder), cfg.num_samples, cfg.seed))
         console.print(f"Contact sheet: {cfg.sheet}")
-    if cfg.bad_keys:
+    if cfg.bad_keys and isinstance(folder, Path):
         write_bad_keys(folder, findings.bad)
         console.print(f"{len(findings.bad)} lines in {folder / BAD_KEYS_FILE}.", soft_wrap=True)
     elif findings.bad:
@@ -50,12 +53,12 @@ def main(cfg: DictConfig) -> None:
 
 
 def verify(
-    shards: str | Path, *, deep: bool = True, workers: int | None = None, limits: Limits | None = None
+    shards: str | AnyPath, *, deep: bool = True, workers: int | None = None, limits: Limits | None = None
 ) -> Findings:
     """Check all shards of a folder.
 
     Args:
-        shards: folder of labelled, image or pseudo-label shards.
+        shards: folder or address of labelled, image or pseudo-label shards.
         deep: decode images and labels; else index, checksums and keys only.
         workers: processes; None is one a core, 0 works in this process.
         limits: when a label counts as dirty; None takes the defaults.
@@ -63,15 +66,15 @@ def verify(
     Raises:
         UserError: there is nothing to check: no folder, no shards, or not finished.
     """
-    folder, limits = require_folder(shards, what="shards"), limits or Limits()
+    limits = limits or Limits()
+    folder, tars, _ = find_shards(shards)
     info = read_info(folder)
-    tars = sorted(file for file in folder.glob("[!.]*.tar") if file.is_file())
-    if not tars:
-        raise UserError(f"Expected shards (*.tar) in {folder}, but there are none; was `prepare` run?")
     if info["kind"] == PSEUDO_LABELS and not info.get("images"):
         raise UserError(f"Expected dataset.json of {folder} to name its images, but it does not; label again.")
-    images = folder / info["images"] if info["kind"] == PSEUDO_LABELS else None
-    total = Findings(problems=_missing_partners(tars, images) if images else [])
+    total, images = Findings(), None
+    if info["kind"] == PSEUDO_LABELS:
+        images, wanted = _find_images(join(folder, info["images"]))
+        total.problems += _missing_partners({tar.name for tar in tars}, wanted, images)
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
     with ProgressBar("verify", len(tars)) as bar:
         for findings in ordered_map(check_shard, tasks, workers):
@@ -85,9 +88,17 @@ def verify(
     return total
 
 
-def _missing_partners(tars: list[Path], images: Path) -> list[str]:
+def _find_images(address: AnyPath) -> tuple[AnyPath, set[str]]:
+    """The folder of the image shards and their names; none where there is no such folder."""
+    try:
+        images, tars, _ = find_shards(address)
+    except UserError:
+        return address, set()
+    return images, {tar.name for tar in tars}
+
+
+def _missing_partners(labelled: set[str], wanted: set[str], images: AnyPath) -> list[str]:
     """Label shards without image shard, and the other way round."""
-    labelled, wanted = {tar.name for tar in tars}, {tar.name for tar in images.glob("[!.]*.tar")}
     return [
         f"{name}: expected image shard {images / name}, which does not exist." for name in sorted(labelled - wanted)
     ] + [
@@ -95,7 +106,7 @@ def _missing_partners(tars: list[Path], images: Path) -> list[str]:
     ]
 
 
-def show(findings: Findings, folder: Path) -> None:
+def show(findings: Findings, folder: AnyPath) -> None:
     """Print a table of what was read, then what is wrong and what is suspected."""
     table = Table("", str(folder), show_edge=False)
     table.add_row("samples", str(findings.samples))

@@ -78,7 +78,7 @@ def open_data(data: Any) -> dict[str, ShardFolder]:
         data = dict(zip(names, data, strict=True))
     if not isinstance(data, dict) or not all(isinstance(folder, str | Path) for folder in data.values()):
         raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, got {data!r}.")
-    folders = {str(name): ShardFolder(Path(folder)) for name, folder in data.items()}
+    folders = {str(name): ShardFolder(folder) for name, folder in data.items()}
     for name, folder in folders.items():
         if (kind := folder.info["kind"]) != LABELLED:
             raise UserError(f"Expected labelled shards for {name}, got shards of kind {kind}.")

@@ -276,3 +276,16 @@ def test_verify__labels_that_do_not_name_their_images_are_refused(tmp_path: Path
 def test_contact_sheet__of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="num_samples of at least 1"):
         contact_sheet(ShardFolder(make_labelled(tmp_path / "a")), 0, seed=0)
+
+
+def test_verify__reads_a_store_as_it_reads_a_disk(cache, s3, labelled_shards, image_shards):
+    """Labelled and image shards in a store; a flipped bit there is named with its shard and sample."""
+    for folder in (labelled_shards, image_shards):
+        local, remote = verify(folder, workers=0), verify(s3.upload(folder, f"verify/{folder.name}"), workers=0)
+        assert remote == local and not remote.problems and remote.samples == 11
+    tar = sorted(labelled_shards.glob("*.tar"))[1]
+    content = bytearray(tar.read_bytes())
+    content[len(content) // 2] ^= 1
+    s3.put(f"verify/labelled/{tar.name}", bytes(content))
+    found = verify("s3://bucket/verify/labelled", workers=0)
+    assert [(bad.shard, bad.reason) for bad in found.bad] == [(tar.name, "damaged_sample")] and found.samples == 10
