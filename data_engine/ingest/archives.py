@@ -104,16 +104,21 @@ def open_archive(path: Path) -> Archive:
     """
     if path.suffix.lower() == ".zip":
         return Zip(path)
-    return Lmdb(path) if path.suffix.lower() == ".mdb" else Tar(path)
+    if path.suffix.lower() == ".mdb":
+        return Lmdb(path)
+    with open(path, "rb") as file:
+        packed = file.read(2) == _GZIP  # whatever its name says
+    return Tar(cast(IO[bytes], gzip.open(path) if packed else open(path, "rb", buffering=0)))
 
 
 class Tar:
-    """A tar, plain or gzipped whatever its name says. Links are listed, but not followed."""
+    """A tar, which may be inflated on the way. Links are listed, but not followed."""
 
-    def __init__(self, path: Path) -> None:
-        with open(path, "rb") as file:
-            packed = file.read(2) == _GZIP
-        self._file = cast(IO[bytes], gzip.open(path) if packed else open(path, "rb", buffering=0))
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __del__(self) -> None:
+        self._file.close()
 
     def places(self) -> Iterator[Place]:
         """Every member, after which there must be zeros: a tar that was cut off or joined is refused."""
