@@ -16,6 +16,7 @@ from rich.table import Table
 from data_engine.checks import Findings, check_shard, odd_scales
 from data_engine.doctor import Limits
 from data_engine.prepare import ordered_map
+from data_engine.qa.page import write_page
 from data_engine.sheet import contact_sheet
 from depth_anything_train.command import build, command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, write_bad_keys
@@ -43,6 +44,19 @@ def main(cfg: DictConfig) -> None:
     if cfg.sheet and not findings.wrong:
         write_bytes(cfg.sheet, contact_sheet(ShardFolder(folder), cfg.num_samples, cfg.seed))
         console.print(f"Contact sheet: {cfg.sheet}")
+    if cfg.page:
+        write_page(
+            str(folder),
+            Path(cfg.page),
+            problems=findings.wrong,
+            bad_keys=findings.bad,
+            num_shards=cfg.page_shards,
+            num_labels=cfg.page_labels,
+            num_samples=cfg.num_samples,
+            seed=cfg.seed,
+            workers=cfg.workers,
+        )
+        console.print(f"Page: {cfg.page}", soft_wrap=True)
     if cfg.bad_keys and isinstance(folder, Path):
         write_bad_keys(folder, findings.bad)
         console.print(f"{len(findings.bad)} lines in {folder / BAD_KEYS_FILE}.", soft_wrap=True)
