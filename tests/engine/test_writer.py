@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import xxhash
 
-from data_engine.writer import ShardWriter
+from data_engine.writer import ShardWriter, remove_leftovers
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard, index_path
 
@@ -32,6 +33,29 @@ def test_writer__leaving_without_commit_keeps_the_old_shard(tmp_path: Path) -> N
             if commit:
                 writer.commit()
     assert Shard(tmp_path / "0.tar").read(0).image == b"old"
+
+
+def test_writer__what_a_killed_one_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".0.tar.0123.tmp"
+    left.write_bytes(b"half a shard")
+    (tmp_path / ".1.tar.0123.tmp").write_bytes(b"of another shard")
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        writer.add("a", {"jpg": b"x"})
+        remove_leftovers(tmp_path / "0.tar")
+        assert not left.exists()
+        writer.commit()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".1.tar.0123.tmp", "0.idx", "0.tar"]
+
+
+def test_writer__what_it_says_of_a_shard_is_what_lies_on_the_disk(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        writer.add("a", {"jpg": b"x"})
+        writer.add("b", {"jpg": b"y"})
+        written = writer.commit()
+    tar = writer.path.read_bytes()
+    assert (written.count, written.bytes) == (2, len(tar))
+    assert written.xxh3 == xxhash.xxh3_64_hexdigest(tar) and written.keys == xxhash.xxh3_64_hexdigest(b"a\nb\n")
+    assert written.digest == Shard(writer.path).digest
 
 
 def test_writer__equal_samples_give_equal_bytes(tmp_path: Path) -> None:
