@@ -55,7 +55,6 @@ def main() -> None:
         console.print(f"error: {name} is no command; {hint}", style="bold red")
         sys.exit(2)
     os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
-    sys.argv = [f"depth-anything {name}", *arguments[1:]]
     commands[name].load()()
 
 

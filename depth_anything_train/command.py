@@ -59,7 +59,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(function)
-        def run(cfg: DictConfig) -> None:
+        def run(cfg: DictConfig, typed: list[str]) -> None:
+            sys.argv = typed  # Lightning starts the processes of further devices with it, and adds hydra.* keys
             try:
                 function(cfg)
             except UserError as error:
@@ -73,17 +74,21 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
         @functools.wraps(function)
         def main() -> None:
-            arguments = sys.argv[1:]
-            overrides = [a for a in arguments if not a.startswith("-")]
-            if len(overrides) == len(arguments):  # flags such as --help and --multirun are Hydra's own business
+            typed = list(sys.argv)
+            arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
+            overrides = [a for a in arguments if not a.startswith(("-", "hydra."))]
+            if not any(
+                a.startswith("-") for a in arguments
+            ):  # flags such as --help and --multirun are Hydra's own business
                 try:
                     compose(name, overrides)
                 except UserError as error:
                     _stop(error)
             elif {"--help", "-h"} & set(arguments):
                 arguments = [*_required_choice(name, overrides), *arguments]
-            sys.argv[1:] = [*QUIET, *arguments]
-            hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run)()
+            sys.argv = [f"depth-anything {name}", *QUIET, *arguments]
+            run_as_typed = functools.wraps(function)(lambda cfg: run(cfg, typed))
+            hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()
 
         return main
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import as_override, command
-from depth_anything_train.runtime import PARENT, UserError, console, fingerprint, read_json, write_json
+from depth_anything_train.runtime import PARENT, RUN_AGAIN, UserError, console, fingerprint, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
 
     Raises:
         UserError: a stage failed; the message names it and the command that repeats it.
+        SystemExit: with `RUN_AGAIN` if a stage was asked to stop and saved its state.
     """
     marks = out / "stages"
     marks.mkdir(parents=True, exist_ok=True)
@@ -81,8 +83,9 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
             console.print(f"({number}/{len(stages)}) {stage.name}", style="bold")
             console.print(stage.shown, style="dim", soft_wrap=True)
             start = time.monotonic()
-            program = [sys.executable, "-m", "depth_anything_train.cli", *stage.arguments]
-            status = subprocess.run(program, env={**os.environ, PARENT: str(os.getpid())}).returncode
+            status = _run_stage(stage)
+            if status == RUN_AGAIN:
+                raise SystemExit(RUN_AGAIN)
             if status != 0:
                 raise UserError(
                     f"stage {stage.name} ended with status {status}; finished stages are kept, run the same command "
@@ -90,6 +93,22 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
                 )
             seconds = round(time.monotonic() - start, 1)
             write_json(mark, {"name": stage.name, "command": stage.shown, "key": stage.key, "seconds": seconds})
+
+
+def _run_stage(stage: Stage) -> int:
+    """The stage's exit status. A request to stop is passed on, and the stage may save its state first."""
+    program = [sys.executable, "-m", "depth_anything_train.cli", *stage.arguments]
+    process = subprocess.Popen(program, env={**os.environ, PARENT: str(os.getpid())})
+    # A terminal sends Ctrl-C to the stage as well; a scheduler may tell this process alone.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+    }
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

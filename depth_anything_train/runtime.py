@@ -27,6 +27,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+RUN_AGAIN = 75
+"""Exit status of a run that was asked to stop and saved its state: the same command continues (EX_TEMPFAIL)."""
+
+
 class UserError(ValueError):
     """Something the user can mend: the message says what was expected, what came and what to do.
 

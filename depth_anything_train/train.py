@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,11 +24,24 @@ from depth_anything_train.callbacks.checkpoint import (
     newest_sound_checkpoint,
 )
 from depth_anything_train.callbacks.finite_guard import FiniteGuard
+from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
 from depth_anything_train.callbacks.preview import Preview
 from depth_anything_train.callbacks.progress import StepProgress
 from depth_anything_train.command import build, command
-from depth_anything_train.runtime import UserError, console, fingerprint, provenance, read_json, write_bytes, write_json
+from depth_anything_train.runtime import (
+    RUN_AGAIN,
+    UserError,
+    console,
+    fingerprint,
+    provenance,
+    read_json,
+    write_bytes,
+    write_json,
+)
+
+FINISHED = "finished.json"
+"""In a run folder: the last step is done and the model is written."""
 
 # What may differ when a run continues: none of it changes a number.
 MAY_CHANGE = ("out", "workers", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps")
@@ -44,14 +58,19 @@ def train(cfg: DictConfig) -> Path:
 
     Raises:
         UserError: the run folder belongs to another configuration, or the data or weights do not fit.
+        SystemExit: with `RUN_AGAIN` after SIGTERM, SIGUSR1 or SIGINT, once the state is saved.
     """
     run = Path(cfg.out)
     open_run(run, cfg)
-    finished = run / "finished.json"
-    if finished.exists():
+    if (run / FINISHED).exists():
         console.print(f"{run} is finished: its model is in {run / 'model'}.")
         return run
+    with Interruption() as interruption:
+        _train(cfg, run, interruption)
+    return run
 
+
+def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     pl.seed_everything(cfg.seed, verbose=False)
     model = build(cfg.model)
     build(cfg.initialise, model=model)
@@ -65,21 +84,25 @@ def train(cfg: DictConfig) -> Path:
     log.continue_from(_step_of(newest))
     callbacks = [
         FiniteGuard(**cfg.guard),
-        CheckpointEvery(run / "checkpoints", **cfg.checkpoint),
+        CheckpointEvery(run / "checkpoints", interruption=interruption, **cfg.checkpoint),
         Preview(run / "previews", **cfg.preview),
         StepProgress(run.name),
     ]
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
     trainer = _trainer(cfg, logger=[log, *mirrors], callbacks=callbacks)
     trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
+    if interruption.agreed and trainer.global_step < cfg.steps:
+        console.print(
+            f"{run} was asked to stop and is saved at step {trainer.global_step}; the same command continues."
+        )
+        raise SystemExit(RUN_AGAIN)
     data.close()
 
     if trainer.is_global_zero:
         log.finalize("success")
         task.export(run / "model")
-        write_json(finished, {"steps": cfg.steps})
+        write_json(run / FINISHED, {"steps": cfg.steps})
     trainer.strategy.barrier()
-    return run
 
 
 def open_run(run: Path, cfg: DictConfig) -> None:
@@ -104,7 +127,7 @@ def open_run(run: Path, cfg: DictConfig) -> None:
 
 def _has_steps(run: Path) -> bool:
     written = checkpoints(run / "checkpoints"), read_metrics(run / "metrics.jsonl")
-    return any(written) or (run / "finished.json").exists()
+    return any(written) or (run / FINISHED).exists()
 
 
 def choose_precision(wanted: str) -> str:
@@ -120,13 +143,20 @@ def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # it is on every login node
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
     try:
-        return build(node, plugins=[SoundCheckpointIO()], **arguments)
+        return build(node, plugins=_plugins(), **arguments)
     except MisconfigurationException as error:
         raise UserError(f"The settings under trainer do not fit this machine: {error}") from None
+
+
+def _plugins() -> list[Any]:
+    """In a SLURM job Lightning would save inside a signal handler and requeue; here the job's script requeues."""
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [SoundCheckpointIO(), *slurm]
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -8,8 +8,9 @@ import sys
 import pytest
 from scenes import write_shards
 
+from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import RUN_AGAIN, UserError
 from depth_anything_train.train import train
 
 STEPS = 40
@@ -51,7 +52,7 @@ def undisturbed(data, tmp_path_factory):
 
 def start(arguments):
     command = [sys.executable, "-m", "depth_anything_train.cli", "train", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def kill_at(arguments, run, step):
@@ -72,6 +73,24 @@ def test_sigkill__twice_and_continued_gives_bit_equal_weights(data, undisturbed,
     for step in (4, 12):
         kill_at(arguments, run, step)
     assert train(compose("train", arguments)) == run
+    assert weights(run) == weights(undisturbed)
+
+
+@pytest.mark.parametrize("workers, number", [(0, signal.SIGTERM), (2, signal.SIGUSR1), (2, signal.SIGINT)])
+def test_signals__save_the_step_and_leave_with_the_status_that_means_run_me_again(
+    data, undisturbed, tmp_path, workers, number
+):
+    run = tmp_path / "run"
+    arguments = options(data, run, f"workers={workers}", "checkpoint.every_n_steps=1000", "log_every_n_steps=1")
+    process = start(arguments)
+    while not read_metrics(run / "metrics.jsonl"):
+        assert process.poll() is None, process.stderr.read().decode()
+    os.killpg(process.pid, number)  # to the loader's workers too, as a scheduler does
+    assert process.wait() == RUN_AGAIN, process.stderr.read().decode()
+    process.stderr.close()
+    (saved,) = (run / "checkpoints").glob("*.ckpt")
+    assert 1 <= int(saved.stem.removeprefix("step-")) < STEPS
+    train(compose("train", arguments))
     assert weights(run) == weights(undisturbed)
 
 

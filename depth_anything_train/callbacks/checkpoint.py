@@ -16,6 +16,7 @@ import xxhash
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.runtime import UserError, atomic_writer, console, read_json, write_json
 
@@ -52,18 +53,34 @@ class SoundCheckpointIO(CheckpointIO):
 
 
 class CheckpointEvery(Callback):
-    """Save the whole state of training every `every_n_steps` steps and at the end; keep the newest `keep`."""
+    """Save the whole state of training every `every_n_steps` steps, at the end, and when the run is asked to stop.
 
-    def __init__(self, folder: str | Path, *, every_n_steps: int, keep: int = 2) -> None:
+    Args:
+        folder: of the checkpoints.
+        every_n_steps: optimiser steps between two.
+        keep: how many of the newest stay.
+        interruption: tells whether to save and stop now.
+    """
+
+    def __init__(self, folder: str | Path, *, every_n_steps: int, interruption: Interruption, keep: int = 2) -> None:
         if every_n_steps < 1 or keep < 1:
             raise UserError(f"checkpoint.every_n_steps and .keep must be >= 1, got {every_n_steps} and {keep}.")
         self.folder, self.every_n_steps, self.keep = Path(folder), every_n_steps, keep
+        self.interruption = interruption
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Be ready for signals; what came while the run was starting counts too."""
+        self.interruption.listen()
+        self.interruption.connect()
+        trainer.should_stop = self.interruption.agree()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save after the optimiser's step, when weights, optimiser and step count agree."""
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return
         step = trainer.global_step
-        accumulating = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not accumulating and (step % self.every_n_steps == 0 or step == trainer.max_steps):
+        trainer.should_stop = self.interruption.agree()
+        if trainer.should_stop or step % self.every_n_steps == 0 or step == trainer.max_steps:
             self._write_row(trainer)
             trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
             if trainer.is_global_zero:

@@ -9,6 +9,7 @@ Images stay uint8 to the device: the hand-over from a worker costs a third of wh
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -307,5 +308,10 @@ class ShardDataModule(LightningDataModule):
 
 
 def _start_worker(worker: int) -> None:
-    """Torch is down to one thread in a worker already; OpenCV must be told."""
+    """Torch is down to one thread in a worker already; OpenCV must be told.
+
+    A signal that asks the run to stop often goes to all of its processes; the step it is at still needs its images.
+    """
     cv2.setNumThreads(0)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

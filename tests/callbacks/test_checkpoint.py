@@ -8,6 +8,7 @@ from depth_anything_train.callbacks.checkpoint import (
     is_sound,
     newest_sound_checkpoint,
 )
+from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.runtime import UserError
 
 
@@ -71,7 +72,7 @@ def test_remove__takes_the_mark_too(tmp_path):
 @pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"every_n_steps": 1, "keep": 0}])
 def test_every__refuses_zero(tmp_path, options):
     with pytest.raises(UserError, match="must be >= 1, got"):
-        CheckpointEvery(tmp_path, **options)
+        CheckpointEvery(tmp_path, interruption=Interruption(), **options)
 
 
 def test_is_sound__a_mark_without_its_keys_is_torn(tmp_path):

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# slurm/launch.sh COMMAND key=value ...: the program in every task of a job; back into the queue if it was told to stop.
+#
+# Status 75 means that the run was asked to stop (preemption, time limit), saved its state and continues when it is
+# started again. Whoever uses containers names them in SRUN_OPTIONS, for instance --container-image=FILE: scontrol is
+# needed outside only.
+# A task that dies takes the others along after a minute; one that has saved its state waits for the others to leave.
+srun --wait=60 ${SRUN_OPTIONS:-} depth-anything "$@"
+status=$?
+if [ "$status" -eq 75 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
