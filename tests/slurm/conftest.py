@@ -1,4 +1,4 @@
-"""A real SLURM on this machine alone: munged, slurmctld and slurmd on loopback, with everything in a temporary folder."""
+"""A real SLURM on this machine alone: munged, slurmctld and slurmd on loopback, all they write in one folder."""
 
 from __future__ import annotations
 
