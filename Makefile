@@ -1,6 +1,7 @@
 # make setup       install into .venv (does nothing when it is current)
 # make quickstart  the whole chain in small: teacher, pseudo labels, student, evaluation, report
 # make test        all tests
+# make test-slurm  training and labelling as jobs of a real SLURM on this machine; needs slurm-wlm, munge and root
 # make lint        style and types
 # make coverage    all tests, with the share of lines they run
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: setup quickstart test lint coverage
+.PHONY: setup quickstart test test-slurm lint coverage
 setup: .venv/.current
 
 # The stamp is newer than both files exactly when what they ask for is installed.
@@ -23,6 +24,9 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-slurm: setup
+	$(BIN)/python -m pytest tests/slurm
 
 lint: setup
 	$(BIN)/ruff check .

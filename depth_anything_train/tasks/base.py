@@ -74,8 +74,8 @@ class Task(LightningModule):
             raise UserError(f"task.weights has no weight for {sorted(unweighted)}; it names {sorted(self.weights)}.")
         total = sum((self.weights[name] * loss for name, loss in losses.items()), start=torch.zeros(()).to(self.device))
         total = total / sum(self.weights[name] for name in losses)
-        self.log_dict({f"train/loss/{name}": loss.detach() for name, loss in losses.items()})
-        self.log("train/loss", total.detach())
+        self.log_dict({f"train/loss/{name}": loss.detach() for name, loss in losses.items()}, sync_dist=True)
+        self.log("train/loss", total.detach(), sync_dist=True)
         for group in self.trainer.optimizers[0].param_groups:
             self.log(f"train/lr/{group.get('name', 'all')}", group["lr"])
         return total
