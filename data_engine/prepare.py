@@ -40,6 +40,9 @@ from depth_anything_train.runtime import (
 UNKNOWN = "unknown"
 """The licence of a sample that states none."""
 
+HASHED_AT_ONCE = 100_000
+"""Items between two steps of the progress bar."""
+
 EXAMPLES = 3
 """How many messages are kept for each reason a sample was dropped."""
 
@@ -144,10 +147,7 @@ class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
 
 def _claim(out: Path, ingest: Ingest, items: Sequence[Any], samples_per_shard: int) -> dict[str, Any]:
     """Mark `out` as belonging to this configuration and these items, or refuse it."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(repr(item).encode("utf-8", "surrogateescape"))
-    configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, digest.hexdigest()]
+    configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, _digest(items)]
     identity = {"schema": SCHEMA, "kind": ingest.kind, "source": ingest.source}
     identity["fingerprint"] = fingerprint([identity, configuration])
     mark = out / UNFINISHED_FILE
@@ -161,6 +161,17 @@ def _claim(out: Path, ingest: Ingest, items: Sequence[Any], samples_per_shard: i
     else:
         _writing(out, lambda: write_json(mark, identity))
     return identity
+
+
+def _digest(items: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    with ProgressBar("hashing the list", None) as bar:  # a minute for ten million
+        for first in range(0, len(items), HASHED_AT_ONCE):
+            hashed = items[first : first + HASHED_AT_ONCE]
+            for item in hashed:
+                digest.update(repr(item).encode("utf-8", "surrogateescape"))
+            bar.advance(len(hashed))
+    return digest.hexdigest()
 
 
 def write_shard(ingest: Ingest, items: Sequence[Any], path: Path) -> Report:

@@ -52,10 +52,12 @@ class Photo(NamedTuple):
         """The file's bytes.
 
         Raises:
-            BadSample: `unreadable_file`, `member_size`.
+            BadSample: `unreadable_file`, `not_a_file`, `member_size`.
         """
         file = folder / self.path
-        if file.is_file() and (size := file.stat().st_size) > LARGEST_MEMBER:
+        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+            raise BadSample("not_a_file", f"{file.name} is a folder, a pipe or a device.")
+        if file.exists() and (size := file.stat().st_size) > LARGEST_MEMBER:
             raise BadSample("member_size", f"Expected an image of at most {LARGEST_MEMBER:,} bytes, not {size:,}.")
         return read_file(file)
 
@@ -197,7 +199,7 @@ def list_photos(root: Path) -> Listing:
         raise UserError(f"Expected a folder, an archive ({', '.join(ARCHIVES)}) or a list (txt) as root, not {root}.")
     open_archive.cache_clear()  # an archive may have changed since it was opened
     folder = root.parent if root.is_file() else root
-    if archives := [part for part in parts if part.archive]:
+    if archives := list({part.archive: part for part in parts if part.archive}.values()):  # a list may name one twice
         with ProgressBar("listing", len(archives)) as bar, ThreadPoolExecutor() as pool:
             for _ in pool.map(lambda part: _add_members(part, folder), archives):
                 bar.advance()
@@ -224,13 +226,14 @@ def _in_folder(root: Path) -> list[Part]:
 
 def _on_list(root: Path) -> Iterator[Part]:
     files = Part()
+    archives: dict[Path, Part] = {}
     with open(root, encoding="utf-8-sig", errors=ENCODING[1]) as lines:
         for line in lines:
             path = line.rstrip("\r\n")
             if "\0" in path:
                 raise UserError(f"Expected {root} to hold one path a line, but it is no text.")
             if is_archive(path):
-                yield from (files, _archive(path))
+                yield from (files, archives.setdefault(Path(path), _archive(path)))
                 files = Part()
             elif path.strip():
                 files.add_file(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import tarfile
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from archive_files import link, photo, write_files, write_lmdb, write_tar, write_zip
 
-from data_engine.ingest.archives import NO_FILE, archive_name, is_archive, list_archive, open_archive
+from data_engine.ingest.archives import LARGEST_MEMBER, NO_FILE, archive_name, is_archive, list_archive, open_archive
 from data_engine.ingest.images import Images
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.runtime import UserError
@@ -138,9 +139,7 @@ def test_zip__links_names_that_leave_it_bombs_and_secrets_are_counted(tmp_path: 
         soft.external_attr = 0o120777 << 16
         file.writestr(soft, "/etc/passwd")
         file.writestr("../up.jpg", photo(1))
-        with file.open("bomb.jpg", "w", force_zip64=True) as bomb:
-            for _ in range(513):
-                bomb.write(bytes(2**20))
+        file.writestr("bomb.jpg", bytes(2**20))
         file.writestr("secret.jpg", photo(2))
         file.writestr("good.jpg", photo(3))
     data = bytearray(archive.read_bytes())
@@ -255,3 +254,23 @@ def test_images__a_key_in_two_archives_is_dropped_the_second_time(tmp_path: Path
         ("a_b_c", False),
         ("a_b_d", True),
     ]
+
+
+def test_images__an_archive_that_is_listed_twice_is_read_once(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {f"{n}.jpg": photo(n) for n in range(50)})
+    (tmp_path / "list.txt").write_text("a.tar\n./a.tar\n")
+    assert [item.unique for item in Images(str(tmp_path / "list.txt")).items()] == [True] * 50 + [False] * 50
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "large"])
+def test_images__what_is_no_ordinary_file_is_counted(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "a.jpg")
+    elif kind == "folder":
+        (tmp_path / "a.jpg").mkdir()
+    else:
+        with open(tmp_path / "a.jpg", "wb") as file:
+            file.truncate(LARGEST_MEMBER + 1)
+    expected = "member_size" if kind == "large" else "not_a_file"
+    assert drops(Images(str(tmp_path / "list.txt"))) == {"a.jpg": expected}
