@@ -143,6 +143,8 @@ def test_zip__links_names_that_leave_it_bombs_and_secrets_are_counted(tmp_path: 
         file.writestr("secret.jpg", photo(2))
         file.writestr("good.jpg", photo(3))
     data = bytearray(archive.read_bytes())
+    bomb = data.rindex(b"PK\1\2", 0, data.rindex(b"bomb.jpg"))
+    struct.pack_into("<I", data, bomb + 24, LARGEST_MEMBER + 1)
     for signature, flags in (
         (b"PK\1\2", 8),
         (b"PK\3\4", 6),
