@@ -1,83 +1,206 @@
-"""Samples a second of the training loader over shards of the procedural world, teacher and student, by workers.
+"""Reading and loading beside what people use: webdataset, and PIL with torchvision. Everything in one run, as ratios.
 
-    python benchmarks/loader.py [scenes] [size] [seconds]
+    python benchmarks/loader.py [seconds a row] [workers]
 
-The student's samples cost more: two shards are read, and two in three are perturbed and mixed. Worker processes are
-started before the clock.
+raw        samples of a photograph (100 kB) and a label (150 kB), not decoded: ours verifies every byte, webdataset none
+480x640    labelled photographs with 16-bit PNG labels of their size, to crops of 518: a teacher's batch
+1500x2250  large photographs with pseudo labels of 518 x 777, to crops of 518: half of a student's batch, not perturbed
+
+The plain loader is what a tutorial would write: a Dataset over files, PIL, torchvision's v2 transforms in float32, the
+default collate function. It stores pseudo labels as 16-bit PNG, ours as dz16. All files are in the page cache; a row is
+one process that computes in one thread, or `workers` of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import torch
+import webdataset
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from data_engine.ingest.procedural import Procedural
-from data_engine.prepare import prepare
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
-from depth_anything_train.data.schema import PSEUDO_LABELS, SCHEMA
+from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.permutation import permute
+from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource
 from depth_anything_train.data.transforms import StrongPerturbation
 from depth_anything_train.runtime import write_json
 
-BATCH = {"labelled": 4, "unlabelled": 8}
+SIZE, BATCH = 518, 8
+IMAGES_EACH = 48
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def write_labels(images: Path, out: Path) -> Path:
-    """A pseudo-label folder that holds the exact disparities."""
-    folder = ShardFolder(images)
-    for number, tar in enumerate(folder.shards):
-        with ShardWriter(out / tar.name) as writer:
-            for record in map(folder.shard(number).read, range(len(folder.shard(number)))):
-                writer.add(record.key, dict([record.label()]))
+def rate(items: Iterable[Any], seconds: float, *, warm_up: int) -> float:
+    """Items a second, after the first few, which start workers and fill caches."""
+    iterator = iter(items)
+    for _ in range(warm_up):
+        next(iterator)
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
+        next(iterator)
+        count += 1
+    return count / elapsed
+
+
+def row(name: str, ours: float, theirs: float, goal: str = "") -> None:
+    print(f"  {name:<34} {ours:9.1f} {theirs:9.1f} {ours / theirs:6.2f} x  {goal}", flush=True)
+
+
+# -- Raw samples. -----------------------------------------------------------------------------------------------------
+
+
+def raw(folder: Path, seconds: float) -> None:
+    rng = np.random.default_rng(0)
+    for shard in range(4):
+        with ShardWriter(folder / f"{shard:05d}.tar") as writer:
+            for number in range(250):
+                writer.add(f"s{shard}_{number:05d}", {"jpg": rng.bytes(100_000), "dz16": rng.bytes(150_000)})
             writer.commit()
-        write_json(out / f"{tar.stem}.json", {})
-    write_json(out / "dataset.json", {"schema": SCHEMA, "kind": PSEUDO_LABELS, "images": f"../{images.name}"})
-    return out
+    shards = ShardFolder(folder)
+    order = permute(np.arange(len(shards)), len(shards), 0).tolist()
+    pattern = str(folder / "{00000..00003}.tar")
+
+    def theirs() -> Iterator[Any]:
+        while True:
+            yield from webdataset.WebDataset(pattern, shardshuffle=False)
+
+    plain = rate(theirs(), seconds, warm_up=1000)
+    row("in the order of the shards", rate(_forever(shards, range(len(shards))), seconds, warm_up=1000), plain, "(4)")
+    row("in random order", rate(_forever(shards, order), seconds, warm_up=1000), plain, "(4)")
 
 
-def rate(data: ShardDataModule, seconds: float) -> float:
-    """Samples a second, after a few batches to start workers and caches."""
-    batches = iter(data.loader())
-    for _ in range(8):
-        next(batches)
-    start, steps = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        next(batches)
-        steps += 1
-    return steps * sum(stream.slots for stream in data.streams.values()) / (time.perf_counter() - start)
+def _forever(shards: ShardFolder, order: Iterable[int]) -> Iterator[Any]:
+    return (shards[index] for index in itertools.cycle(order))
+
+
+# -- Training views. --------------------------------------------------------------------------------------------------
+
+
+def pattern(height: int, width: int, seed: int) -> np.ndarray:
+    """A picture (H, W, 3) float32 in 0 to 1 whose detail falls off with its frequency, as in photographs."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((height, width, 3), np.float32)
+    for octave in range(2, 11):
+        cells = rng.standard_normal((max(2**octave * height // width, 2), 2**octave, 3), np.float32)
+        picture += 0.62**octave * cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
+    return (picture - picture.min()) / (picture.max() - picture.min())
+
+
+def write_pictures(folder: Path, height: int, width: int, label_height: int, label_width: int, *, pseudo: bool) -> int:
+    """The same pictures as shards for us and as files for the plain loader; returns the mean bytes of a JPEG."""
+    kind = IMAGES if pseudo else LABELLED
+    sizes = []
+    (folder / "files").mkdir(parents=True)
+    with ShardWriter(folder / "shards" / "0.tar") as images, ShardWriter(folder / "labels" / "0.tar") as labels:
+        for number in range(IMAGES_EACH):
+            image = (255 * pattern(height, width, number)).astype(np.uint8)
+            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+            code = (500 + 60_000 * pattern(label_height, label_width, number)[..., 0]).astype(np.uint16)
+            code = cv2.GaussianBlur(code, (0, 0), 3)  # as smooth as a network's output
+            png = cv2.imencode(".png", code)[1].tobytes()
+            (folder / "files" / f"{number:04d}.jpg").write_bytes(jpeg)
+            (folder / "files" / f"{number:04d}.png").write_bytes(png)
+            members = {"jpg": jpeg} if pseudo else {"jpg": jpeg, "disparity.png": png, "json": b'{"scale": 1000}'}
+            images.add(f"{number:04d}", members)
+            labels.add(f"{number:04d}", {"disparity.dz16": encode_dz16(code.astype(np.float32), code > 0)})
+            sizes.append(len(jpeg))
+        images.commit()
+        labels.commit()
+    write_json(folder / "shards" / "dataset.json", {"schema": SCHEMA, "kind": kind})
+    write_json(folder / "labels" / "dataset.json", {"schema": SCHEMA, "kind": PSEUDO_LABELS, "images": "../shards"})
+    write_json(folder / "labels" / "0.json", {})
+    return int(np.mean(sizes))
+
+
+class Plain(Dataset[dict[str, Any]]):
+    """What a tutorial would write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images = sorted(folder.glob("*.jpg"))
+        self.both = v2.Compose(
+            [v2.Resize(SIZE, v2.InterpolationMode.BICUBIC), v2.RandomCrop(SIZE), v2.RandomHorizontalFlip()]
+        )
+        self.image = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self.images[index % len(self.images)]
+        image = Image.open(path).convert("RGB")
+        stored = np.asarray(Image.open(path.with_suffix(".png"))).astype(np.float32) / 1000
+        image, disparity = self.both(image, tv_tensors.Mask(torch.from_numpy(stored)[None]))
+        valid = disparity > 0
+        known = disparity[valid]
+        return {
+            "image": self.image(image),
+            "disparity": (disparity - known.min()) / (known.max() - known.min()),
+            "valid": valid,
+            "key": path.stem,
+        }
+
+
+def views(folder: Path, seconds: float, workers: int, *, pseudo: bool, perturbed: bool = False) -> float:
+    """Training views a second of ours."""
+    name = "unlabelled" if pseudo else "labelled"
+    source = PseudoLabelSource([folder / "labels"]) if pseudo else LabelledSource([folder / "shards"])
+    data = ShardDataModule(
+        sources={name: source},
+        batch={name: BATCH},
+        size=SIZE,
+        steps=10**9,
+        seed=0,
+        workers=workers,
+        perturbation=StrongPerturbation() if perturbed else None,
+        cutmix=CutMix() if perturbed else None,
+    )
+    return BATCH * rate(data.loader(), seconds, warm_up=4)
+
+
+def plain_views(folder: Path, seconds: float, workers: int) -> float:
+    loader = DataLoader(Plain(folder / "files"), BATCH, num_workers=workers)
+    return BATCH * rate(loader, seconds, warm_up=4)
 
 
 def main() -> None:
-    scenes, size, seconds = [int(given) for given in sys.argv[1:]] + [48, 168, 5][len(sys.argv) - 1 :]
+    seconds, workers = [int(given) for given in sys.argv[1:]] + [5, 2][len(sys.argv) - 1 :]
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    warnings.simplefilter("ignore")
+    print(f"  {'samples a second':<34} {'ours':>9} {'theirs':>9}  ratio  (goal)")
     with tempfile.TemporaryDirectory() as folder:
-        shards, height = Path(folder) / "shards", max(168, size)
-        prepare(Procedural(["*-day"], scenes, 0, height, height * 4 // 3), shards, samples_per_shard=16, workers=0)
-        sources = {
-            "labelled": LabelledSource([shards]),
-            "unlabelled": PseudoLabelSource([write_labels(shards, Path(folder) / "labels")]),
-        }
-        print(f"{scenes} scenes of {height} x {height * 4 // 3}, crops of {size}, samples a second")
-        for name, streams in {"teacher": ["labelled"], "student": ["labelled", "unlabelled"]}.items():
-            for workers in (0, 2):
-                data = ShardDataModule(
-                    sources={stream: sources[stream] for stream in streams},
-                    batch={stream: BATCH[stream] for stream in streams},
-                    size=size,
-                    steps=10**9,
-                    seed=0,
-                    workers=workers,
-                    perturbation=StrongPerturbation(),
-                    cutmix=CutMix(),
-                )
-                print(f"  {name}, {workers} workers {rate(data, seconds):8.0f}")
+        raw(Path(folder), seconds)
+    for height, width, label, pseudo, goal in (
+        (480, 640, (480, 640), False, "(5)"),
+        (1500, 2250, (518, 777), True, "(4)"),
+    ):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            size = write_pictures(folder, height, width, *label, pseudo=pseudo)
+            print(f"{height} x {width}, JPEG of {size / 1000:.0f} kB")
+            for number in (0, workers):
+                theirs = plain_views(folder, seconds, number)
+                row(f"{number} workers", views(folder, seconds, number, pseudo=pseudo), theirs, goal)
+                if pseudo:
+                    ours = views(folder, seconds, number, pseudo=True, perturbed=True)
+                    row(f"{number} workers, ours perturbed and mixed", ours, theirs)
 
 
 if __name__ == "__main__":

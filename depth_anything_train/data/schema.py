@@ -36,7 +36,7 @@ DATASET_FILE = "dataset.json"
 UNFINISHED_FILE = "prepare.json"
 """What a folder of shards will hold; written first. Without dataset.json beside it the folder is not finished."""
 
-_DOTTED = (*LABEL_EXTENSIONS, CLASSES, SKY)
+_DOTTED = tuple(f".{extension}" for extension in (*LABEL_EXTENSIONS, CLASSES, SKY))
 
 
 class BadSample(UserError):
@@ -62,8 +62,9 @@ def split_name(name: str) -> tuple[str, str]:
     """
     folder, slash, base = name.rpartition("/")
     lower = base.lower()
-    for extension in _DOTTED:
-        if lower.endswith("." + extension) and len(lower) > len(extension) + 1:
+    if lower.endswith(_DOTTED):
+        extension = ".".join(lower.split(".")[-2:])
+        if len(lower) > len(extension) + 1:
             return folder + slash + base[: -len(extension) - 1], extension
     stem, dot, extension = base.rpartition(".")
     return (folder + slash + stem, extension.lower()) if dot else (name, "")

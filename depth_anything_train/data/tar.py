@@ -7,13 +7,15 @@ whatever else webdataset shards come with. Links, devices and names that leave t
 from __future__ import annotations
 
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from depth_anything_train.data.schema import BadSample, check_member_name
 
 BLOCK = 512
-END_OF_ARCHIVE = bytes(2 * BLOCK)
+_ZEROS = bytes(BLOCK)
+END_OF_ARCHIVE = 2 * _ZEROS
 
 LARGEST_NAME = 2**20
 """Bytes of an extended header, which holds a name and a few numbers."""
@@ -115,8 +117,10 @@ def _parse(header: bytes, position: int) -> tuple[str, int, bytes]:
         size = int.from_bytes(header[125:136], "big") if large else int(header[124:136].strip(b"\0 ") or b"0", 8)
     except (ValueError, IndexError):
         checksum, size = -1, 0
-    # The sum counts the checksum's own eight bytes as spaces.
-    if len(header) < BLOCK or size < 0 or checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+    # The sum counts the checksum's own eight bytes as spaces. adler32 keeps 1 + the sum of all bytes, modulo 65,521, in
+    # its low half, twenty times as fast as `sum`.
+    expected = 1 + checksum + sum(header[148:156]) - 8 * ord(" ")
+    if len(header) < BLOCK or min(size, checksum) < 0 or zlib.adler32(header) & 0xFFFF != expected % 65521:
         raise BadSample("damaged_tar", f"Expected a tar header at byte {position:,}, but it is damaged or no tar.")
     name, prefix = header[:100].split(b"\0", 1)[0], b""
     if header[257:263] == b"ustar\0":
