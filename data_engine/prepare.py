@@ -147,7 +147,7 @@ class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
 
 def _claim(out: Path, ingest: Ingest, items: Sequence[Any], samples_per_shard: int) -> dict[str, Any]:
     """Mark `out` as belonging to this configuration and these items, or refuse it."""
-    configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, _digest(items)]
+    configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, hash_items(items)]
     identity = {"schema": SCHEMA, "kind": ingest.kind, "source": ingest.source}
     identity["fingerprint"] = fingerprint([identity, configuration])
     mark = out / UNFINISHED_FILE
@@ -163,7 +163,8 @@ def _claim(out: Path, ingest: Ingest, items: Sequence[Any], samples_per_shard: i
     return identity
 
 
-def _digest(items: Sequence[Any]) -> str:
+def hash_items(items: Sequence[Any]) -> str:
+    """Hash of what all items say of themselves: another list, another hash."""
     digest = hashlib.sha256()
     with ProgressBar("hashing the list", None) as bar:  # a minute for ten million
         for first in range(0, len(items), HASHED_AT_ONCE):
