@@ -78,7 +78,7 @@ def copies(images, rng):
         for number, square in enumerate(changed):
             near = phash.near_pairs(known[number : number + 1], phash.window_hashes(square)[None], 64)
             distances.append(near[0].distance)
-            correlations.append(phash.correlation(phash.thumbnail(originals[number]), phash.thumbnail(square)))
+            correlations.append(phash.correlation(originals[number], square))
             found += distances[-1] <= LIMITS.max_distance and correlations[-1] >= LIMITS.min_correlation
         row = f"{np.median(distances):.0f} | {max(distances)} | {min(correlations):.2f} | {found / len(images):.1%}"
         print(f"| {name} | {row} |", flush=True)
@@ -101,9 +101,7 @@ def others(name, groups):
     correlations = []
     for pair, flip in near:
         a, b = flat[pair.a][1], flat[pair.b][1]
-        correlations.append(
-            phash.correlation(*map(phash.thumbnail, (a, np.ascontiguousarray(b[:, ::-1]) if flip else b)))
-        )
+        correlations.append(phash.correlation(a, np.ascontiguousarray(b[:, ::-1]) if flip else b))
     by_distance = {t: sum(pair.distance <= t for pair, _ in near) for t in range(0, LIMITS.max_distance + 1, 2)}
     print(f"{name}: {len(flat)} images, {pairs:,} pairs; near by hash: {by_distance}")
     if near:

@@ -30,7 +30,7 @@ def render(report: LeakReport, num_pairs: int) -> str:
             table(["training folder", "test folder", "copies"], rows),
             "<h2>Pairs</h2>",
             f'<p class="soft">The {len(shown)} most alike of {len(report.leaks):,}; all of them are in leaks.csv. '
-            "Correlation is that of aligned thumbnails, distance the number of 64 bits in which their hashes differ."
+            "Correlation is that of aligned detail, distance the number of 64 bits in which their hashes differ."
             f'</p>\n<div class="pairs">\n{pairs}\n</div>',
         ]
     return document("Test images among training images", "\n".join(parts))

@@ -29,14 +29,11 @@ WINDOWS = (
 )
 """Left, top and side in pixels of each window that is hashed. The first is the whole image."""
 
-THUMBNAIL = 64
-"""Side in pixels of what `correlation` compares."""
-
 _SAMPLED = 32  # side of a window when it is transformed
 _COSINES = np.cos(np.pi / _SAMPLED * np.outer(np.arange(8), np.arange(_SAMPLED) + 0.5)).astype(np.float32)
 _COSINES[0] /= np.float32(np.sqrt(2))  # (8, 32), the lowest rows of the discrete cosine transform
 _LEAST_CONTRAST = 2.0  # standard deviation of grey levels; below it the signs are those of noise
-_SIDES = tuple(round(THUMBNAIL * (1 - 0.025 * step)) for step in range(9))  # 1 to 0.8, tried by `correlation`
+_SIDES = tuple(range(SIDE, round(0.8 * SIDE), -3))  # of one image inside the other, tried by `correlation`
 _FINEST, _COARSEST = 1.0, 4.0  # pixels; finer detail is lost in copies, coarser shade is much the same in many images
 
 
@@ -75,13 +72,8 @@ def window_hashes(square: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.packbits(lowest > np.median(lowest, axis=1, keepdims=True), axis=1).view(np.uint64)[:, 0]
 
 
-def thumbnail(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What `correlation` compares, (64, 64)."""
-    return cv2.resize(square, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-
-
 def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Largest correlation of one thumbnail with a window of the other that has at least 0.8 of its side; -1 to 1."""
+    """Largest correlation of the detail of one square with a window of the other of 0.8 of its side or more, -1 to 1."""
     best = -1.0
     for whole, part in ((a, b), (b, a)):
         detail = _detail(whole)
@@ -91,8 +83,8 @@ def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return best
 
 
-def _detail(thumbnail: NDArray[np.uint8] | cv2.typing.MatLike) -> cv2.typing.MatLike:
-    levels = thumbnail.astype(np.float32)
+def _detail(square: NDArray[np.uint8] | cv2.typing.MatLike) -> cv2.typing.MatLike:
+    levels = square.astype(np.float32)
     return cv2.GaussianBlur(levels, (0, 0), _FINEST) - cv2.GaussianBlur(levels, (0, 0), _COARSEST)
 
 

@@ -1,6 +1,6 @@
 """Training images that are also test images: every hash of one side against every hash of the other.
 
-Pairs that are near by their hashes (`phash`) are compared again by their thumbnails. Hashes are kept by the digest of
+Pairs that are near by their hashes (`phash`) are compared again pixel by pixel. Hashes are kept by the digest of
 their shard: a run that was stopped continues, and another test set costs no second reading of the training images.
 """
 
@@ -40,7 +40,7 @@ class Leak:
         test, test_shard, test_number, test_key: where the test image lies.
         distance: bits of 64 in which the nearest of their hashes differ.
         mirrored: one is the mirror image of the other.
-        correlation: of their aligned thumbnails; 1 is equal.
+        correlation: of their aligned detail; 1 is equal.
     """
 
     train: str
@@ -72,7 +72,7 @@ class Limits:
     """From where on two images are called copies: bits that may differ, and least correlation."""
 
     max_distance: int = 10
-    min_correlation: float = 0.88
+    min_correlation: float = 0.85
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_distance <= 20:
@@ -151,11 +151,11 @@ def hash_shard(folder: str, number: int, out: Path, of_tests: bool) -> tuple[Pat
         folder: of the shard.
         number: of the shard in it.
         out: where hashes are kept.
-        of_tests: hash mirror images too, and keep thumbnails.
+        of_tests: hash mirror images too, and keep the squares that were hashed.
 
     Returns:
         The file: `numbers` (N,), `hashes` (N, W) and `skipped`, a reason for each image that has no hash; for tests
-        `mirrored` (N, W) and `thumbnails` (N, 64, 64). And the number of images in the shard.
+        `mirrored` (N, W) and `squares` (N, 128, 128). And the number of images in the shard.
     """
     shard = open_images(folder).shard(number)
     path = out / ("tests" if of_tests else "hashes") / f"{shard.digest}.npz"
@@ -168,8 +168,7 @@ def hash_shard(folder: str, number: int, out: Path, of_tests: bool) -> tuple[Pat
         }
         if of_tests:
             arrays["mirrored"] = _hashes([square[:, ::-1] for square in squares])
-            thumbnails = [phash.thumbnail(square) for square in squares]
-            arrays["thumbnails"] = np.array(thumbnails, np.uint8).reshape(-1, phash.THUMBNAIL, phash.THUMBNAIL)
+            arrays["squares"] = np.array(squares, np.uint8).reshape(-1, phash.SIDE, phash.SIDE)
         with atomic_writer(path) as file:
             np.savez(file, **arrays)
     return path, shard.count
@@ -205,22 +204,22 @@ def _reasons(files: Iterable[Path]) -> Counter[str]:
 
 @dataclass(frozen=True)
 class _Tests:
-    """All test images: number of their shard and in it, hashes (M, W), thumbnails (M, 64, 64)."""
+    """All test images: number of their shard and in it, hashes (M, W), squares (M, 128, 128)."""
 
     shards: NDArray[np.int64]
     numbers: NDArray[np.uint32]
     hashes: dict[bool, NDArray[np.uint64]]  # by whether they are mirrored
-    thumbnails: NDArray[np.uint8]
+    squares: NDArray[np.uint8]
 
 
 @lru_cache(maxsize=1)
 def _load_tests(files: tuple[Path, ...]) -> _Tests:
     loaded = [_read(path) for path in files]
-    numbers, hashes, mirrored, thumbnails = (
-        np.concatenate([one[name] for one in loaded]) for name in ("numbers", "hashes", "mirrored", "thumbnails")
+    numbers, hashes, mirrored, squares = (
+        np.concatenate([one[name] for one in loaded]) for name in ("numbers", "hashes", "mirrored", "squares")
     )
     shards = np.repeat(np.arange(len(loaded)), [len(one["numbers"]) for one in loaded])
-    return _Tests(shards, numbers, {False: hashes, True: mirrored}, thumbnails)
+    return _Tests(shards, numbers, {False: hashes, True: mirrored}, squares)
 
 
 def search_shard(folder: str, number: int, tests: tuple[Path, ...], limits: Limits, out: Path) -> dict[str, Any]:
@@ -246,16 +245,16 @@ def search_shard(folder: str, number: int, tests: tuple[Path, ...], limits: Limi
 def _compare(
     shard: Shard, numbers: NDArray[np.uint32], hashes: NDArray[np.uint64], tests: _Tests, limits: Limits
 ) -> tuple[int, list[dict[str, Any]]]:
-    """How many pairs are near by their hashes, and those that are copies by their thumbnails too."""
+    """How many pairs are near by their hashes, and those that are copies by their detail too."""
     near = 0
     best: dict[tuple[int, int], dict[str, Any]] = {}
-    thumbnail = lru_cache(maxsize=1)(lambda n: phash.thumbnail(phash.read_square(shard.read(n).image)))
+    square = lru_cache(maxsize=1)(lambda n: phash.read_square(shard.read(n).image))
     for mirrored, test_hashes in tests.hashes.items():
         for pair in phash.near_pairs(hashes, test_hashes, limits.max_distance):
             near += 1
-            other = tests.thumbnails[pair.b]
+            other = tests.squares[pair.b]
             other = np.ascontiguousarray(other[:, ::-1]) if mirrored else other
-            correlation = phash.correlation(thumbnail(int(numbers[pair.a])), other)
+            correlation = phash.correlation(square(int(numbers[pair.a])), other)
             known = best.get((pair.a, pair.b))
             if correlation >= limits.min_correlation and (known is None or correlation > known["correlation"]):
                 where = {"number": int(numbers[pair.a]), "test": int(tests.shards[pair.b])}

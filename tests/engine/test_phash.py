@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_engine.leaks.phash import correlation, near_pairs, read_square, thumbnail, window_hashes
+from data_engine.leaks.phash import correlation, near_pairs, read_square, window_hashes
 from data_engine.world import DOMAINS, render
 from depth_anything_train.data.schema import BadSample
 
@@ -50,14 +50,14 @@ def test_copies__are_near_by_hash_and_correlate_both_ways(name: str, domain: str
     image = scene(domain=domain)
     original, copy = read_square(encode(image)), read_square(COPIES[name](image))
     assert near(original, copy) and near(copy, original)
-    assert correlation(thumbnail(original), thumbnail(copy)) > 0.88
+    assert correlation(original, copy) > 0.85
 
 
 def test_other_images__are_not_near_or_do_not_correlate() -> None:
     squares = [read_square(encode(scene(index, domain))) for domain in sorted(DOMAINS)[:8] for index in range(2)]
     for number, square in enumerate(squares):
         for other in squares[number + 1 :]:
-            assert not near(square, other) or correlation(thumbnail(square), thumbnail(other)) < 0.8
+            assert not near(square, other) or correlation(square, other) < 0.8
 
 
 def test_mirror_image__is_found_by_hashing_it_mirrored_only() -> None:
