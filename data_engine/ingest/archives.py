@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, cast
@@ -31,7 +32,7 @@ OPEN_ARCHIVES = 16
 
 _ARCHIVE = re.compile(r"((^|/)data\.mdb|\.zip|\.tar|\.tar\.gz|\.tgz)$", re.IGNORECASE)
 _GZIP = b"\x1f\x8b"
-_DAMAGE = (OSError, EOFError, zlib.error, struct.error, zipfile.BadZipFile, NotImplementedError)
+_DAMAGE = (OSError, EOFError, UnicodeError, zlib.error, struct.error, zipfile.BadZipFile, NotImplementedError)
 """What gzip and zipfile raise over bytes that are damaged, or are packed in a way that they do not know."""
 
 
@@ -154,7 +155,7 @@ class Zip:
     def places(self) -> Iterator[Place]:
         """Every member by its number in the directory."""
         for number, info in enumerate(self._members):
-            if not info.is_dir():
+            if not info.filename.endswith("/"):
                 linked = stat.S_ISLNK(info.external_attr >> 16)
                 yield Place(info.filename.removeprefix("./"), number, NO_FILE if linked else info.file_size)
 
@@ -172,29 +173,29 @@ class Lmdb:
     def __init__(self, path: Path) -> None:
         lmdb = import_extra("lmdb", extra="ingest")
         self._error = lmdb.Error
-        try:
+        with self._damage_named():
             self._file = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False)
-        except lmdb.Error as error:
-            raise OSError(str(error)) from None
         pages, there = self._file.info()["last_pgno"] + 1, path.stat().st_size
         if (size := pages * self._file.stat()["psize"]) > there:  # reading beyond the end would kill the process
             raise EOFError(f"it has {there:,} of {size:,} bytes; it was cut off")
 
     def places(self) -> Iterator[Place]:
         """Every key. Sizes are not looked up: that would touch every value."""
-        with self._file.begin() as transaction:
+        with self._damage_named(), self._file.begin() as transaction:
             for key in transaction.cursor().iternext(keys=True, values=False):
                 yield Place(key.decode("utf-8", "surrogateescape"), 0, 0)
 
     def read(self, place: Place) -> bytes:
         """The value of a key."""
+        with self._damage_named(), self._file.begin(buffers=True) as transaction:
+            value = transaction.get(place.name.encode("utf-8", "surrogateescape"))
+            if value is None or len(value) > LARGEST_MEMBER:
+                raise EOFError("there is no such key" if value is None else f"its {len(value):,} bytes are too many")
+            return bytes(value)
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
         try:
-            with self._file.begin(buffers=True) as transaction:
-                value = transaction.get(place.name.encode("utf-8", "surrogateescape"))
-                if value is None or len(value) > LARGEST_MEMBER:
-                    raise EOFError(
-                        "there is no such key" if value is None else f"its {len(value):,} bytes are too many"
-                    )
-                return bytes(value)
+            yield
         except self._error as error:
             raise OSError(str(error)) from None

@@ -109,6 +109,7 @@ class Video:
             paths = [root.name]
         elif not (paths := list_files(require_folder(root, what="videos"), VIDEO_EXTENSIONS)):
             raise UserError(f"Expected videos ({', '.join(VIDEO_EXTENSIONS)}) in {root}, but there are none.")
+        _film.cache_clear()  # a video may have changed since it was opened
         with ProgressBar("listing", len(paths)) as bar, ThreadPoolExecutor() as pool:
             counts = []
             for count in pool.map(count_pictures, map(self._file, paths)):
@@ -199,7 +200,8 @@ def _open(file: Path) -> tuple[Any, Any]:
     av = import_extra("av", extra="ingest")
     try:
         # The prefix, because FFmpeg takes a name with a colon for an address.
-        container = av.open(f"file:{file}", options={"format_whitelist": CONTAINERS})
+        options = {"format_whitelist": CONTAINERS}
+        container = av.open(f"file:{file}", options=options, metadata_errors="replace")
     except _errors() as error:
         raise BadSample("unreadable_video", f"{file.name} cannot be opened: {error.strerror}.") from None
     stream = container.streams.best("video")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import struct
 import tarfile
 import zipfile
@@ -101,6 +102,34 @@ def test_tar__a_flipped_bit_of_a_header_is_found(tmp_path: Path) -> None:
     archive.write_bytes(data)
     with pytest.raises(UserError, match="Expected a tar header at byte"):
         Images(str(tmp_path)).items()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_every_archive__whatever_is_damaged_ends_in_a_named_error(kind: str, tmp_path: Path) -> None:
+    archive = WRITERS[kind](tmp_path)
+    data, draw = archive.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        for _ in range(draw.choice((1, 2, 20))):
+            damaged[draw.randrange(len(data))] = draw.randrange(256)
+        archive.write_bytes(damaged)
+        try:
+            drops(Images(str(archive), decode=False))
+        except UserError:
+            refused += 1
+    assert 0 < refused <= 150
+
+
+def test_zip__a_name_that_is_no_text_is_named_and_none_at_all_is_passed_over(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(zipfile.ZipInfo(""), photo(1))
+        file.writestr("é.jpg", photo(2))
+    assert [item.key for item in Images(str(archive)).items()] == ["é"]
+    archive.write_bytes(archive.read_bytes().replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(UserError, match="get it again"):
+        Images(str(archive)).items()
 
 
 def test_lmdb__cut_off_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 
 import cv2
@@ -78,6 +79,26 @@ def test_video__what_cannot_be_decoded_is_counted(tmp_path: Path) -> None:
     assert reasons(Video(str(tmp_path))) == ["unreadable_video"] * 3
     write_film(tmp_path / "a.mp4", 3)
     assert reasons(Video(str(tmp_path), every=1)) == ["ok"] * 3 + ["unreadable_video"] * 3
+
+
+def test_video__whatever_is_damaged_is_counted(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", 4)
+    data, draw = film.read_bytes(), random.Random(0)
+    found: set[str] = set()
+    for _ in range(100):
+        damaged = bytearray(data)
+        for _ in range(draw.choice((1, 2, 20))):
+            damaged[draw.randrange(len(data))] = draw.randrange(256)
+        film.write_bytes(damaged)
+        found |= set(reasons(Video(str(film), every=1)))
+    assert "ok" in found and found <= {"ok", "unreadable_video", "missing_picture", "image_size"}
+
+
+def test_video__notes_in_another_encoding_do_not_matter(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", 2)
+    assert b"VideoHandler" in film.read_bytes()
+    film.write_bytes(film.read_bytes().replace(b"VideoHandler", b"Vid\xe9oHandler"))
+    assert reasons(Video(str(film), every=1)) == ["ok", "ok"]
 
 
 def test_video__a_damaged_picture_leaves_the_others(tmp_path: Path) -> None:
