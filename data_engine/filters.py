@@ -45,10 +45,10 @@ class Filters:
 
     def label_flags(self, views: NDArray[np.float32]) -> Iterator[str]:
         """Reasons to suspect a prediction (1, H, W), or (2, H, W) with that of the mirrored image, mirrored back."""
-        if not np.isfinite(views).all():
+        if not np.isfinite((views.min(), views.max())).all():  # both are NaN if any value is
             yield NOT_FINITE
             return
-        if self.flat is not None and spread(views.mean(0)) < self.flat:
+        if self.flat is not None and spread(views) < self.flat:
             yield FLAT
         if self.flip is not None and len(views) > 1 and flip_disagreement(views) > self.flip:
             yield FLIP
@@ -56,19 +56,29 @@ class Filters:
 
 def saturated_share(image: NDArray[np.uint8]) -> float:
     """Share of pixels of an RGB image (H, W, 3) that are black, or white, in all channels."""
-    pixels = image[_SPARSE, _SPARSE]
-    return float(np.mean((pixels <= DARK).all(2) | (pixels >= BRIGHT).all(2)))
+    red, green, blue = np.moveaxis(image[_SPARSE, _SPARSE], 2, 0)
+    dark = np.maximum(np.maximum(red, green), blue) <= DARK
+    bright = np.minimum(np.minimum(red, green), blue) >= BRIGHT
+    return float(np.mean(dark | bright))
 
 
-def spread(disparity: NDArray[np.float32]) -> float:
-    """From the 5th to the 95th percentile of a map (H, W), as a share of the latter: 0 is constant, 1 reaches far."""
-    far, near = np.percentile(disparity[_SPARSE, _SPARSE], (5, 95))
-    return float((near - far) / near) if near > 0 else 0.0
+def spread(views: NDArray[np.float32]) -> float:
+    """From the 5th to the 95th percentile of a prediction (V, H, W), as a share of the latter: 0 is constant."""
+    far, near = _far_and_near(views)
+    return (near - far) / near if near > 0 else 0.0
 
 
 def flip_disagreement(views: NDArray[np.float32]) -> float:
     """Mean difference of two predictions (2, H, W) as a share of what their mean spans from 5 to 95 %."""
     plain, mirrored = views[:, _SPARSE, _SPARSE]
     difference = float(np.abs(plain - mirrored).mean())
-    far, near = np.percentile((plain + mirrored) / 2, (5, 95))
-    return difference / max(float(near - far), float(np.finfo(np.float32).tiny)) if difference else 0.0
+    far, near = _far_and_near(views)
+    return difference / max(near - far, float(np.finfo(np.float32).tiny)) if difference else 0.0
+
+
+def _far_and_near(views: NDArray[np.float32]) -> tuple[float, float]:
+    """The 5th and the 95th percentile of the mean of all views, to the nearest pixel looked at."""
+    values = views[:, _SPARSE, _SPARSE].mean(0).ravel()
+    ranks = [round(share * (values.size - 1)) for share in (0.05, 0.95)]
+    far, near = np.partition(values, ranks)[ranks]
+    return float(far), float(near)

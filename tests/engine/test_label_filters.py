@@ -9,23 +9,23 @@ def ramp(low=0.1, high=1.0, shape=(40, 60)):
 
 
 def test_spread__is_that_of_the_middle_of_the_values():
-    assert spread(ramp(0, 1, (40, 400))) == pytest.approx(0.95, abs=0.01)
-    assert spread(ramp(9, 10, (40, 400))) == pytest.approx(0.09, abs=0.01)
+    assert spread(ramp(0, 1, (40, 400))[None]) == pytest.approx(0.95, abs=0.01)
+    assert spread(ramp(9, 10, (40, 400))[None]) == pytest.approx(0.09, abs=0.01)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_spread__of_a_constant_is_zero(value):
-    assert spread(np.full((40, 60), value, np.float32)) == 0
+    assert spread(np.full((1, 40, 60), value, np.float32)) == 0
 
 
 def test_spread__does_not_depend_on_the_scale():
-    assert spread(ramp()) == pytest.approx(spread(1000 * ramp()))
+    assert spread(ramp()[None]) == pytest.approx(spread(1000 * ramp()[None]))
 
 
 def test_spread__a_few_odd_pixels_do_not_make_a_flat_map_deep():
     flat = np.full((40, 60), 1.0, np.float32)
     flat[:4, :4] = 9
-    assert spread(flat) == 0
+    assert spread(flat[None]) == 0
 
 
 def test_flip_disagreement__is_a_share_of_the_spread():
