@@ -1,7 +1,7 @@
 """What is suspicious about an image or its pseudo label: pure functions, and the limits above which they flag it.
 
 A flag is a note in the manifest; the label is stored all the same, and training decides whom to leave out
-(`data.skip=[flat, tiny]`). All scores look at every fourth pixel each way, which is plenty for a share or a spread.
+(`skip=[flat, tiny]`). All scores look at every fourth pixel each way, which is plenty for a share or a spread.
 """
 
 from __future__ import annotations
