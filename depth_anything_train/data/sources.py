@@ -91,14 +91,12 @@ class Source(ABC):
         return fingerprint([self.shard_counts(), [selection.digest for selection in self.selections]])
 
     def left_out(self) -> Iterator[str]:
-        """Sentences about what is left out, and about what was to be skipped but is nowhere."""
+        """How many are left out of each folder and why, one sentence each; with `skip` it tells of none too."""
         for folder, selection in zip(self.folders, self.selections, strict=True):
-            if reasons := ", ".join(f"{count} x {reason}" for reason, count in selection.reasons.most_common()):
-                count = selection.total - len(selection)
-                yield f"{count} of {selection.total} samples of {folder.path} are left out: {reasons}."
-        found = {reason for selection in self.selections for reason in selection.reasons}
-        if unknown := sorted(set(self.skip) - found):
-            yield f"No {self.kind} sample is flagged {' or '.join(unknown)}; skip= leaves nothing out for that."
+            if selection.reasons or self.skip:
+                why = ", ".join(f"{count} x {reason}" for reason, count in selection.reasons.most_common())
+                left_out = f"{selection.total - len(selection)} of {selection.total} samples of {folder.path}"
+                yield f"{left_out} are left out: {why or 'none is flagged ' + ' or '.join(self.skip)}."
 
     @abstractmethod
     def load(self, index: int) -> Sample:

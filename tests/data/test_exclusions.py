@@ -106,6 +106,14 @@ def test_source__pseudo_labels_leave_out_flagged_samples_of_skipped_reasons(pseu
     source = PseudoLabelSource([pseudo_folder], skip=["flat"])
     assert keys(source) == [f"p{n}" for n in range(100, 120) if n not in (100, 103, 119)]
     assert source.record()[0]["left_out"] == {"flat": 3}
+    assert [*source.left_out()] == [f"3 of 20 samples of {pseudo_folder} are left out: 3 x flat."]
+
+
+def test_left_out__a_reason_that_flags_nothing_is_told(pseudo_folder):
+    flag(pseudo_folder, "00000", flat=[0, 3])
+    assert [*PseudoLabelSource([pseudo_folder]).left_out()] == []
+    (said,) = PseudoLabelSource([pseudo_folder], skip=["flaat"]).left_out()
+    assert said == f"0 of 20 samples of {pseudo_folder} are left out: none is flagged flaat."
 
 
 def test_source__bad_images_leave_their_pseudo_labels_out(pseudo_folder):
