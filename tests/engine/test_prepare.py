@@ -215,7 +215,7 @@ def test_ordered_map__a_worker_that_dies_is_named() -> None:
         list(ordered_map(add, [(0, 1), (0, 99), (0, 2)], 2))
 
 
-@pytest.mark.parametrize("dataset", ["images", "pairs"])
+@pytest.mark.parametrize("dataset", ["images", "pairs", "video"])
 def test_config__builds_the_ingest(dataset: str, tmp_path: Path) -> None:
     cfg = compose("prepare", [f"dataset={dataset}", f"root={tmp_path}", f"out={tmp_path / 'out'}", "count=7"])
     ingest = build(cfg.dataset)
