@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 from data_engine.ingest.base import JPEG_QUALITY, RawSample, choose, encode, list_files, make_key, stem, unique_keys
 from depth_anything_train.data.images import MAX_PIXELS
 from depth_anything_train.data.schema import IMAGES, BadSample
-from depth_anything_train.inference.sources import VIDEO_EXTENSIONS
+from depth_anything_train.inference.sources import CONTAINERS, VIDEO_EXTENSIONS
 from depth_anything_train.runtime import ProgressBar, UserError, import_extra, require_folder
 
 OPTIONS = {"jpg": (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY), "png": ()}
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg"
-"""FFmpeg's names of what may be opened: not the playlists, which can send it to any other file or address."""
 
 
 class Picture(NamedTuple):

@@ -16,6 +16,8 @@ from depth_anything_train.data.schema import IMAGE_EXTENSIONS
 from depth_anything_train.runtime import UserError
 
 VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg"
+"""FFmpeg's names of what may be opened: not the playlists, which can send it to any other file or address."""
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 """FFmpeg's name for the system's cameras, and how it addresses one."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.inference.sources import Video
+from depth_anything_train.inference.sources import CONTAINERS, Video
 from depth_anything_train.runtime import UserError, atomic_writer, import_extra
 
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
@@ -51,8 +51,10 @@ class VideoReader:
         av = import_extra("av", extra="video")
         self._error = av.error.FFmpegError
         try:
-            timeout = PATIENCE_S if source.live else None
-            self._container = av.open(source.address, format=source.device, timeout=timeout)
+            limits: dict[str, Any] = {"timeout": PATIENCE_S} if source.live else {}
+            if source.device is None and not source.live:
+                limits["options"] = {"format_whitelist": CONTAINERS}
+            self._container = av.open(source.address, format=source.device, metadata_errors="replace", **limits)
         except (self._error, ValueError) as error:  # the latter where PyAV was built without cameras
             reason = getattr(error, "strerror", error)
             raise UserError(f"Expected a video at {source}, but it cannot be opened: {reason}.") from None

@@ -176,3 +176,11 @@ def test_reader__without_pyav_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match=r"depth-anything-train\[video\]"):
         VideoReader(Video("film.mp4", "film"))
+
+
+def test_reader__a_playlist_that_poses_as_a_film_is_not_followed(tmp_path):
+    write_film(tmp_path / "film.mp4")
+    posing = tmp_path / "posing.mp4"
+    posing.write_text("ffconcat version 1.0\nfile film.mp4\n")
+    with pytest.raises(UserError, match="cannot be opened"):
+        VideoReader(Video(str(posing), "posing"))
