@@ -73,7 +73,7 @@ def window_hashes(square: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Largest correlation, -1 to 1, of the detail of one square with a window of the other of at least 0.8 of its side."""
+    """Largest correlation, -1 to 1, of one square's detail with a window of the other of at least 0.8 of its side."""
     best = -1.0
     for whole, part in ((a, b), (b, a)):
         detail = _detail(whole)
