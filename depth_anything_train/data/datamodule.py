@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix, cutmix
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE
+from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.order import Slot, StepBatches, Stream, make_order
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import NO_CLASS, BadSamples, Sample, SemanticSource, Source
@@ -205,6 +206,8 @@ class ShardDataModule(LightningDataModule):
             for name, source in sources.items()
         }
         self.streams = {name: Stream(order, batch[name]) for name, order in orders.items()}
+        if shuffle_shards is None:
+            _warn_of_traffic(sources.values())
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix = cutmix
         self.bad = BadSamples(max_bad_share)
@@ -305,6 +308,17 @@ class ShardDataModule(LightningDataModule):
             UserError: nothing could.
         """
         self.bad.close()
+
+
+def _warn_of_traffic(sources: Iterable[Source]) -> None:
+    """A shuffle over all samples asks for another shard each time: what the cache cannot hold is fetched again."""
+    for folder in {folder.path: folder for source in sources for folder in (*source.folders, *source.images)}.values():
+        if not folder.fits_cache():
+            console.print(
+                f"{folder.path} is larger than the cache, so that its shards will be fetched many times; "
+                f"set data.shuffle_shards=10, or raise {CACHE_GB}.",
+                soft_wrap=True,
+            )
 
 
 def _start_worker(worker: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import xxhash
 
+from depth_anything_train.data.file_cache import cache_limit
 from depth_anything_train.data.index import (
     Entry,
     build_index,
@@ -218,6 +219,15 @@ class ShardFolder:
     def digest(self, number: int) -> str:
         """Hash of the content of shard `number`, as `Shard.digest`, without opening it."""
         return f"{self._checksums[number]:016x}"
+
+    def fits_cache(self) -> bool:
+        """Whether all shards may lie in the local cache at the same time; those of this machine need none.
+
+        Raises:
+            UserError: the limit of the cache is no number.
+        """
+        sizes = [shard.size or 0 for shard in self.shards if isinstance(shard, RemotePath)]
+        return not sizes or sum(sizes) <= cache_limit()
 
     def __getitem__(self, index: int) -> Record:
         shard, number = self.locate(index)

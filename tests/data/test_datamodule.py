@@ -285,6 +285,16 @@ def test_loader__from_s3_is_the_same_as_from_disk(
         assert_equal(one, other)
 
 
+def test_datamodule__says_when_shards_would_be_fetched_over_and_over(cache, s3, labelled_folders, monkeypatch, capsys):
+    monkeypatch.setenv("DEPTH_ANYTHING_CACHE_GB", "1e-6")
+    folders = [s3.upload(folder, f"large/{folder.name}") for folder in labelled_folders]
+    teacher(folders)
+    said = capsys.readouterr().err
+    assert all(f"{folder} is larger than the cache" in said for folder in folders)
+    teacher(folders, shuffle_shards=10)
+    assert "larger" not in capsys.readouterr().err
+
+
 # -- A real trainer: what Lightning makes of it. ----------------------------------------------------------------------
 
 
