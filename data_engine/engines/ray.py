@@ -32,7 +32,7 @@ class RayEngine:
         retries: how often a shard is tried again after its worker was lost.
 
     Raises:
-        UserError: Ray is not installed.
+        UserError: Ray is not installed, or `cpus_per_worker` is not above 0.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class RayEngine:
         gpus_per_worker: float | None = None,
         retries: int = 3,
     ) -> None:
+        if cpus_per_worker <= 0:
+            raise UserError(f"Expected engine.cpus_per_worker above 0, but came {cpus_per_worker}.")
         self.address, self.workers, self.retries = address, workers, retries
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         os.environ.update(NO_REPORT_HOME if address else {**NO_REPORT_HOME, **ON_THIS_MACHINE})  # read at import
