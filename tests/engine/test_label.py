@@ -245,3 +245,22 @@ def test_teacher__a_metric_model_is_refused(tmp_path):
     DepthAnything(build(cfg.model), size=28, device="cpu").save_pretrained(tmp_path / "metric")
     with pytest.raises(UserError, match="relative teacher"):
         ModelTeacher(tmp_path / "metric")
+
+
+def test_label__from_a_store_is_the_same_as_from_disk(teacher, image_shards, tmp_path, cache, s3):
+    address = s3.upload(image_shards, "label/images")
+    run(labeller(teacher), image_shards, tmp_path / "local")
+    run(labeller(teacher), compose("label", [f"shards={address}", "teacher=t", "out=o"]).shards, tmp_path / "remote")
+    expected, found = contents(tmp_path / "local"), contents(tmp_path / "remote")
+    assert json.loads(found.pop("dataset.json"))["images"] == address
+    del expected["dataset.json"]
+    assert found == expected
+
+
+def test_label__of_a_store_is_not_fetched_again_to_find_out_what_is_done(teacher, image_shards, tmp_path, cache, s3):
+    address = s3.upload(image_shards, "label/done")
+    run(labeller(teacher), address, tmp_path / "labels")
+    for copy in (cache / "shards").iterdir():
+        copy.unlink()
+    run(labeller(teacher), address, tmp_path / "labels")
+    assert not [*(cache / "shards").iterdir()]
