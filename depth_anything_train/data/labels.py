@@ -243,9 +243,8 @@ def _quantise(
 ) -> NDArray[np.uint16]:
     all_valid = bool(valid.all())
     steps = (disparity if all_valid else np.where(valid, disparity, offset)) - offset
-    steps /= step
-    np.rint(steps, out=steps)
-    codes = np.minimum(steps, _LAST_CODE - 1, out=steps).astype(np.uint16)
+    steps /= step  # at most 65534.02, because offset and step are rounded
+    codes = np.rint(steps, out=steps).astype(np.uint16)
     codes += 1
     if not all_valid:
         codes[~valid] = 0
@@ -254,15 +253,18 @@ def _quantise(
 
 def _pack(codes: NDArray[np.uint16], above: NDArray[np.uint16], planes: NDArray[np.uint8]) -> None:
     """Codes below a row to the low and the high bytes of their zigzagged 2-D differences, all modulo 2^16."""
-    rows = codes.copy()
-    rows[1:] -= codes[:-1]
-    rows[0] -= above
-    deltas = rows.copy()
-    deltas[:, 1:] -= rows[:, :-1]
+    rows, deltas = np.empty_like(codes), np.empty_like(codes)
+    np.subtract(codes[1:], codes[:-1], out=rows[1:])
+    np.subtract(codes[0], above, out=rows[0])
+    np.subtract(rows[:, 1:], rows[:, :-1], out=deltas[:, 1:])
+    deltas[:, 0] = rows[:, 0]
     signed = deltas.view(np.int16)
-    zigzag = ((signed << 1) ^ (signed >> 15)).view(np.uint16)  # a small difference of either sign has a high byte of 0
-    planes[0] = zigzag.astype(np.uint8)
-    planes[1] = (zigzag >> 8).astype(np.uint8)
+    zigzag = signed << 1  # a small difference of either sign has a high byte of 0
+    zigzag ^= signed >> 15
+    unsigned = zigzag.view(np.uint16)
+    np.copyto(planes[0], unsigned, casting="unsafe")
+    unsigned >>= 8
+    np.copyto(planes[1], unsigned, casting="unsafe")
 
 
 def _unpack(planes: NDArray[np.uint8], above: NDArray[np.uint16]) -> NDArray[np.uint16]:
