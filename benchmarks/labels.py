@@ -47,7 +47,7 @@ from depth_anything_train.data.shards import Shard, ShardFolder  # noqa: E402
 
 HEIGHT, WIDTH = 518, 686
 PICTURES = 12
-SHARD = 250  # images
+SHARD = 1000  # images, as `prepare` makes them
 BATCH = 8
 
 
