@@ -28,7 +28,7 @@ ENOUGH = 20
 """Labels of one data set below which none is judged by the others."""
 
 MARKS = 4
-"""As many different negative numbers may be marks: MegaDepth has -1 and -2."""
+"""As many different negative numbers may be marks of what was not measured, as MegaDepth has them."""
 
 SAMPLE = 50_000
 """Pixels of a label whose percentiles are taken for those of all."""
