@@ -22,7 +22,6 @@ from depth_anything_train.data.index import (
     index_path,
     index_problem,
     map_index,
-    pack_index,  # noqa: F401
     parse_header,
     read_header,
     tar_problem,

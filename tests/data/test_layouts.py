@@ -13,8 +13,9 @@ import pytest
 from pictures import labelled_members, picture, png, write_folder
 
 from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.index import build_index, index_path
 from depth_anything_train.data.schema import BadShard
-from depth_anything_train.data.shards import Shard, ShardFolder, build_index, index_path
+from depth_anything_train.data.shards import Shard, ShardFolder
 
 pytestmark = pytest.mark.filterwarnings(  # webdataset leaves its files to the garbage collector
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"

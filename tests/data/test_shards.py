@@ -14,8 +14,9 @@ import pytest
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.data import shards
+from depth_anything_train.data.index import build_index, index_path
 from depth_anything_train.data.schema import DATASET_FILE, UNFINISHED_FILE, BadSample, BadShard
-from depth_anything_train.data.shards import Shard, ShardFolder, build_index, index_path
+from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.tar import END_OF_ARCHIVE
 from depth_anything_train.runtime import UserError
 

@@ -17,8 +17,9 @@ from data_engine.sheet import contact_sheet
 from data_engine.verify import main, verify
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.exclusions import BadKey
+from depth_anything_train.data.index import index_path
 from depth_anything_train.data.labels import encode_dz16
-from depth_anything_train.data.shards import Shard, ShardFolder, index_path
+from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.sources import LabelledSource
 from depth_anything_train.runtime import UserError
 

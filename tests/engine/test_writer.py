@@ -6,8 +6,9 @@ import pytest
 import xxhash
 
 from data_engine.writer import ShardWriter, remove_leftovers
+from depth_anything_train.data.index import index_path
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.shards import Shard, index_path
+from depth_anything_train.data.shards import Shard
 
 
 def test_writer__nothing_is_visible_before_commit(tmp_path: Path) -> None:
