@@ -63,6 +63,8 @@ def check_value(key: str, value: Any, default: Any) -> None:
     if last in PATHS and (isinstance(value, int | float) or value == ""):
         hint = f"write {key}=./{value}" if value != "" else "name one"
         raise UserError(f"Expected a path for {key}, but came {_shown(value)}; {hint}.")
+    if last == "out" and isinstance(value, str) and "://" in value:
+        raise UserError(f"Expected a path of this machine for {key}, but came {value!r}; write here, copy it then.")
     if last in SMALLEST and not isinstance(value, DictConfig | ListConfig) and not isinstance(default, ListConfig):
         _check_whole(key, value, default, SMALLEST[last])
     elif isinstance(default, bool):  # before numbers: a bool is an int to Python

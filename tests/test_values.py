@@ -58,3 +58,8 @@ def test_check_value__a_switch_takes_both_positions_and_nothing_else(default):
     check_value("fast", False, default)
     with pytest.raises(UserError, match="true or false"):
         check_value("fast", 1, default)
+
+
+def test_check_value__nothing_is_written_to_an_address():
+    with pytest.raises(UserError, match="path of this machine for out, but came 's3://bucket/run'"):
+        check_value("out", "s3://bucket/run", None)
