@@ -22,7 +22,7 @@ OTHERS = 32
 """Images that a label is compared with beside its own."""
 
 FEWEST_OTHERS, FEWEST_EDGES = 8, 50
-"""Fewer images, or fewer pairs of neighbouring cells with a label, say nothing."""
+"""Fewer images, or fewer pairs of neighbouring cells with a label, say nothing; nor does a constant label."""
 
 _UNKNOWN = np.uint16(65535)
 
@@ -42,7 +42,8 @@ def edges(image: NDArray[np.uint8], disparity: NDArray[np.float32], valid: NDArr
     weight = cv2.resize(valid.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
     total = cv2.resize(np.where(valid, disparity, 0), (GRID, GRID), interpolation=cv2.INTER_AREA)
     mean = np.where(weight > 1e-6, total / np.maximum(weight, 1e-6), np.nan)
-    farthest = np.min(mean, initial=np.inf, where=mean > 0)
+    things = mean[mean > 0]
+    farthest = things.min() if things.size else np.float32(1)
     logs = np.log(np.maximum(mean, farthest / 2))  # the sky, at 0, is taken for twice as far as anything else
     return Edges(_ranks(_differences(lab).sum(-1)), _ranks(_differences(logs[..., None])[..., 0]))
 
@@ -54,8 +55,8 @@ def _differences(cells: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    ranks = np.empty(len(values), np.uint16)
-    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
+    """Place of each value among the different ones: equal values share a rank, or flat parts would order by place."""
+    ranks = np.unique(values, return_inverse=True)[1].astype(np.uint16)
     ranks[~np.isfinite(values)] = _UNKNOWN
     return ranks
 
@@ -76,7 +77,7 @@ def agreement(pairs: Sequence[Edges]) -> list[float | None]:
 def _share(label: NDArray[np.uint16], images: NDArray[np.uint16]) -> float | None:
     """Of all images but the first, those whose edges correlate less with the label's than the first one's."""
     known = label != _UNKNOWN
-    if known.sum() < FEWEST_EDGES:
+    if known.sum() < FEWEST_EDGES or not np.ptp(label[known]):
         return None
     fit = _standard(images[:, known].astype(np.float32)) @ _standard(label[known].astype(np.float32)[None])[0]
     return float((fit[1:] < fit[0]).mean())

@@ -60,3 +60,16 @@ def test_agreement__few_images_or_few_edges_say_nothing(pairs: list[Edges]) -> N
     nothing: NDArray[np.bool_] = np.zeros(disparity.shape, bool)
     scores = agreement([edges(image, disparity, nothing), *pairs[1:]])
     assert scores[0] is None and None not in scores[1:]
+
+
+def test_agreement__sky_alone_agrees_with_nothing(pairs: list[Edges]) -> None:
+    image, disparity = scene(0, 120, 160)
+    everywhere = np.ones(disparity.shape, bool)
+    assert agreement([edges(image, np.zeros_like(disparity), everywhere), *pairs[1:]])[0] is None
+
+
+def test_agreement__sky_beside_something_is_an_edge(pairs: list[Edges]) -> None:
+    image, disparity = scene(0, 120, 160)
+    image[:30], disparity[:30] = 255, 0
+    everywhere = np.ones(disparity.shape, bool)
+    assert agreement([edges(image, disparity, everywhere), *pairs[1:]])[0] == 1
