@@ -21,7 +21,7 @@ from depth_anything_train.command import build, command
 from depth_anything_train.data.remote import AnyPath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, console, read_json, require_writable, write_json
+from depth_anything_train.runtime import UserError, console, leaving_on_request, read_json, require_writable, write_json
 
 FOR_THE_TEACHER = ("precision", "compile", "threads")
 FOR_THE_LABELS = ("batch_size", "patience", "aspects", "flip", *FOR_THE_TEACHER)
@@ -54,6 +54,7 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
 
     Raises:
         UserError: `out` cannot be written to, or holds labels of another teacher, other settings or other images.
+        SystemExit: with `RUN_AGAIN` after SIGTERM or SIGUSR1; what is done is kept.
     """
     where, out = as_path(images), out.resolve()
     folder = ShardFolder(where.resolve() if isinstance(where, Path) else where)  # workers may run in other folders
@@ -69,7 +70,8 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
         else:
             waiting.append(number)
     if waiting:
-        engine.run(labeller, folder, waiting, out)
+        with leaving_on_request():
+            engine.run(labeller, folder, waiting, out)
     return [read_json(manifest_path(out, path)) for path in folder.shards]
 
 

@@ -151,6 +151,24 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+@contextmanager
+def leaving_on_request() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
+
+    Schedulers ask so before they take a machine away, and put a job back into their queue by its exit status.
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(RUN_AGAIN)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # -- A stage that outlived the run that started it would race with the next run. ---------------------------------------
 
 PARENT = "DEPTH_ANYTHING_PARENT"

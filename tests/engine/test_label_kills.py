@@ -10,6 +10,8 @@ import pytest
 from killing import Job, alive, contents, killing_workers, torn, wait_until
 from scenes import write_shards
 
+from depth_anything_train.runtime import RUN_AGAIN
+
 LENGTH = 12  # images a shard
 SHARDS = 24
 PAUSE = (0.05, 0.4)
@@ -53,6 +55,23 @@ def test_local__a_killed_run_takes_its_workers_along_and_the_next_one_continues(
     job.run()
     assert contents(job.out) == undisturbed
     assert job.predicted() - LENGTH * SHARDS <= 3 * 2 * LENGTH
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_local__a_run_that_is_asked_to_stop_leaves_with_the_status_that_means_run_me_again(
+    images, undisturbed, processes
+):
+    out = images.parent / f"asked-{processes}"
+    job = Job(images, out, engine={"kind": "local", "processes": processes})
+    process = job.start()
+    wait_until(lambda: list(out.glob("shard-*.json")))
+    process.terminate()
+    process.join()
+    assert process.exitcode == RUN_AGAIN
+    assert torn(out) == []
+    job.run()
+    assert contents(out) == undisturbed
+    assert not list(out.glob(".*.tar.*.tmp"))
 
 
 def test_array__the_shard_of_a_killed_task_is_taken_over(images, undisturbed):
