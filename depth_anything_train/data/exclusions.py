@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import PSEUDO_LABELS
@@ -105,7 +106,7 @@ class Selection:
     @property
     def digest(self) -> str:
         """Equal for equal selections: together with the seed it decides the order of a run."""
-        return fingerprint([self.total, self.left_out.tolist()])
+        return fingerprint([self.total, xxhash.xxh3_64_hexdigest(self.left_out.tobytes())])
 
 
 def select(labels: ShardFolder, images: ShardFolder, skip: Collection[str] = ()) -> Selection:
