@@ -63,7 +63,7 @@ def test_array__one_task_writes_the_bytes_of_local(images, undisturbed, out):
 
 
 def run_task(task, images, out, log):
-    engine = ArrayEngine(task=task, tasks=2, heartbeat_s=0.1, expiry_s=1)
+    engine = ArrayEngine(task=task, tasks=2, heartbeat_s=0.1, expiry_s=20)
     label(labeller(StubTeacher(seconds=0.02, log=log)), images, out, engine=engine)
 
 
@@ -97,6 +97,27 @@ def test_array__a_task_that_cannot_be_is_refused(task, monkeypatch):
 def test_local__sees_the_gpus_that_it_may_use(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-7")
     assert visible_gpus("auto") == ["3", "MIG-7"] and visible_gpus("cpu") == visible_gpus("cuda:1") == []
+
+
+@dataclass
+class GpuTeacher(StubTeacher):
+    """Notes which GPU it sees."""
+
+    device: str = "auto"
+
+    def infer(self, batch, *, flip):
+        with open(self.log, "a") as log:
+            log.write(os.environ["CUDA_VISIBLE_DEVICES"] + "\n")
+        return batch.mean(-1)[:, None]
+
+
+def test_local__each_worker_sees_a_gpu_of_its_own(images, undisturbed, out, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    seen = out.with_suffix(".gpus")
+
+    label(labeller(GpuTeacher(log=seen)), images, out, engine=LocalEngine())
+    assert set(seen.read_text().split()) == {"3", "5"}
+    assert contents(out) == undisturbed
 
 
 @pytest.mark.parametrize("processes", [0, -1, 1.5, "two"])
