@@ -16,6 +16,11 @@ from depth_anything_train.ops.precision import in_float32
 # alive and leaves room to spread downwards; the losses ignore a shift, so it costs nothing.
 INITIAL_BIAS = 1.0
 
+# glibc gives memory of more than 32 MiB back to the system after each use. To get it again takes several times as long
+# as a ReLU in it takes, and the last layers have 32 channels at the full resolution: so above these pixels, in strips.
+LARGEST_PIXELS = 2**25 // (32 * 4)
+STRIP_ROWS = 64
+
 
 class ResidualConvUnit(nn.Module):
     """Two 3x3 convolutions, each after a ReLU, added to the input."""
@@ -27,7 +32,7 @@ class ResidualConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
-        return x + self.conv2(relu(self.conv1(relu(x))))
+        return x + self.conv2(relu(self.conv1(relu(x)), inplace=True))
 
 
 class FeatureFusion(nn.Module):
@@ -114,15 +119,35 @@ class DPTHead(nn.Module):
         x = s.refinenet2(x, m2, m1.shape[-2:])
         x = s.refinenet1(x, m1, [2 * length for length in m1.shape[-2:]])
         x = enlarge(s.output_conv1(x), size)
-        x = s.output_conv2[0](x)
-        last = cast(nn.Conv2d, s.output_conv2[2])
-        x = _last_layers(x, last.weight, last.bias)
+        x = self._in_strips(x) if _needs_strips(x) else self._output(x)
         return relu(x) if self.max_depth_m is None else torch.sigmoid(x) * self.max_depth_m
+
+    def _output(self, x: Tensor) -> Tensor:
+        """The last two convolutions: (B, C, H, W) to (B, 1, H, W)."""
+        first, last = (cast(nn.Conv2d, self.scratch.output_conv2[index]) for index in (0, 2))
+        return _last_layers(first(x), last.weight, last.bias)
+
+    def _in_strips(self, x: Tensor) -> Tensor:
+        """`_output` of some rows at a time, each time with the row above and the row below that reach into them."""
+        maps = []
+        for image in x.split(1):
+            strips = []
+            for top in range(0, x.shape[2], STRIP_ROWS):
+                start = max(top - 1, 0)
+                strip = self._output(image[:, :, start : top + STRIP_ROWS + 1])
+                strips.append(strip[:, :, top - start :][:, :, :STRIP_ROWS])
+            maps.append(torch.cat(strips, dim=2))
+        return torch.cat(maps)
 
 
 @in_float32  # bfloat16 has eight bits, which would show as terraces
 def _last_layers(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return conv2d(relu(x), weight, bias)
+    return conv2d(relu(x, inplace=True), weight, bias)
+
+
+def _needs_strips(x: Tensor) -> bool:
+    graph = torch.is_grad_enabled() or torch.compiler.is_compiling()  # which would hold every strip
+    return x.device.type == "cpu" and not graph and x[:, 0].numel() > LARGEST_PIXELS
 
 
 def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:

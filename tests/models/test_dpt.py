@@ -53,6 +53,18 @@ def test_forward__last_layer_is_float32_under_autocast():
     torch.testing.assert_close(disparity, decoder(maps(), (56, 70)), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("size", [(518, 520), (576, 460), (513, 512)])
+def test_forward__strips_give_the_same_map_as_the_whole(size, monkeypatch):
+    decoder, rows = head(), []
+    whole = decoder(maps(), size)
+    output = decoder._output
+    monkeypatch.setattr(decoder, "_output", lambda x: rows.append(x.shape[2]) or output(x))
+    with torch.no_grad():
+        strips = decoder(maps(), size)
+    assert len(rows) == 2 * -(-size[0] // 64) and max(rows) == 66
+    torch.testing.assert_close(strips, whole.detach(), rtol=0, atol=1e-6 * whole.max().item())
+
+
 def test_forward__every_trainable_parameter_gets_a_gradient():
     decoder = head()
     decoder(maps(), (56, 70)).square().sum().backward()
