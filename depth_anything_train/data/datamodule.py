@@ -1,10 +1,6 @@
 """Shards to training batches: a loader that can be entered at any step and remembers nothing.
 
-    StepBatches -> source.load -> Geometry -> StrongPerturbation (unlabelled) -> collate -> CutMix (unlabelled)
-
-What all views of a sample have in common, decoded and resized, stays in memory as far as `cache_mb` reaches.
-
-Images stay uint8 to the device: the hand-over from a worker costs a third of what float32 would.
+StepBatches says which samples a step has; TrainingViews and Collate make a batch of them, in the workers.
 """
 
 from __future__ import annotations
@@ -12,131 +8,22 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from depth_anything_train.data.cache import SampleCache
-from depth_anything_train.data.cutmix import CutMix, cutmix
+from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE
 from depth_anything_train.data.file_cache import CACHE_GB
-from depth_anything_train.data.order import Slot, StepBatches, Stream, make_order
-from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.sources import NO_CLASS, BadSamples, Sample, SemanticSource, Source
+from depth_anything_train.data.order import StepBatches, Stream, make_order
+from depth_anything_train.data.sources import BadSamples, Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
-from depth_anything_train.runtime import UserError, console, keyed_seed
-from depth_anything_train.types import LabelledBatch, SemanticBatch, StudentBatch, UnlabelledBatch
-
-UNLABELLED = "unlabelled"
-"""The stream that is perturbed and mixed."""
-
-Batch = LabelledBatch | UnlabelledBatch | SemanticBatch | StudentBatch
-
-
-class Loaded(NamedTuple):
-    """What a worker hands over for one slot: a training view, or why there is none."""
-
-    slot: Slot
-    sample: Sample | UserError
-
-
-class Collated(NamedTuple):
-    """What a worker hands over for one step: the batch, its number of samples, and (reason, message) of bad ones."""
-
-    batch: Batch
-    samples: int
-    problems: list[tuple[str, str]]
-
-
-class TrainingViews(Dataset[Loaded]):
-    """The training view of a slot: a pure function of the seed and the slot's stream, epoch and index."""
-
-    def __init__(
-        self,
-        sources: Mapping[str, Source],
-        geometry: Geometry,
-        perturbation: StrongPerturbation | None,
-        seed: int,
-        cache: SampleCache,
-    ) -> None:
-        self.sources, self.geometry, self.perturbation, self.seed = sources, geometry, perturbation, seed
-        self.cache = cache
-
-    def __getitem__(self, slot: Slot) -> Loaded:
-        """Load and transform. Errors travel as values, because a raised one would reach the user as a traceback."""
-        view = (slot.stream, slot.epoch, slot.index)
-        try:
-            sample = self.cache.get((slot.stream, slot.index), lambda: self._fitted(slot))
-            sample = self.geometry.crop(sample, np.random.default_rng(keyed_seed(self.seed, "geometry", *view)))
-        except UserError as error:
-            return Loaded(slot, error)
-        if slot.stream == UNLABELLED and self.perturbation is not None:
-            sample["image"] = self.perturbation(sample["image"], keyed_seed(self.seed, "perturbation", *view))
-        return Loaded(slot, sample)
-
-    def _fitted(self, slot: Slot) -> Sample:
-        return self.geometry.fit(self.sources[slot.stream].load(slot.index))
-
-
-@dataclass(frozen=True)
-class Collate:
-    """Stacks the views of one step and mixes the unlabelled ones."""
-
-    sources: Mapping[str, Source]
-    size: int
-    cutmix: CutMix | None
-    seed: int
-
-    def __call__(self, loaded: list[Loaded]) -> Collated | UserError:
-        """One batch: of its stream if there is only one, else a dict of them by name."""
-        problems = []
-        streams: dict[str, list[Loaded]] = {name: [] for name in self.sources}
-        for slot, sample in loaded:
-            if isinstance(sample, BadSample):
-                problems.append((sample.reason, str(sample)))
-                sample = self._blank(slot)
-            elif isinstance(sample, UserError):
-                return sample
-            streams[slot.stream].append(Loaded(slot, sample))
-        batches: dict[str, Any] = {name: self._stack(name, views) for name, views in streams.items()}
-        batch = batches if len(batches) > 1 else next(iter(batches.values()))
-        return Collated(batch, len(loaded), problems)  # type: ignore[arg-type]
-
-    def _blank(self, slot: Slot) -> Sample:
-        """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
-        shape = (self.size, self.size)
-        blank: Sample = {"image": np.zeros((*shape, 3), np.uint8), "key": f"bad {slot.stream} {slot.index}"}
-        if isinstance(self.sources[slot.stream], SemanticSource):
-            return blank | {"classes": np.full(shape, NO_CLASS, np.uint8)}
-        return blank | {"disparity": np.zeros(shape, np.float32), "valid": np.zeros(shape, bool)}
-
-    def _stack(self, name: str, views: list[Loaded]) -> dict[str, Any]:
-        samples: list[Any] = [view.sample for view in views]
-        batch: dict[str, Any] = {
-            quantity: torch.from_numpy(np.stack([sample[quantity] for sample in samples]))
-            for quantity in samples[0]
-            if quantity != "key"
-        }
-        batch["key"] = [sample["key"] for sample in samples]
-        batch["image"] = batch["image"].permute(0, 3, 1, 2)  # stays channels-last in memory, which convolutions like
-        if "disparity" in batch:
-            batch |= {quantity: batch[quantity][:, None] for quantity in ("disparity", "valid")}
-        if name == UNLABELLED:
-            self._mix(batch, [view.slot for view in views])
-        return batch
-
-    def _mix(self, batch: dict[str, Any], slots: list[Slot]) -> None:
-        if self.cutmix is None:
-            batch["region"] = torch.ones_like(batch["valid"])
-            return
-        boxes = self.cutmix.boxes(self.size, self.seed, slots[0].step, [slot.position for slot in slots])
-        mixed = cutmix(batch["image"], batch["disparity"], batch["valid"], boxes)
-        batch.update(zip(("image", "disparity", "valid", "region"), mixed, strict=True))
+from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, TrainingViews
+from depth_anything_train.runtime import UserError, console
 
 
 class TrainLoader:
