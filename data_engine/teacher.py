@@ -57,7 +57,7 @@ class ModelTeacher:
         self._patch = self._loaded.model.config.encoder.patch_size
 
     def __getstate__(self) -> dict[str, Any]:
-        here = ("_loaded", "network", "_copies")
+        here = ("_loaded", "network", "_copies", "_normalisation")
         return {name: value for name, value in self.__dict__.items() if name not in here}
 
     @cached_property
@@ -75,6 +75,14 @@ class ModelTeacher:
     @cached_property
     def _copies(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self.network.device)
+
+    @cached_property
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of colours, on the device once and for all: copying them there waits for all it is at."""
+        return (
+            torch.tensor(IMAGENET_MEAN, device=self.network.device),
+            torch.tensor(IMAGENET_STD, device=self.network.device),
+        )
 
     def network_size(self, height: int, width: int, size: int) -> tuple[int, int]:
         """Height and width at which the network sees an image, as `inference.preprocess.network_size`."""
@@ -113,7 +121,7 @@ class ModelTeacher:
         return result, done
 
     def _predict(self, batch: Tensor, flip: bool) -> Tensor:
-        mean, std = (torch.tensor(values, device=batch.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = self._normalisation
         images = batch.sub_(mean).div_(std).permute(0, 3, 1, 2)
         views = [self.network.infer(images)]
         if flip:
