@@ -95,11 +95,13 @@ class ModelTeacher:
 
     def load(self, images: list[NDArray[np.float32]]) -> Tensor:
         """A batch (B, h, w, 3) on the device, copied beside what the GPU is at."""
-        batch = torch.from_numpy(np.stack(images))
-        if self.network.device.type != "cuda":
+        gpu = self.network.device.type == "cuda"
+        batch = torch.empty((len(images), *images[0].shape), pin_memory=gpu)
+        np.stack(images, out=batch.numpy())
+        if not gpu:
             return batch.to(self.network.device)
         with torch.cuda.stream(self._copies):
-            batch = batch.pin_memory().to(self.network.device, non_blocking=True)
+            batch = batch.to(self.network.device, non_blocking=True)
         self._copies.synchronize()
         return batch
 
