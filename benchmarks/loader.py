@@ -3,8 +3,8 @@
     python benchmarks/loader.py [seconds a row] [workers]
 
 raw        samples of a photograph (100 kB) and a label (150 kB), not decoded: ours verifies every byte, webdataset none
-480x640    labelled photographs with 16-bit PNG labels of their size, to crops of 518: a teacher's batch
-1500x2250  large photographs with pseudo labels of 518 x 777, to crops of 518: half of a student's batch, not perturbed
+labelled   photographs with 16-bit PNG labels in millimetres, of their size, to crops of 518: a teacher's batch
+pseudo     photographs with pseudo labels whose shorter side is 518, to crops of 518: a student's batch, not perturbed
 
 The plain loader is what a tutorial would write: a Dataset over files, PIL, torchvision's v2 transforms in float32, the
 default collate function. It stores pseudo labels as 16-bit PNG, ours as dz16. All files are in the page cache; a row is
@@ -112,7 +112,8 @@ def write_pictures(folder: Path, height: int, width: int, label_height: int, lab
         for number in range(IMAGES_EACH):
             image = (255 * pattern(height, width, number)).astype(np.uint8)
             jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-            code = (500 + 60_000 * pattern(label_height, label_width, number)[..., 0]).astype(np.uint16)
+            largest = 60_000 if pseudo else 9_500  # all codes, or metres
+            code = (500 + largest * pattern(label_height, label_width, number)[..., 0]).astype(np.uint16)
             code = cv2.GaussianBlur(code, (0, 0), 3)  # as smooth as a network's output
             png = cv2.imencode(".png", code)[1].tobytes()
             (folder / "files" / f"{number:04d}.jpg").write_bytes(jpeg)
@@ -189,12 +190,13 @@ def main() -> None:
         raw(Path(folder), seconds)
     for height, width, label, pseudo, goal in (
         (480, 640, (480, 640), False, "(5)"),
+        (480, 640, (518, 690), True, "(5)"),
         (1500, 2250, (518, 777), True, "(4)"),
     ):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             size = write_pictures(folder, height, width, *label, pseudo=pseudo)
-            print(f"{height} x {width}, JPEG of {size / 1000:.0f} kB")
+            print(f"{'pseudo' if pseudo else 'labelled'}, {height} x {width}, JPEG of {size / 1000:.0f} kB")
             for number in (0, workers):
                 theirs = plain_views(folder, seconds, number)
                 row(f"{number} workers", views(folder, seconds, number, pseudo=pseudo), theirs, goal)
