@@ -187,6 +187,7 @@ def test_sky__with_a_real_segformer_workers_do_not_change_the_bytes(tmp_path: Pa
     prepare(build(cfg.dataset), out, samples_per_shard=2, workers=workers)
     prepare(build(cfg.dataset), again, samples_per_shard=2, workers=0)
     assert {f.name: f.read_bytes() for f in out.iterdir()} == {f.name: f.read_bytes() for f in again.iterdir()}
+    assert str(tmp_path) not in (out / "dataset.json").read_text()
     findings = verify(out, workers=0)
     assert findings.problems == [] and findings.samples == 6
     assert ShardFolder(out).info["notes"]["sky_found"] > 0
