@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +56,14 @@ class MapTeacher(StubTeacher):
 
     size: int = HEIGHT
     maps: Any = field(default=None, repr=False)
+    buffers: list[np.ndarray] = field(default_factory=list, repr=False)
 
-    @cached_property
-    def buffers(self):
-        return [np.zeros((BATCH, HEIGHT, WIDTH, 3), np.float32) for _ in range(2)]
+    def __getstate__(self):
+        return {**self.__dict__, "buffers": []}
 
     def load(self, images):
+        if not self.buffers:
+            self.buffers = [np.zeros((BATCH, HEIGHT, WIDTH, 3), np.float32) for _ in range(2)]
         self.buffers.reverse()  # the other one may be in use
         return np.stack(images, out=self.buffers[0][: len(images)])
 
