@@ -26,7 +26,8 @@ class Geometry:
     """Shorter side to `size` keeping the aspect, random crop of size x size, random flip: sections 4.1 and 6.
 
     Image and label share crop and flip. The image is resampled bicubically, labels take the nearest pixel: a mean of
-    two disparities, or of two classes, is a surface that is not there.
+    two disparities, or of two classes, is a surface that is not there. Where that pixel was not measured, a smaller
+    view takes the nearest surface that was measured inside its pixel.
 
     Args:
         size: side of the crop in pixels.
@@ -57,7 +58,10 @@ class Geometry:
             raise BadSample("extreme_aspect", f"Image {sample['key']} is {width} x {height} pixels, a mere strip.")
         scale = self.size / min(height, width)
         height, width = (max(self.size, round(side * scale)) for side in (height, width))
-        return _each(sample, lambda name, pixels: _resize(pixels, height, width, cubic=name == "image"))
+        fitted = _each(sample, lambda name, pixels: _resize(pixels, height, width, cubic=name == "image"))
+        if "valid" in sample and sample["valid"].size > height * width and not fitted["valid"].all():
+            _fill(fitted["disparity"], fitted["valid"], sample["disparity"], sample["valid"])
+        return fitted
 
     def crop(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Cut one random view out of a sample that fits; the arrays are new."""
@@ -84,6 +88,23 @@ def _resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray
     # INTER_NEAREST_EXACT shares its pixel centres with INTER_CUBIC; INTER_NEAREST would shift a label of three times
     # the size by a third of a pixel.
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC if cubic else cv2.INTER_NEAREST_EXACT)
+
+
+def _fill(
+    disparity: NDArray[np.float32], valid: NDArray[np.bool_], measured: NDArray[np.float32], where: NDArray[np.bool_]
+) -> None:
+    """Give each pixel without a label the nearest surface that was measured inside it, in place.
+
+    Of a LiDAR's 0.4 % of two megapixels, the pixels in the middle of the cells alone would leave 80 of 20,000.
+    """
+    height, width = valid.shape
+    rows, columns = np.nonzero(where)
+    cells = rows * height // where.shape[0] * width + columns * width // where.shape[1]
+    found = np.full(valid.size, -1, np.float32)
+    np.maximum.at(found, cells, measured[rows, columns])
+    filled = ~valid & (found >= 0).reshape(valid.shape)
+    disparity[filled] = found.reshape(valid.shape)[filled]
+    valid |= filled
 
 
 class StrongPerturbation:

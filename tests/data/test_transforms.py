@@ -52,7 +52,9 @@ def test_geometry__label_follows_the_image(shape, label_scale, seed):
 
 def test_geometry__label_is_not_shifted_against_the_image():
     """The mean difference shows a shift of a fraction of a pixel: one label pixel is 250 / 504 here."""
-    view = Geometry(56, flip=0.0)(sample(168, 168, 3), rng())
+    before = sample(168, 168, 3)
+    before["valid"][:] = True
+    view = Geometry(56, flip=0.0)(before, rng())
     difference = view["image"][2:-2, 2:-2, 0].astype(float) + 0.5 - view["disparity"][2:-2, 2:-2]
     assert abs(difference.mean()) < 1.0
 
@@ -60,10 +62,30 @@ def test_geometry__label_is_not_shifted_against_the_image():
 def test_geometry__labels_are_never_blended():
     before = sample(90, 61)
     before["classes"] = rng().choice(np.array([3, 200, 255], np.uint8), (90, 61))
-    before["disparity"] = before["classes"].astype(np.float32)
+    before["disparity"], before["valid"][:] = before["classes"].astype(np.float32), True
     view = Geometry(28)(before, rng())
     assert set(np.unique(view["classes"])) <= {3, 200, 255}
     assert (view["classes"] == view["disparity"]).all()
+
+
+def test_geometry__keeps_sparse_measurements_when_it_shrinks():
+    before = sample(280, 280)
+    before["valid"][:] = False
+    before["valid"][3, 8] = before["valid"][3, 5] = before["valid"][124, 275] = True
+    before["disparity"][3, 8], before["disparity"][3, 5], before["disparity"][124, 275] = 0.25, 0.5, 0.0
+    fitted = Geometry(28).fit(before)
+    assert np.argwhere(fitted["valid"]).tolist() == [[0, 0], [12, 27]]
+    assert fitted["disparity"][0, 0] == 0.5 and fitted["disparity"][12, 27] == 0
+
+
+def test_geometry__measured_pixels_keep_their_own_value():
+    before = sample(112, 112)
+    before["valid"] = rng().random((112, 112)) < 0.5
+    nearest = cv2.resize(before["valid"].view(np.uint8), (28, 28), interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+    values = cv2.resize(before["disparity"], (28, 28), interpolation=cv2.INTER_NEAREST_EXACT)
+    fitted = Geometry(28).fit(before)
+    assert (fitted["disparity"][nearest] == values[nearest]).all() and fitted["valid"][nearest].all()
+    assert fitted["valid"].mean() > 0.99  # sixteen pixels in each, half of them measured
 
 
 def test_geometry__keeps_pixels_when_no_resize_is_needed():
