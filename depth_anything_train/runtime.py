@@ -126,7 +126,7 @@ def write_json(path: str | Path, content: Any) -> None:
 class TextFile(Protocol):
     """A path, or an address that reads like one."""
 
-    def read_text(self) -> str: ...
+    def read_text(self) -> str: ...  # noqa: D102
 
 
 def read_json(path: str | TextFile, *, keys: Sequence[str] = ()) -> Any:

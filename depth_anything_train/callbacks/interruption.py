@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import distributed
@@ -25,7 +26,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received = self.agreed = False
-        self._group: distributed.ProcessGroup | None = None
+        self._group: Any = None  # of torch.distributed
 
     def __enter__(self) -> Interruption:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
