@@ -118,13 +118,13 @@ class FileCache:
 
         Whether it is still alive is judged by its progress as seen from here, never by comparing clocks.
         """
-        seen: list[int] | None = None
+        seen: list[_File] = []
         since = time.monotonic()
         while time.monotonic() - since < PATIENCE_S:
-            now = sorted(file.bytes for file in self._files(f".{path.name}."))
+            now = sorted(self._files(f".{path.name}."))
             if not now:
                 return
-            if now != seen:
+            if now != seen:  # parts may come in any order, so the length alone says little
                 seen, since = now, time.monotonic()
             time.sleep(0.05)
 

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import multiprocessing
+import os
 import pickle
 import tarfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.data import shards
-from depth_anything_train.data.index import build_index, index_path
+from depth_anything_train.data.index import Entry, build_index, index_path, pack_index
+from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.schema import DATASET_FILE, UNFINISHED_FILE, BadSample, BadShard
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.tar import END_OF_ARCHIVE
@@ -353,3 +356,30 @@ def test_folder__a_folder_named_like_a_tar_is_no_shard(tmp_path: Path) -> None:
     (tmp_path / "a.tar").mkdir()
     with pytest.raises(UserError, match="there are none"):
         ShardFolder(tmp_path)
+
+
+def test_folder__of_many_samples_is_entered_anywhere_without_loading_its_indices(tmp_path: Path) -> None:
+    """1.5 million samples in 150 sparse shards, 30 MB of indices; benchmarks/index.py does it with 62 million."""
+    count, size = 10_000, 1024
+    checksum = xxhash.xxh3_64_intdigest(bytes(size))
+    length = count * size + len(END_OF_ARCHIVE)
+    index = pack_index([Entry(place * size, size, checksum) for place in range(count)], length)
+    for number in range(150):
+        tar = tmp_path / f"{number:05d}.tar"
+        with open(tar, "wb") as file:
+            file.truncate(length)
+        index_path(tar).write_bytes(index)
+    before = resident_bytes()
+    folder = ShardFolder(tmp_path)
+    stream = Stream(make_order([np.diff(folder.starts).tolist()], name="unlabelled", shards=10), slots=64)
+    batch = next(iter(StepBatches({"unlabelled": stream}, steps=10**9, seed=0, start_step=123_456)))
+    assert len(folder) == 1_500_000 and len({slot.index for slot in batch}) == 64
+    for slot in batch:
+        folder[slot.index]  # zeros agree with their checksum
+    assert resident_bytes() - before < 15e6
+
+
+def resident_bytes() -> int:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the memory of this process is not told here")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
