@@ -60,10 +60,10 @@ class FileCache:
 
     Args:
         folder: is made when the first file comes.
-        limit: bytes of all files together.
+        limit: bytes of all files together; None for small files, thousands of them, that are kept for ever.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int | None) -> None:
         self.folder, self.limit = folder, limit
 
     def open(self, name: str, fetch: Callable[[Path], None], *, size: int = 0) -> int:
@@ -80,7 +80,8 @@ class FileCache:
         path = self.folder / name
         self._make_folder()
         if (descriptor := self._open(path)) is None:
-            self._wait_for_others(path)
+            if self.limit is not None:
+                self._wait_for_others(path)
             if (descriptor := self._open(path)) is None:
                 descriptor = self._fetch(path, fetch, size)
         return descriptor
@@ -130,6 +131,8 @@ class FileCache:
 
     def _make_room(self, size: int) -> None:
         """Delete what was used longest ago until `size` more bytes fit, into the limit and onto the disk."""
+        if self.limit is None:
+            return
         files = self._files()
         used = sum(file.bytes for file in files)
         budget = min(self.limit, used + shutil.disk_usage(self.folder).free)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,7 +146,7 @@ class RemotePath:
             FileNotFoundError: this file does not exist. Beside it whatever `make` raises.
         """
         file = self._must_be_listed()
-        cache = FileCache(cache_folder() / "kept", sys.maxsize)
+        cache = FileCache(cache_folder() / "kept", None)
         return cache.open(file._copy_name(suffix), lambda target: make(target, file))
 
     def fetch(self, target: Path, check: Callable[[Path], str] = lambda copy: "") -> None:

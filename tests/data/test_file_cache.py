@@ -53,7 +53,14 @@ def test_file_cache__never_holds_more_than_its_limit(tmp_path: Path) -> None:
     cache = FileCache(tmp_path, 5 * KB // 2)
     for name in "abcdef":
         use(cache, name)
-        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.limit
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5 * KB // 2
+
+
+def test_file_cache__without_a_limit_keeps_everything(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path, None)
+    for name in "abcdef":
+        use(cache, name, at=0)
+    assert names(cache) == list("abcdef")
 
 
 def test_file_cache__what_is_open_outlives_its_name(tmp_path: Path) -> None:
