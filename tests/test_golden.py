@@ -20,17 +20,21 @@ from depth_anything_train.train import train
 
 GOLDEN = Path(__file__).parent / "golden"
 
+# A fiftieth of the usual rates: with medians the loss is a rough surface, on which larger steps let the rounding of
+# another processor grow to 2 % in ten steps. At these it stays below 1e-5.
+RATES = ["optim.encoder_lr=2e-6", "optim.decoder_lr=2e-5", "steps=10"]
+
 
 def curves(folder):
     """Loss by step of ten steps of each stage."""
     labelled = write_shards(folder / "labelled", "labelled")
     images = write_shards(folder / "images", "images", first=100)
     teacher, labels, student = folder / "teacher", folder / "labels", folder / "student"
-    train(compose("train", ["experiment=tiny_teacher", f"out={teacher}", f"labelled=[{labelled}]", "steps=10"]))
+    train(compose("train", ["experiment=tiny_teacher", f"out={teacher}", f"labelled=[{labelled}]", *RATES]))
     labeller = ShardLabeller(ModelTeacher(teacher, device="cpu"), LabelSettings(size=28))
     label(labeller, images, labels, engine=LocalEngine())
     data = [f"labelled=[{labelled}]", f"unlabelled=[{labels}]"]
-    train(compose("train", ["experiment=tiny_student", f"out={student}", *data, "steps=10"]))
+    train(compose("train", ["experiment=tiny_student", f"out={student}", *data, *RATES]))
     return {
         "teacher": [(row["step"], row["train/loss"]) for row in read_metrics(teacher / "metrics.jsonl")],
         "student": [(row["step"], row["train/loss"]) for row in read_metrics(student / "metrics.jsonl")],
@@ -45,7 +49,7 @@ def golden(name):
 def test_loss_curves__are_the_golden_ones(tmp_path):
     for name, curve in curves(tmp_path).items():
         assert [step for step, _ in curve] == list(range(1, 11))
-        # Another processor may round a product differently; 1e-4 is far below what a change of method does.
+        # 1e-4 is far below what a change of method does.
         assert curve == [(step, pytest.approx(loss, rel=1e-4)) for step, loss in golden(name)]
 
 
