@@ -10,7 +10,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,6 +30,7 @@ from depth_anything_train.runtime import (
     ProgressBar,
     UserError,
     console,
+    end_with_parent,
     fingerprint,
     read_json,
     require_writable,
@@ -287,12 +287,4 @@ def ordered_map(
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A pool's workers do not notice by themselves that their parent was killed; they would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()

@@ -6,15 +6,17 @@ import ctypes
 import hashlib
 import importlib
 import json
+import multiprocessing
 import os
 import platform
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -129,11 +131,11 @@ class TextFile(Protocol):
     def read_text(self) -> str: ...  # noqa: D102
 
 
-def read_json(path: str | TextFile, *, keys: Sequence[str] = ()) -> Any:
-    """Read JSON; with `keys` it must be an object that has them.
+def read_json(path: str | TextFile, *, keys: Sequence[str] | Mapping[str, type] = ()) -> Any:
+    """Read JSON; with `keys` it must be an object that has them, and of these types where `keys` says so.
 
     Raises:
-        UserError: the file is missing, no JSON, or lacks a key.
+        UserError: the file is missing, no JSON, lacks a key, or a value is of another type.
     """
     try:
         content = json.loads((Path(path) if isinstance(path, str) else path).read_text())
@@ -141,8 +143,10 @@ def read_json(path: str | TextFile, *, keys: Sequence[str] = ()) -> Any:
         raise UserError(f"Expected the file {path}, which does not exist; was the step before it finished?") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: expected JSON ({error}); delete it and run the step again.") from None
-    if keys and not (isinstance(content, dict) and content.keys() >= set(keys)):
-        raise UserError(f"{path} is damaged: expected keys {', '.join(keys)}; delete it and run the step again.")
+    types = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, object)
+    found = content if isinstance(content, dict) else {}
+    if wrong := [key for key, kind in types.items() if key not in found or not isinstance(found[key], kind)]:
+        raise UserError(f"{path} is damaged: expected keys {', '.join(wrong)}; delete it and run the step again.")
     return content
 
 
@@ -183,6 +187,18 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     if os.getppid() != int(parent):  # it ended before we asked
         os._exit(1)
+
+
+def end_with_parent() -> None:
+    """In a worker of `multiprocessing`: end when the parent does, which it would not notice by itself (anywhere)."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 # -- Random numbers are a pure function of what they are for. ----------------------------------------------------------

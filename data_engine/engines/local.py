@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -16,7 +15,7 @@ from typing import Any
 from data_engine.engines.base import News, Worker, distribute, label_shard, shard_length
 from data_engine.labeller import ShardLabeller
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError
+from depth_anything_train.runtime import ProgressBar, UserError, end_with_parent
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -121,7 +120,7 @@ class LocalCrew:
 def _work(connection: Connection, gpu: str | None, labeller: ShardLabeller, images: ShardFolder, out: Path) -> None:
     """A worker: shard numbers come in; counts of labelled images, None at the end of a shard, or an error go out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if gpu is not None:
         os.environ[VISIBLE] = gpu  # before the teacher is loaded
     while True:
@@ -131,11 +130,3 @@ def _work(connection: Connection, gpu: str | None, labeller: ShardLabeller, imag
             connection.send(None)
         except Exception as error:
             connection.send(error)
-
-
-def _end_with_parent() -> None:
-    """A worker does not notice by itself that its parent was killed; it would go on for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
