@@ -137,12 +137,12 @@ def _check_manifest(shard: Shard, images: Shard | None) -> Iterator[str]:
     if not mark.exists():
         yield f"{name}: expected the manifest {mark.name}, which does not exist; run `label` again."
         return
-    manifest = read_json(mark)
-    if manifest.get("count") != shard.count or manifest.get("output") != shard.digest:
-        yield f"{name}: the labels are not those of the manifest; delete {mark.name} and run `label` again."
+    manifest = read_json(mark, keys={"count": int, "input": str, "output": str})
+    if manifest["count"] != shard.count or manifest["output"] != shard.digest:
+        yield f"{name}: the labels are not those of the manifest; run `label` again."
     if images is not None and images.count != shard.count:
         yield f"{name}: {shard.count} labels for {images.count} images; delete {mark.name} and run `label` again."
-    elif images is not None and manifest.get("input") != images.digest:
+    elif images is not None and manifest["input"] != images.digest:
         yield f"{name}: the images changed after they were labelled; label into another folder."
 
 

@@ -20,11 +20,17 @@ from data_engine.settings import LabelSettings
 from depth_anything_train.command import build, command
 from depth_anything_train.data.remote import AnyPath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
-from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import UserError, console, leaving_on_request, read_json, require_writable, write_json
 
 FOR_THE_TEACHER = ("precision", "compile", "threads")
 FOR_THE_LABELS = ("batch_size", "patience", "aspects", "flip", *FOR_THE_TEACHER)
+
+IN_A_MANIFEST = {
+    **dict.fromkeys(("count", "labelled"), int),
+    **dict.fromkeys(("dropped", "flags"), dict),
+    **dict.fromkeys(("input", "output", "teacher", "config"), str),
+}
 
 
 @command("label")
@@ -67,7 +73,10 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
         mark = manifest_path(out, path)
         if mark.exists():
             check_manifest(mark, {**labeller.identity, "input": folder.digest(number)})
-        else:
+            if not has_labels(mark):
+                console.print(f"The labels of {mark} are gone or damaged; they are made again.", soft_wrap=True)
+                mark.unlink()
+        if not mark.exists():
             waiting.append(number)
     if waiting:
         with leaving_on_request():
@@ -113,11 +122,19 @@ def check_manifest(mark: Path, expected: dict[str, str]) -> None:
     Raises:
         UserError: it is not, or the manifest is damaged.
     """
-    found = read_json(mark, keys=("count", "labelled", *expected))
+    found = read_json(mark, keys=IN_A_MANIFEST)
     if found["input"] != expected["input"]:
         raise UserError(f"The images changed since {mark} was written; label into another out=.")
     if different := sorted(key for key in expected if found[key] != expected[key]):
         raise UserError(f"{mark} was made with another {', '.join(different)}; label into another out=.")
+
+
+def has_labels(mark: Path) -> bool:
+    """Whether the label shard that a manifest describes is there: index and length agree. Labels are not read."""
+    try:
+        return Shard(mark.with_suffix(".tar")).digest == read_json(mark)["output"]
+    except UserError:
+        return False
 
 
 def show(manifests: list[dict[str, Any]], out: str) -> None:

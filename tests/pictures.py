@@ -52,6 +52,6 @@ def write_folder(folder: Path, info: dict, shards: list[list[tuple[str, dict[str
                 writer.add(key, members)
             writer.commit()
         if info["kind"] == "pseudo_labels":
-            (folder / f"{number:05d}.json").write_text("{}")
+            (folder / f"{number:05d}.json").write_text('{"flags": {}}')
     (folder / "dataset.json").write_text(json.dumps({"schema": 1, "source": "pictures", **info}))
     return folder

@@ -101,6 +101,12 @@ def test_read_json__without_the_keys_it_needs_is_damaged(tmp_path, content):
         read_json(tmp_path / "a.json", keys=("size",))
 
 
+def test_read_json__values_of_other_types_are_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"size": "3", "name": "x"}')
+    with pytest.raises(UserError, match="damaged: expected keys size;"):
+        read_json(tmp_path / "a.json", keys={"size": int, "name": str})
+
+
 def test_import_extra__names_what_to_install():
     assert import_extra("json", extra="none") is json
     with pytest.raises(UserError, match=r"depth-anything-train\[video\]"):

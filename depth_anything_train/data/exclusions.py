@@ -155,7 +155,7 @@ def _flagged_numbers(folder: ShardFolder, skip: Collection[str]) -> dict[int, st
     found: dict[int, str] = {}
     for shard, path in enumerate(folder.shards if skip else []):
         mark = path.with_suffix(".json")
-        flags = read_json(mark).get("flags", {})
+        flags = read_json(mark, keys={"flags": dict})["flags"]
         for reason in sorted(set(skip) & flags.keys()):
             for number in flags[reason]:
                 found.setdefault(_index(folder, shard, number, mark.name), reason)

@@ -109,6 +109,13 @@ def test_source__pseudo_labels_leave_out_flagged_samples_of_skipped_reasons(pseu
     assert [*source.left_out()] == [f"3 of 20 samples of {pseudo_folder} are left out: 3 x flat."]
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"flags": ["flat"]}', ""])
+def test_source__a_damaged_manifest_is_named_where_flags_are_skipped(pseudo_folder, content):
+    (Path(pseudo_folder) / "00000.json").write_text(content)
+    with pytest.raises(UserError, match="00000.json is damaged"):
+        PseudoLabelSource([pseudo_folder], skip=["flat"])
+
+
 def test_left_out__a_reason_that_flags_nothing_is_told(pseudo_folder):
     flag(pseudo_folder, "00000", flat=[0, 3])
     assert [*PseudoLabelSource([pseudo_folder]).left_out()] == []

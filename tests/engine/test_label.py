@@ -224,12 +224,38 @@ def test_label__pseudo_labels_are_no_images(teacher, image_shards, tmp_path):
         run(labeller(teacher), tmp_path / "out", tmp_path / "again")
 
 
-@pytest.mark.parametrize("content", ["{}", '{"count": 6, "lab', ""])
+@pytest.mark.parametrize("lost", ["tar", "idx"])
+def test_label__labels_that_were_lost_behind_their_manifest_are_made_again(teacher, image_shards, tmp_path, lost):
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / f"shard-000001.{lost}").unlink()
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_label__labels_that_were_cut_behind_their_manifest_are_made_again(teacher, image_shards, tmp_path):
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "shard-000000.tar").write_bytes(before["shard-000000.tar"][:-1024])
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"count": 6, "lab', ""])
 def test_label__a_damaged_manifest_is_named(teacher, image_shards, tmp_path, content):
     run(labeller(teacher), image_shards, tmp_path / "out")
     mark = sorted((tmp_path / "out").glob("shard*.json"))[0]
     mark.write_text(content)
     with pytest.raises(UserError, match=f"{mark.name} is damaged"):
+        run(labeller(teacher), image_shards, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [{"flags": []}, {"dropped": 0}, {"count": "6"}, {"output": None}])
+def test_label__a_manifest_with_values_of_other_types_is_damaged(teacher, image_shards, tmp_path, change):
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    mark = tmp_path / "out" / "shard-000001.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | change))
+    with pytest.raises(UserError, match=f"{mark.name} is damaged: expected keys {next(iter(change))};"):
         run(labeller(teacher), image_shards, tmp_path / "out")
 
 

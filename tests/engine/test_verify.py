@@ -179,8 +179,9 @@ def test_verify__pseudo_labels_must_agree_with_their_manifest(tmp_path: Path) ->
     for change, message in (({"output": "0"}, "not those of the manifest"), ({"input": "0"}, "images changed")):
         manifest.write_text(json.dumps(whole | change))
         assert message in problem(labels)
-    manifest.write_text("{")
-    assert "damaged" in problem(labels)
+    for content in ("{", "[]"):
+        manifest.write_text(content)
+        assert "damaged" in problem(labels)
     manifest.unlink()
     assert "x.json" in problem(labels)
 
