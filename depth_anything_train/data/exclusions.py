@@ -23,6 +23,7 @@ from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, fingerprint, read_json, write_bytes
 
 BAD_KEYS_FILE = "bad_keys.jsonl"
+_TYPES = {"shard": str, "number": int, "reason": str, "digest": str}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def read_bad_keys(folder: AnyPath) -> list[BadKey]:
     bad = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            bad.append(BadKey(**{"key": "", **json.loads(line)}))
+            one = BadKey(**{"key": "", **json.loads(line)})
+            if not all(isinstance(getattr(one, name), kind) for name, kind in _TYPES.items()):
+                raise TypeError  # people write lines by hand
+            bad.append(one)
         except (ValueError, TypeError):
             wanted = 'an object such as {"shard": "00000.tar", "number": 3, "reason": "constant_label"}'
             raise UserError(f"Line {number} of {path} cannot be read: expected {wanted}; mend or delete it.") from None

@@ -181,10 +181,11 @@ class ShardFolder:
     def _refuse_if_incomplete(self) -> None:
         shards, count = self.info.get("shards", len(self.shards)), self.info.get("count", len(self))
         if (shards, count) != (len(self.shards), len(self)):
-            missing = [name for name in (f"{number:05d}.tar" for number in range(shards)) if name not in self.files]
+            names = (f"{number:05d}.tar" for number in range(shards))
+            missing = next((f", without {name}" for name in names if name not in self.files), "")
             raise UserError(
                 f"Expected {shards} shards with {count} samples in {self.path} by its {DATASET_FILE}, but there are "
-                f"{len(self.shards)} with {len(self)}{', without ' + missing[0] if missing else ''}; "
+                f"{len(self.shards)} with {len(self)}{missing}; "
                 "copy them again, or prepare them into another folder."
             )
 
@@ -272,6 +273,9 @@ def read_info(folder: AnyPath) -> dict[str, Any]:
         raise UserError(f"Expected shards of schema {SCHEMA} in {folder}, but they say {found}; update the program.")
     if info.get("kind") not in (LABELLED, IMAGES, PSEUDO_LABELS):
         raise UserError(f"{folder / DATASET_FILE} is damaged: it says kind {info.get('kind')!r}; write it again.")
+    for name, kind in (("shards", int), ("count", int), ("images", str)):
+        if not isinstance(info.get(name, kind()), kind):
+            raise UserError(f"{folder / DATASET_FILE} is damaged: it says {name} {info[name]!r}; write it again.")
     return info
 
 

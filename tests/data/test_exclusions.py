@@ -66,7 +66,18 @@ def test_bad_keys__may_be_written_by_hand(tmp_path):
     assert read_bad_keys(tmp_path) == [BadKey("0.tar", 3, "", "upside_down")]
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"shard": "0.tar"}', '{"shard": "0.tar", "number": 1, "reasons": "x"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[1]",
+        '{"shard": "0.tar"}',
+        '{"shard": "0.tar", "number": 1, "reasons": "x"}',
+        '{"shard": ["0.tar"], "number": 1, "reason": "x"}',
+        '{"shard": "0.tar", "number": "1", "reason": "x"}',
+        '{"shard": "0.tar", "number": 1, "reason": null}',
+    ],
+)
 def test_bad_keys__a_line_that_cannot_be_read_is_named(tmp_path, line):
     (tmp_path / "bad_keys.jsonl").write_text(f'{{"shard": "0.tar", "number": 3, "reason": "odd"}}\n{line}\n')
     with pytest.raises(UserError, match="Line 2 of .*bad_keys.jsonl cannot be read"):

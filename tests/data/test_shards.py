@@ -9,6 +9,7 @@ import pickle
 import tarfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -334,6 +335,21 @@ def test_folder__a_shard_with_another_number_of_samples_is_refused_at_opening(tm
     make_folder(tmp_path)
     (tmp_path / DATASET_FILE).write_text(json.dumps({"schema": 1, "kind": "labelled", "shards": 3, "count": 8}))
     with pytest.raises(UserError, match="3 shards with 8 samples .* 3 with 7"):
+        ShardFolder(tmp_path)
+
+
+def test_folder__a_number_of_shards_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / DATASET_FILE).write_text(json.dumps({"schema": 1, "kind": "labelled", "shards": 10**15, "count": 7}))
+    with pytest.raises(UserError, match="there are 3 with 7, without 00003.tar"):
+        ShardFolder(tmp_path)
+
+
+@pytest.mark.parametrize("facts", [{"shards": "3"}, {"count": None}, {"images": 3}])
+def test_folder__a_dataset_file_with_values_of_other_types_is_damaged(tmp_path: Path, facts: dict[str, Any]) -> None:
+    make_folder(tmp_path)
+    (tmp_path / DATASET_FILE).write_text(json.dumps({"schema": 1, "kind": "images", **facts}))
+    with pytest.raises(UserError, match=f"is damaged: it says {next(iter(facts))} "):
         ShardFolder(tmp_path)
 
 
