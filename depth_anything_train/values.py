@@ -64,6 +64,8 @@ def check_value(key: str, value: Any, default: Any) -> None:
     if last in PATHS and (isinstance(value, int | float) or value == ""):
         hint = f"write {key}=./{value}" if value != "" else "name one"
         raise UserError(f"Expected a path for {key}, but came {_shown(value)}; {hint}.")
+    if last in PATHS and OmegaConf.is_config(value) and not OmegaConf.is_config(default):
+        raise UserError(f"Expected one path for {key}, but came {value}; write {key}=PATH.")
     if last == "out" and isinstance(value, str) and "://" in value:
         raise UserError(f"Expected a path of this machine for {key}, but came {value!r}; write here, copy it then.")
     if last in SMALLEST and not isinstance(value, DictConfig | ListConfig) and not isinstance(default, ListConfig):

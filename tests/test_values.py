@@ -38,6 +38,12 @@ def test_check_values__an_empty_or_a_number_is_no_path(override):
         compose("train", [*TINY, override])
 
 
+@pytest.mark.parametrize("model", ["{a: runs/x}", "[runs/x, runs/y]"])
+def test_check_values__several_are_no_path(model):
+    with pytest.raises(UserError, match="Expected one path for model"):
+        compose("evaluate", [f"model={model}", "data=x", "out=y"])
+
+
 def test_check_values__what_fits_is_left_alone():
     given = ["model.taps=spread", "trainer.devices=auto", "guard.clip_norm=1", "optim.warmup_steps=0", "steps=3"]
     assert compose("train", [*TINY, *given]).steps == 3
