@@ -60,7 +60,7 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
 
     Raises:
         UserError: `out` cannot be written to, or holds labels of another teacher, other settings or other images.
-        SystemExit: with `RUN_AGAIN` after SIGTERM or SIGUSR1; what is done is kept.
+        SystemExit: with `RUN_AGAIN` after SIGTERM, SIGUSR1 or Ctrl-C; what is done is kept.
     """
     where, out = as_path(images), out.resolve()
     folder = ShardFolder(where.resolve() if isinstance(where, Path) else where)  # workers may run in other folders

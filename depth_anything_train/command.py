@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -27,6 +27,9 @@ from depth_anything_train.values import check_values
 
 # What a config may build. Anything else is refused, so that a config from a stranger cannot call `os.system`.
 ALLOWED_TARGETS = ("depth_anything_train.", "data_engine.", "torch.optim.", "pytorch_lightning.", "albumentations.")
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 SPECIAL = '"$`\\!'
 """What a shell changes inside double quotes."""
@@ -71,6 +74,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 where = f" with {error.filename}" if error.filename else ""
                 reason = error.strerror or error
                 _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, mend it and run it again.")
+            except KeyboardInterrupt:
+                _stop(f"`{name}` was interrupted; nothing finished is lost, run it again.", status=INTERRUPTED)
 
         @functools.wraps(function)
         def main() -> None:
@@ -256,6 +261,6 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(child, f"{prefix}{key}.")
 
 
-def _stop(message: object) -> None:
+def _stop(message: object, status: int = 2) -> NoReturn:
     console.print(f"error: {message}", style="bold red", soft_wrap=True)
-    sys.exit(2)
+    sys.exit(status)

@@ -157,7 +157,7 @@ def fingerprint(content: Any) -> str:
 
 @contextmanager
 def leaving_on_request() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
+    """SIGTERM, SIGUSR1 and Ctrl-C end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
 
     Schedulers ask so before they take a machine away, and put a job back into their queue by its exit status.
     """
@@ -165,7 +165,7 @@ def leaving_on_request() -> Iterator[None]:
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(RUN_AGAIN)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
         yield
     finally:

@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from omegaconf import OmegaConf
@@ -139,6 +142,19 @@ def test_program__a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
     result = program("predict", "model=x", f"source={tmp_path}", f"out={tmp_path / 'file'}")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_program__ctrl_c_is_one_sentence(tmp_path):
+    keys = ("dataset=procedural", "count=10000", "samples_per_shard=10", "workers=1", f"out={tmp_path / 'out'}")
+    command = [sys.executable, "-m", "depth_anything_train.cli", "prepare", *keys]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(tmp_path.glob("out/*.idx")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("error: `prepare` was interrupted") and "Traceback" not in errors
 
 
 def test_program__starts_without_torch():

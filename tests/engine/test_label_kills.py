@@ -57,15 +57,17 @@ def test_local__a_killed_run_takes_its_workers_along_and_the_next_one_continues(
     assert job.predicted() - LENGTH * SHARDS <= 3 * 2 * LENGTH
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("processes", "request_to_stop"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGINT)]
+)
 def test_local__a_run_that_is_asked_to_stop_leaves_with_the_status_that_means_run_me_again(
-    images, undisturbed, processes
+    images, undisturbed, processes, request_to_stop
 ):
-    out = images.parent / f"asked-{processes}"
+    out = images.parent / f"asked-{processes}-{request_to_stop.name}"
     job = Job(images, out, engine={"kind": "local", "processes": processes})
     process = job.start()
     wait_until(lambda: list(out.glob("shard-*.json")))
-    process.terminate()
+    os.kill(process.pid, request_to_stop)
     process.join()
     assert process.exitcode == RUN_AGAIN
     assert torn(out) == []
