@@ -82,9 +82,14 @@ class ShardLabeller:
         settings: what else the labels depend on.
         max_bad_share: share of unusable images in a shard above which it is refused.
         workers: threads that decode images and encode labels.
+
+    Raises:
+        UserError: `max_bad_share` is no share.
     """
 
     def __init__(self, teacher: Teacher, settings: LabelSettings, *, max_bad_share: float = 0.1, workers: int = 4):
+        if not 0 <= max_bad_share <= 1:
+            raise UserError(f"Expected max_bad_share from 0 to 1, but came {max_bad_share}.")
         self.teacher, self.settings = teacher, settings
         self.max_bad_share, self.workers = max_bad_share, max(workers, 1)
         self.ahead = 2 * max(settings.batch_size, self.workers)  # images that are decoded, or written, at once

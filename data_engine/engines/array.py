@@ -41,6 +41,8 @@ class ArrayEngine:
         self.tasks = _from_slurm(TASKS) if tasks is None else tasks
         if not 0 <= self.task < self.tasks:
             raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but came {self.task}.")
+        if heartbeat_s <= 0:
+            raise UserError(f"Expected engine.heartbeat_s above 0, but came {heartbeat_s}.")
         if expiry_s < 3 * heartbeat_s:
             raise UserError(
                 f"Expected engine.expiry_s of at least 3 times engine.heartbeat_s={heartbeat_s}, but came {expiry_s}."

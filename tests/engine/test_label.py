@@ -133,6 +133,12 @@ def test_label__too_many_bad_images_stop_the_run_and_leave_no_manifest(teacher, 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
 
 
+@pytest.mark.parametrize("share", [-1, 2, float("nan")])
+def test_labeller__a_share_of_bad_images_that_cannot_be_is_refused(teacher, share):
+    with pytest.raises(UserError, match="max_bad_share from 0 to 1"):
+        labeller(teacher, max_bad_share=share)
+
+
 def test_label__suspicious_images_are_labelled_and_flagged_by_number(teacher, tmp_path):
     sound, small = scene(0, 80, 80)[0], scene(1, 40, 40)[0]
     write_images(tmp_path / "images", sound, np.full((80, 80, 3), 255, np.uint8), small)
