@@ -87,7 +87,7 @@ def read_work(cfg: DictConfig) -> Work:
         raise UserError("Expected model= with images=, to label them, or experiment=, to train it: one of the two.")
     if cfg.experiment is not None:
         return _training(str(cfg.experiment))
-    if not isinstance(cfg.images, int | float) or cfg.images < 1:
+    if not isinstance(cfg.images, int | float) or not 1 <= cfg.images < float("inf"):
         raise UserError(f"Expected images= as a number of at least 1, but came {cfg.images}; for instance 62e6.")
     if not 1 <= cfg.aspect <= 10:
         raise UserError(f"Expected aspect as longer side / shorter side, from 1 to 10, but came {cfg.aspect}.")

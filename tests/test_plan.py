@@ -105,3 +105,9 @@ def test_command__prints_a_table_and_writes_the_figures(tmp_path, monkeypatch, c
     shown = capsys.readouterr().err
     assert "7,200" in shown and "1.0 hours on 1 GPUs" in shown and "3 at 3 a GPU hour" in shown
     assert np.isfinite([value for value in figures.values() if isinstance(value, float)]).all()
+
+
+@pytest.mark.parametrize("images", ["nan", "inf", "0", "many"])
+def test_plan__a_number_of_images_that_cannot_be_is_refused(images):
+    with pytest.raises(UserError, match="Expected images= as a number of at least 1"):
+        read_work(compose("plan", ["model=test", f"images={images}"]))
