@@ -16,9 +16,9 @@ from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.index import build_index, index_path
 from depth_anything_train.data.labels import Label, check_shape, decode_label
 from depth_anything_train.data.remote import AnyPath
-from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
-from depth_anything_train.data.shards import Shard
-from depth_anything_train.runtime import UserError, read_json
+from depth_anything_train.data.schema import DATASET_FILE, IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
+from depth_anything_train.data.shards import Shard, read_info
+from depth_anything_train.runtime import UserError, fingerprint, read_json
 
 COMPARED_TOGETHER = 500
 """Samples of a shard whose images and labels are compared with each other: bounds the memory for large shards."""
@@ -137,7 +137,11 @@ def _check_manifest(shard: Shard, images: Shard | None) -> Iterator[str]:
     if not mark.exists():
         yield f"{name}: expected the manifest {mark.name}, which does not exist; run `label` again."
         return
-    manifest = read_json(mark, keys={"count": int, "input": str, "output": str})
+    manifest = read_json(mark, keys={**dict.fromkeys(("input", "output", "teacher", "config"), str), "count": int})
+    info = read_info(shard.path.parent)
+    folder = {"teacher": info.get("teacher"), "config": fingerprint(info.get("settings"))}
+    if other := sorted(name for name in folder if manifest[name] != folder[name]):
+        yield f"{name}: made with another {' and '.join(other)} than {DATASET_FILE} says; delete it and label again."
     if manifest["count"] != shard.count or manifest["output"] != shard.digest:
         yield f"{name}: the labels are not those of the manifest; run `label` again."
     if images is not None and images.count != shard.count:

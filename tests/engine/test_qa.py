@@ -16,7 +16,7 @@ from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, fingerprint
 
 SHAPE = (60, 80)
 ALL = np.ones(SHAPE, bool)
@@ -43,12 +43,14 @@ def make_pseudo(root: Path, shards: int = 3, each: int = 4) -> Path:
     valid[:2] = True
     labels[0][2] = ("p2", {"disparity.dz16": encode_dz16(picture(2)[..., 0].astype(np.float32), valid)})
     write_folder(root / "images", {"kind": "images"}, images)
-    folder = write_folder(root / "labels", {"kind": "pseudo_labels", "images": "../images"}, labels)
+    folder = write_folder(
+        root / "labels", {"kind": "pseudo_labels", "images": "../images", "teacher": "t", "settings": {}}, labels
+    )
     for number in range(shards):
         dropped = {"truncated_image": {"count": 1, "examples": ["p9"]}} if number == 2 else {}
         manifest = {"count": each, "labelled": each - len(dropped), "dropped": dropped, "flags": {"flip": [0, 3]}}
         shard = (ShardFolder(root / "images").shard(number), ShardFolder(folder).shard(number))
-        manifest |= {"input": shard[0].digest, "output": shard[1].digest}
+        manifest |= {"input": shard[0].digest, "output": shard[1].digest, "teacher": "t", "config": fingerprint({})}
         mark = folder / f"{number:05d}.json"
         mark.write_text(json.dumps(manifest))
         os.utime(mark, (1000 + 10 * number,) * 2)

@@ -21,7 +21,7 @@ from depth_anything_train.data.index import index_path
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.sources import LabelledSource
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, fingerprint
 
 HEIGHT, WIDTH = 12, 16
 
@@ -61,10 +61,11 @@ def make_labelled(folder: Path, labels: bytes | None = None) -> Path:
 def make_pseudo(root: Path, keys: tuple[str, ...] = ("a", "b", "c"), invalid: str = "") -> Path:
     images = write(root / "images" / "x.tar", {key: {"png": image()} for key in ("a", "b", "c")})
     labels = write(root / "labels" / "x.tar", {key: {"disparity.dz16": label(valid=key != invalid)} for key in keys})
-    manifest = {"count": len(keys), "input": images.digest, "output": labels.digest}
+    made_with = {"teacher": "some hash", "config": fingerprint(settings := {"size": 28})}
+    manifest = {"count": len(keys), "input": images.digest, "output": labels.digest, **made_with}
     (root / "labels" / "x.json").write_text(json.dumps(manifest))
     finish(root / "images", "images")
-    return finish(root / "labels", "pseudo_labels", images="../images")
+    return finish(root / "labels", "pseudo_labels", images="../images", teacher="some hash", settings=settings)
 
 
 def problem(folder: Path, **settings: Any) -> str:
@@ -176,7 +177,11 @@ def test_verify__pseudo_labels_must_agree_with_their_manifest(tmp_path: Path) ->
     labels = make_pseudo(tmp_path)
     manifest = labels / "x.json"
     whole = json.loads(manifest.read_text())
-    for change, message in (({"output": "0"}, "not those of the manifest"), ({"input": "0"}, "images changed")):
+    for change, message in (
+        ({"output": "0"}, "not those of the manifest"),
+        ({"input": "0"}, "images changed"),
+        ({"teacher": "another"}, "made with another teacher"),
+    ):
         manifest.write_text(json.dumps(whole | change))
         assert message in problem(labels)
     for content in ("{", "[]"):
