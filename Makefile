@@ -23,7 +23,7 @@ quickstart: setup
 	$(BIN)/depth-anything run pipeline=quickstart
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slurm"
 
 test-slurm: setup
 	$(BIN)/python -m pytest tests/slurm
@@ -34,6 +34,6 @@ lint: setup
 	$(BIN)/mypy
 
 coverage: setup
-	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage run -m pytest -m "not slurm"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --sort=cover --fail-under=85

@@ -267,7 +267,7 @@ def test_cache__a_process_that_is_killed_leaves_nothing_that_counts(
     web.slow["00000.tar"] = 2
     process = multiprocessing.get_context("spawn").Process(target=read, args=(f"{web.address}/shards",))
     process.start()
-    while not [*cache.glob("shards/.*.tmp")]:
+    while not (web.gets["00000.tar"] and [*cache.glob("shards/.*.tmp")]):
         time.sleep(0.02)
     process.kill()
     process.join()

@@ -14,7 +14,7 @@ from depth_anything_train.command import compose
 from depth_anything_train.train import train
 
 
-@pytest.mark.slow
+@pytest.mark.slurm
 def test_labelling__an_array_of_two_tasks_writes_what_one_process_writes(slurm, tmp_path):
     labelled = write_shards(tmp_path / "labelled", "labelled")
     images = write_shards(tmp_path / "images", "images", counts=(6, 5, 6, 5), first=100)

@@ -25,7 +25,7 @@ def finished(facts):
     return facts["JobState"] == "COMPLETED"
 
 
-@pytest.mark.slow
+@pytest.mark.slurm
 def test_training__preempted_and_requeued_ends_with_the_weights_of_an_undisturbed_run(slurm, tmp_path):
     whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
     job = submit(slurm, whole)
