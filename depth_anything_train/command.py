@@ -82,9 +82,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             typed = list(sys.argv)
             arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
             overrides = [a for a in arguments if not a.startswith(("-", "hydra."))]
-            if not any(
-                a.startswith("-") for a in arguments
-            ):  # flags such as --help and --multirun are Hydra's own business
+            # Flags such as --help and --multirun are Hydra's own business.
+            if not any(a.startswith("-") for a in arguments):
                 try:
                     compose(name, overrides)
                 except UserError as error:

@@ -32,6 +32,9 @@ console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 RUN_AGAIN = 75
 """Exit status of a run that was asked to stop and saved its state: the same command continues (EX_TEMPFAIL)."""
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""What asks a training to stop: two of schedulers, and Ctrl-C."""
+
 
 class UserError(ValueError):
     """Something the user can mend: the message says what was expected, what came and what to do.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+from depth_anything_train.runtime import STOP_SIGNALS
 
 
 class Interruption:
@@ -29,7 +29,7 @@ class Interruption:
         self._group: Any = None  # of torch.distributed
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         self.listen()
         return self
 
@@ -39,7 +39,7 @@ class Interruption:
 
     def listen(self) -> None:
         """Take over the signals. Lightning puts handlers of its own in front when a fit begins: listen again then."""
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -23,7 +23,7 @@ from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.sources import BadSamples, Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
 from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, TrainingViews
-from depth_anything_train.runtime import UserError, console
+from depth_anything_train.runtime import STOP_SIGNALS, UserError, console
 
 
 class TrainLoader:
@@ -214,5 +214,5 @@ def _start_worker(worker: int) -> None:
     A signal that asks the run to stop often goes to all of its processes; the step it is at still needs its images.
     """
     cv2.setNumThreads(0)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
