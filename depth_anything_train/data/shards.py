@@ -273,8 +273,8 @@ def read_info(folder: AnyPath) -> dict[str, Any]:
         raise UserError(f"Expected shards of schema {SCHEMA} in {folder}, but they say {found}; update the program.")
     if info.get("kind") not in (LABELLED, IMAGES, PSEUDO_LABELS):
         raise UserError(f"{folder / DATASET_FILE} is damaged: it says kind {info.get('kind')!r}; write it again.")
-    for name, kind in (("shards", int), ("count", int), ("images", str)):
-        if not isinstance(info.get(name, kind()), kind):
+    for name, kind in (("shards", int), ("count", int), ("images", str | None)):
+        if name in info and not isinstance(info[name], kind):
             raise UserError(f"{folder / DATASET_FILE} is damaged: it says {name} {info[name]!r}; write it again.")
     return info
 
