@@ -1,6 +1,6 @@
 # make setup       install into .venv (does nothing when it is current)
 # make quickstart  the whole chain in small: teacher, pseudo labels, student, evaluation, report
-# make test        all tests
+# make test        all tests, on several cores
 # make test-slurm  training and labelling as jobs of a real SLURM on this machine; needs slurm-wlm, munge and root
 # make lint        style and types
 # make coverage    all tests, with the share of lines they run
@@ -8,6 +8,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
+# A process a core, four at most: each holds torch. A file stays in one process, so that what its tests share is made once.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: setup quickstart test test-slurm lint coverage
 setup: .venv/.current
@@ -23,7 +25,7 @@ quickstart: setup
 	$(BIN)/depth-anything run pipeline=quickstart
 
 test: setup
-	$(BIN)/python -m pytest -m "not slurm"
+	$(BIN)/python -m pytest -m "not slurm" $(PARALLEL)
 
 test-slurm: setup
 	$(BIN)/python -m pytest tests/slurm
@@ -34,6 +36,6 @@ lint: setup
 	$(BIN)/mypy
 
 coverage: setup
-	$(BIN)/python -m coverage run -m pytest -m "not slurm"
+	$(BIN)/python -m coverage run -m pytest -m "not slurm" $(PARALLEL)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --sort=cover --fail-under=85

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Processes beside each other take one core each, and what they start as well; torch reads this when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 
