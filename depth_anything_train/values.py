@@ -16,8 +16,8 @@ from depth_anything_train.runtime import UserError
 SMALLEST = {
     **dict.fromkeys(("steps", "size", "count", "limit", "batch", "batch_size", "patience", "num_samples"), 1),
     **dict.fromkeys(("samples_per_shard", "height", "width", "labelled", "unlabelled", "semantic"), 1),
-    **dict.fromkeys(("max_in_a_row", "threads"), 1),
-    **dict.fromkeys(("workers", "seed", "per_group", "label_examples", "warmup_steps"), 0),
+    **dict.fromkeys(("max_in_a_row", "threads", "tasks", "shuffle_shards"), 1),
+    **dict.fromkeys(("workers", "seed", "per_group", "label_examples", "warmup_steps", "retries", "task"), 0),
 }
 """Whole numbers by the last part of their key, whatever their default, and the smallest that makes sense."""
 

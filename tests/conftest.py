@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Processes beside each other take one core each, and what they start as well; torch reads this when it is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -16,6 +17,14 @@ from scenes import write_shards
 from stores import S3, s3_store
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+
+@pytest.fixture(autouse=True)
+def ordinary_torch() -> Iterator[None]:
+    """A training in this process leaves torch deterministic; the next test starts without."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

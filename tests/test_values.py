@@ -10,11 +10,20 @@ TINY = ["experiment=tiny_teacher", "out=runs/x", "labelled=[a]"]
 
 @pytest.mark.parametrize(
     "override",
-    ["steps=abc", "steps=2.5", "steps=0", "workers=-1", "seed=-1", "size=abc", "data.batch.labelled=0", "seed=true"],
+    ["steps=abc", "steps=2.5", "steps=0", "workers=-1", "seed=-1", "size=abc", "data.batch.labelled=0", "seed=true"]
+    + ["data.shuffle_shards=true", "data.shuffle_shards=0"],
 )
 def test_check_values__a_count_that_is_no_count_is_refused_by_its_key(override):
     with pytest.raises(UserError, match=rf"Expected a whole number of at least \d for {override.partition('=')[0]}"):
         compose("train", [*TINY, override])
+
+
+@pytest.mark.parametrize(
+    "override", ["engine=local engine.retries=-1", "engine=array engine.task=a", "engine=array engine.tasks=0"]
+)
+def test_check_values__the_settings_of_an_engine_are_counts(override):
+    with pytest.raises(UserError, match=r"Expected a whole number of at least \d for engine"):
+        compose("label", ["teacher=x", "shards=y", "out=z", *override.split()])
 
 
 def test_check_values__a_word_where_a_number_stands_is_refused():

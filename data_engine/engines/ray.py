@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, import_extra
 
 OBJECT_STORE_BYTES = 80 * 2**20  # about the least that Ray takes: nothing large goes through it
+CONNECT_TIMEOUT_S = 10.0
 
 # Ray binds to the loopback address where it is told to have no cluster; the name is of the systems where that is usual.
 ON_THIS_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -68,6 +70,7 @@ class RayEngine:
     def _connect(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address:
+            require_listener(self.address)
             try:
                 self.ray.init(address=self.address, **options)
             except (ConnectionError, ValueError) as error:
@@ -86,6 +89,21 @@ class RayEngine:
         if gpus is None:
             gpus = float(device != "cpu" and self.ray.cluster_resources().get("GPU", 0) > 0)
         return {"CPU": self.cpus_per_worker, "GPU": gpus}
+
+
+def require_listener(address: str) -> None:
+    """Make sure that something listens at HOST:PORT: Ray itself tries a wrong address for minutes.
+
+    Raises:
+        UserError: nothing does. Names without a port, such as `auto`, are left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"Expected a Ray cluster at engine.address={address}, but nothing answers: {error}.") from None
 
 
 class _Labelling:

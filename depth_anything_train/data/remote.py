@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,8 +25,9 @@ from depth_anything_train.runtime import UserError, import_extra
 LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 """Scheme of an address -> what fsspec needs for it."""
 
-ATTEMPTS, FIRST_DELAY_S = 4, 0.5
-"""How often something is tried, and the pause after the first failure, which doubles each time."""
+ATTEMPTS, FIRST_DELAY_S, GIVE_UP_S = 4, 0.5, 60.0
+"""How often something is tried, the pause after the first failure, which doubles each time, and when no attempt begins
+any more: gcsfs alone tries for more than a minute to find a store that is not there."""
 
 CONNECTIONS = 16
 """How many small files are asked for at the same time."""
@@ -266,6 +268,7 @@ def _filesystem(path: RemotePath) -> Any:
     """fsspec's object for a store; it keeps one for each process, so a forked worker gets its own."""
     scheme = path.address.partition("://")[0]
     import_extra(LIBRARIES[scheme], extra="remote")
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # prints tracebacks of what is tried again, or told below
     return import_extra("fsspec", extra="remote").filesystem(scheme, use_listings_cache=False)
 
 
@@ -276,7 +279,8 @@ def _retry(path: RemotePath, action: Callable[[], Result]) -> Result:
         FileNotFoundError: there is no such file.
         UserError: it failed each time, or access is refused.
     """
-    for attempt in range(ATTEMPTS):
+    start = time.monotonic()
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()
         except FileNotFoundError:
@@ -287,6 +291,7 @@ def _retry(path: RemotePath, action: Callable[[], Result]) -> Result:
             raise
         except Exception as error:  # each store has errors of its own
             failure = " ".join(f"{type(error).__name__}: {error}".split())
-            if attempt < ATTEMPTS - 1:
-                time.sleep(FIRST_DELAY_S * 2**attempt)
-    raise UserError(f"{path} cannot be read: {ATTEMPTS} attempts failed, the last with {failure}; try again later.")
+            if attempt == ATTEMPTS or time.monotonic() - start > GIVE_UP_S:
+                break
+            time.sleep(FIRST_DELAY_S * 2 ** (attempt - 1))
+    raise UserError(f"{path} cannot be read: {attempt} attempts failed, the last with {failure}; try again later.")

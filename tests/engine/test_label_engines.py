@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from stub_teacher import StubTeacher
 
 from data_engine.engines.array import ArrayEngine
 from data_engine.engines.local import LocalEngine, visible_gpus
+from data_engine.engines.ray import require_listener
 from data_engine.label import label
 from data_engine.labeller import ShardLabeller
 from data_engine.settings import LabelSettings
@@ -222,3 +224,10 @@ def test_label__a_shard_may_hold_images_of_any_sizes(tmp_path):
         )
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert [record.key for record in ShardFolder(tmp_path / "a")] == [f"{number}" for number in range(40)]
+
+
+def test_ray_engine__an_address_where_nothing_listens_is_named_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and never listened at
+        with pytest.raises(UserError, match=r"engine.address=127.0.0.1:\d+, but nothing answers"):
+            require_listener(f"127.0.0.1:{taken.getsockname()[1]}")
