@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from depth_anything_train.models.dpt import DPTHead
 from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, require_count, resolve_taps
+from depth_anything_train.models.metric_bins import BinsConfig, MetricBinsHead
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image, Patches
 
@@ -30,6 +32,7 @@ class DepthModelConfig:
         out_channels: channels to which the four tapped maps are brought.
         kind: `relative` predicts disparity >= 0, `metric` depth in metres.
         max_depth_m: farthest depth of a metric model in metres; None for a relative one.
+        bins: the bins of a metric model after ZoeDepth (V1); without, it ends in a sigmoid times `max_depth_m` (V2).
 
     Raises:
         UserError: the numbers do not fit together.
@@ -40,6 +43,7 @@ class DepthModelConfig:
     out_channels: tuple[int, int, int, int]
     kind: Kind = "relative"
     max_depth_m: float | None = None
+    bins: BinsConfig | None = None
 
     def __post_init__(self) -> None:
         for key, value in (("features", self.features), *(("out_channels", c) for c in self.out_channels)):
@@ -53,6 +57,11 @@ class DepthModelConfig:
             )
         if self.max_depth_m is not None and not (isinstance(self.max_depth_m, int | float) and self.max_depth_m > 0):
             raise UserError(f"Expected max_depth_m to be a number of metres above zero, got {self.max_depth_m!r}.")
+        if self.bins is not None and self.max_depth_m != self.bins.farthest_m:
+            raise UserError(
+                f"Expected max_depth_m to be the farthest depth of the bins, {self.bins.farthest_m:g} m, got "
+                f"kind={self.kind} with max_depth_m={self.max_depth_m}."
+            )
         if len(self.out_channels) != 4:
             raise UserError(f"Expected four out_channels, one for each tapped block, got {list(self.out_channels)}.")
 
@@ -70,7 +79,9 @@ class DepthModelConfig:
         try:
             encoder = {**content["encoder"], "taps": tuple(content["encoder"]["taps"])}
             out_channels = tuple(content["out_channels"])
-            return cls(**{**content, "encoder": EncoderConfig(**encoder), "out_channels": out_channels})
+            bins = BinsConfig.from_dict(content["bins"]) if content.get("bins") is not None else None
+            parts = {"encoder": EncoderConfig(**encoder), "out_channels": out_channels, "bins": bins}
+            return cls(**{**content, **parts})
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"Expected the configuration of a depth model, but a key is missing or unknown ({error}); "
@@ -93,11 +104,11 @@ class DepthModel(nn.Module):
         self.pretrained = DinoV2Encoder(
             config.encoder, activation_checkpointing=activation_checkpointing, attention=attention
         )
-        self.depth_head = DPTHead(
-            embed_dim=config.encoder.embed_dim,
-            features=config.features,
-            out_channels=config.out_channels,
-            max_depth_m=config.max_depth_m,
+        sizes = config.encoder.embed_dim, config.features, config.out_channels
+        self.depth_head = (
+            MetricBinsHead(*sizes, config.bins)
+            if config.bins is not None
+            else DPTHead(*sizes, max_depth_m=config.max_depth_m)
         )
 
     def forward(self, image: Image) -> Tensor:
@@ -131,10 +142,10 @@ class DepthModel(nn.Module):
 
         In bfloat16 the output would have 256 levels between 1 and 2, which shows as terraces.
         """
-        last = self.depth_head.scratch.output_conv2[2]
-        exact = {name: tensor.clone() for name, tensor in last.state_dict().items()}
+        exact = [(layer, copy.deepcopy(layer.state_dict())) for layer in self.depth_head.exact_layers()]
         self.to(torch.bfloat16)
-        last.to(torch.float32).load_state_dict(exact)
+        for layer, weights in exact:
+            layer.to(torch.float32).load_state_dict(weights)
         return self
 
 
@@ -153,12 +164,14 @@ def build_depth_model(
     position: str = "dinov2",
     kind: str = "relative",
     max_depth_m: float | None = None,
+    bins: Mapping[str, Any] | None = None,
     activation_checkpointing: str = "selective",
     attention: str = "sdpa",
 ) -> DepthModel:
     """Build a model with random weights from the plain numbers of a config file; reads no disk and no network.
 
-    `taps` is `last4` (V1), `spread` (V2) or four block indices; the model's own config holds the indices.
+    `taps` is `last4` (V1), `spread` (V2) or four block indices; the model's own config holds the indices. `bins` holds
+    the settings of `BinsConfig`; without one of its own, `max_depth_m` is the farthest of its domains.
 
     Raises:
         UserError: the numbers do not fit together.
@@ -174,11 +187,13 @@ def build_depth_model(
         image_size=image_size,
         position=position,  # type: ignore[arg-type]
     )
+    bins_config = BinsConfig.from_dict(bins) if bins is not None else None
     config = DepthModelConfig(
         encoder=encoder,
         features=features,
         out_channels=tuple(out_channels),  # type: ignore[arg-type]
         kind=kind,  # type: ignore[arg-type]
-        max_depth_m=max_depth_m,
+        max_depth_m=bins_config.farthest_m if bins_config is not None and max_depth_m is None else max_depth_m,
+        bins=bins_config,
     )
     return DepthModel(config, activation_checkpointing=activation_checkpointing, attention=attention)

@@ -110,17 +110,25 @@ class DPTHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """The dense map at `size` = (H, W), float32 whatever autocast says."""
+        x = enlarge(self.scratch.output_conv1(self.fuse(maps)[-1]), size)
+        x = self._in_strips(x) if _needs_strips(x) else self._output(x)
+        return relu(x) if self.max_depth_m is None else torch.sigmoid(x) * self.max_depth_m
+
+    def fuse(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The deepest map at the path's width and what the four fusions give, coarse to fine: (B, features, h, w)."""
         s = self.scratch
         narrow = (s.layer1_rn, s.layer2_rn, s.layer3_rn, s.layer4_rn)
         stages = zip(maps, self.projects, self.resize_layers, narrow, strict=True)
         m1, m2, m3, m4 = (convolve(resize(project(x))) for x, project, resize, convolve in stages)
-        x = s.refinenet4(m4, None, m3.shape[-2:])
-        x = s.refinenet3(x, m3, m2.shape[-2:])
-        x = s.refinenet2(x, m2, m1.shape[-2:])
-        x = s.refinenet1(x, m1, [2 * length for length in m1.shape[-2:]])
-        x = enlarge(s.output_conv1(x), size)
-        x = self._in_strips(x) if _needs_strips(x) else self._output(x)
-        return relu(x) if self.max_depth_m is None else torch.sigmoid(x) * self.max_depth_m
+        x4 = s.refinenet4(m4, None, m3.shape[-2:])
+        x3 = s.refinenet3(x4, m3, m2.shape[-2:])
+        x2 = s.refinenet2(x3, m2, m1.shape[-2:])
+        x1 = s.refinenet1(x2, m1, [2 * length for length in m1.shape[-2:]])
+        return [m4, x4, x3, x2, x1]
+
+    def exact_layers(self) -> list[nn.Module]:
+        """What stays float32 when the other weights are turned into bfloat16."""
+        return [self.scratch.output_conv2[2]]
 
     def _output(self, x: Tensor) -> Tensor:
         """The last two convolutions: (B, C, H, W) to (B, 1, H, W)."""

@@ -70,7 +70,7 @@ def save_hf(folder: str | Path, model: DepthModel, *, size: int, card: str) -> P
         card: text of README.md.
 
     Raises:
-        UserError: a metric model's farthest depth is no whole number, which transformers cannot take.
+        UserError: a metric model has bins, or its farthest depth is no whole number: transformers cannot take it.
     """
     folder, config = Path(folder), config_to_hf(model.config)
     tensors = to_hf_names(plain_tensors(model), model.config)
@@ -82,7 +82,17 @@ def save_hf(folder: str | Path, model: DepthModel, *, size: int, card: str) -> P
 
 
 def config_to_hf(config: DepthModelConfig) -> dict[str, Any]:
-    """The content of `config.json`; blocks are counted from 1 there, as 0 is the embedding."""
+    """The content of `config.json`; blocks are counted from 1 there, as 0 is the embedding.
+
+    Raises:
+        UserError: as `save_hf`.
+    """
+    if config.bins is not None:
+        raise UserError(
+            "Expected a model without bins for a Hugging Face folder: transformers has metric bins only in ZoeDepth, "
+            "whose decoder enlarges patches of 16 pixels by twos and cannot be this one with patches of "
+            f"{config.encoder.patch_size}; save it as native, or train with a bounded head (model.bins=null)."
+        )
     encoder = config.encoder
     taps = [tap + 1 for tap in encoder.taps]
     backbone = {

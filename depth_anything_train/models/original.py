@@ -69,7 +69,15 @@ def save_original(folder: str | Path, model: DepthModel) -> Path:
     """Write the weights into `folder` under the name that the released code would look for; returns the file.
 
     A model with blocks of neither V1 nor V2 gets a name that does not hide it, and has to be loaded with `taps=`.
+
+    Raises:
+        UserError: the model has bins.
     """
+    if model.config.bins is not None:
+        raise UserError(
+            "Expected a model without bins for the released layout: the released metric code of V1 has other names "
+            "for them; save it as native."
+        )
     path = Path(folder) / f"{original_name(model.config)}.pth"
     with atomic_writer(path) as file:
         torch.save(plain_tensors(model), file)
