@@ -21,7 +21,7 @@ from depth_anything_train.data.exclusions import BAD_KEYS_FILE
 from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.sources import BadSamples, Source
-from depth_anything_train.data.transforms import Geometry, StrongPerturbation
+from depth_anything_train.data.transforms import Geometry, MildColour, StrongPerturbation
 from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, TrainingViews
 from depth_anything_train.runtime import STOP_SIGNALS, UserError, console
 
@@ -43,19 +43,21 @@ class TrainLoader:
 class ShardDataModule(LightningDataModule):
     """Training batches from shards, in an order that only depends on the seed.
 
-    Yields LabelledBatch for a source `labelled`, SemanticBatch for `semantic`, and StudentBatch for `labelled` and
-    `unlabelled` together.
+    Yields LabelledBatch for a source `labelled`, SemanticBatch for `semantic`, StudentBatch for `labelled` and
+    `unlabelled` together, and a LabelledBatch by name for several others.
 
     Args:
         sources: stream -> its samples.
         batch: stream -> number of samples in a global batch, over all processes.
-        size: side of the square crops in pixels.
+        size: side of the square crops in pixels, or the [height, width] to which samples are stretched.
         steps: length of the run in optimizer steps.
         seed: of order and augmentation.
         weights: stream -> share of each of its folders, whole numbers; None takes the folders as one.
         shuffle_shards: shuffle inside groups of so many shards instead of over all samples; for object stores.
         workers: processes that load; 0 loads in the main process.
         flip: probability of a horizontal flip.
+        rotate_deg: largest random rotation either way, in degrees.
+        colour: what the colours of all other images than the student's unlabelled ones go through.
         perturbation: what the student's unlabelled images go through.
         cutmix: rectangles exchanged between them.
         max_bad_share: share of samples that may be unusable.
@@ -70,13 +72,15 @@ class ShardDataModule(LightningDataModule):
         *,
         sources: Mapping[str, Source],
         batch: Mapping[str, int],
-        size: int,
+        size: int | Sequence[int],
         steps: int,
         seed: int,
         weights: Mapping[str, Sequence[int] | None] | None = None,
         shuffle_shards: int | None = None,
         workers: int = 0,
         flip: float = 0.5,
+        rotate_deg: float = 0.0,
+        colour: MildColour | None = None,
         perturbation: StrongPerturbation | None = None,
         cutmix: CutMix | None = None,
         max_bad_share: float = 0.1,
@@ -98,10 +102,13 @@ class ShardDataModule(LightningDataModule):
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix = cutmix
         self.bad = BadSamples(max_bad_share)
-        self.views = TrainingViews(
-            sources, Geometry(size, flip=flip), perturbation, seed, SampleCache(cache_mb / max(workers, 1))
-        )
-        self.collate = Collate(sources, size, cutmix, seed)
+        geometry = Geometry(size, flip=flip, rotate_deg=rotate_deg)
+        if cutmix is not None and geometry.stretched:
+            raise UserError(f"Expected one number as data.size where CutMix is used, but came {size}.")
+        chosen = {name: perturbation if name == UNLABELLED else colour for name in sources}
+        perturbations = {name: perturb for name, perturb in chosen.items() if perturb is not None}
+        self.views = TrainingViews(sources, geometry, perturbations, seed, SampleCache(cache_mb / max(workers, 1)))
+        self.collate = Collate(sources, geometry.shape, cutmix, seed)
 
     def setup(self, stage: str) -> None:
         """Say what is left out, once for all processes."""

@@ -1,13 +1,13 @@
-"""From a decoded sample to a training view: one geometry for image and label, colour and blur for the student alone.
+"""From a decoded sample to a training view: one geometry for image and label, colour and blur for the image alone.
 
-Both take their random numbers from outside, so a view depends on what it is a view of and on nothing else.
+All take their random numbers from outside, so a view depends on what it is a view of and on nothing else.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -23,24 +23,35 @@ MAX_ASPECT = 16
 
 
 class Geometry:
-    """Shorter side to `size` keeping the aspect, random crop of size x size, random flip: sections 4.1 and 6.
+    """Image and label to one size with one crop, rotation and flip.
 
-    Image and label share crop and flip. The image is resampled bicubically, labels take the nearest pixel: a mean of
-    two disparities, or of two classes, is a surface that is not there. Where that pixel was not measured, a smaller
-    view takes the nearest surface that was measured inside its pixel.
+    A whole number as size is the relative recipe: shorter side to `size` keeping the aspect, random crop of size x
+    size (V1 sections 4.1 and 6). A pair (height, width) is the metric one: stretched to it, nothing cut off.
+
+    The image is resampled bicubically, labels take the nearest pixel: a mean of two disparities, or of two classes, is
+    a surface that is not there. Where that pixel was not measured, a smaller view takes the nearest surface that was
+    measured inside its pixel.
 
     Args:
-        size: side of the crop in pixels.
+        size: side of the crop in pixels, or (height, width).
         flip: probability of a horizontal flip.
+        rotate_deg: largest random rotation either way, in degrees; the corners it uncovers are black, without label.
     """
 
-    def __init__(self, size: int, *, flip: float = 0.5) -> None:
-        if size < 1 or not 0 <= flip <= 1:
-            raise UserError(f"Expected data.size >= 1 and a flip probability in 0 to 1, but came {size} and {flip}.")
-        self.size, self.flip = size, flip
+    def __init__(self, size: int | Sequence[int], *, flip: float = 0.5, rotate_deg: float = 0.0) -> None:
+        sides = [size, size] if isinstance(size, int) else list(size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides) or not 0 <= flip <= 1:
+            raise UserError(
+                "Expected data.size >= 1, or [height, width], and a flip probability in 0 to 1, but came "
+                f"{size} and {flip}."
+            )
+        if not 0 <= rotate_deg < 90:
+            raise UserError(f"Expected data.rotate_deg in 0 to 90, but came {rotate_deg}.")
+        self.shape, self.stretched = (sides[0], sides[1]), not isinstance(size, int)
+        self.flip, self.rotate_deg = flip, rotate_deg
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Return `sample` with each array cropped to (size, size), whatever the label's resolution was.
+        """Return `sample` with each array cropped to `shape`, whatever the label's resolution was.
 
         Raises:
             BadSample: `extreme_aspect`.
@@ -56,8 +67,11 @@ class Geometry:
         height, width = sample["image"].shape[:2]
         if max(height, width) > MAX_ASPECT * min(height, width):
             raise BadSample("extreme_aspect", f"Image {sample['key']} is {width} x {height} pixels, a mere strip.")
-        scale = self.size / min(height, width)
-        height, width = (max(self.size, round(side * scale)) for side in (height, width))
+        if self.stretched:
+            height, width = self.shape
+        else:
+            scale = self.shape[0] / min(height, width)
+            height, width = (max(self.shape[0], round(side * scale)) for side in (height, width))
         fitted = _each(sample, lambda name, pixels: _resize(pixels, height, width, cubic=name == "image"))
         if "valid" in sample and sample["valid"].size > height * width and not fitted["valid"].all():
             _fill(fitted["disparity"], fitted["valid"], sample["disparity"], sample["valid"])
@@ -65,9 +79,11 @@ class Geometry:
 
     def crop(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Cut one random view out of a sample that fits; the arrays are new."""
+        if self.rotate_deg:
+            sample = _rotate(sample, float(rng.uniform(-self.rotate_deg, self.rotate_deg)))
         height, width = sample["image"].shape[:2]
-        top, left = int(rng.integers(height - self.size + 1)), int(rng.integers(width - self.size + 1))
-        window = np.s_[top : top + self.size, left : left + self.size]
+        top, left = (int(rng.integers(a - b + 1)) for a, b in zip((height, width), self.shape, strict=True))
+        window = np.s_[top : top + self.shape[0], left : left + self.shape[1]]
         flipped = rng.random() < self.flip
         return _each(sample, lambda _, pixels: cv2.flip(pixels[window], 1) if flipped else pixels[window].copy())
 
@@ -88,6 +104,19 @@ def _resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray
     # INTER_NEAREST_EXACT shares its pixel centres with INTER_CUBIC; INTER_NEAREST would shift a label of three times
     # the size by a third of a pixel.
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC if cubic else cv2.INTER_NEAREST_EXACT)
+
+
+def _rotate(sample: Sample, angle_deg: float) -> Sample:
+    """About the middle; what comes from outside is 0, so black and not valid."""
+    height, width = sample["image"].shape[:2]
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_deg, 1.0)
+
+    def rotated(name: str, pixels: NDArray[Any]) -> NDArray[Any]:
+        return cv2.warpAffine(
+            pixels, turn, (width, height), flags=cv2.INTER_LINEAR if name == "image" else cv2.INTER_NEAREST
+        )
+
+    return _each(sample, rotated)
 
 
 def _fill(
@@ -155,3 +184,39 @@ class StrongPerturbation:
         # blurred is always jittered too. One shared state makes the draws independent.
         self._chain.set_random_state(np.random.default_rng(seed), random.Random(seed))
         return self._chain(image=image)["image"]
+
+
+class MildColour:
+    """Gamma, brightness and a factor for each channel, for labelled images of metric recipes (ZoeDepth).
+
+    Args:
+        p: probability that an image is changed at all.
+        gamma: exponent is drawn from this range.
+        brightness: factor on all channels, likewise.
+        colour: factor on each channel, likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        p: float = 0.5,
+        gamma: tuple[float, float] = (0.9, 1.1),
+        brightness: tuple[float, float] = (0.75, 1.25),
+        colour: tuple[float, float] = (0.9, 1.1),
+    ) -> None:
+        if not 0 <= p <= 1 or not all(0 < low <= high for low, high in (gamma, brightness, colour)):
+            raise UserError(
+                "Expected data.colour to have p in 0 to 1 and ranges of numbers above 0, but came "
+                f"{p}, {gamma}, {brightness} and {colour}."
+            )
+        self.p, self.gamma, self.brightness, self.colour = p, gamma, brightness, colour
+
+    def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        """Change an image (H, W, 3); the same image and seed give the same result in any process and any order."""
+        rng = np.random.default_rng(seed)
+        if rng.random() >= self.p:
+            return image
+        exponent, factors = rng.uniform(*self.gamma), rng.uniform(*self.brightness) * rng.uniform(*self.colour, size=3)
+        levels = (np.arange(256) / 255) ** exponent
+        table = np.clip(np.rint(255 * levels[:, None] * factors), 0, 255).astype(np.uint8)
+        return cv2.LUT(image, table[None]).astype(np.uint8, copy=False)  # channel by channel

@@ -1,6 +1,6 @@
 """From a slot to a training view, and from the views of a step to a batch: what the workers of the loader do.
 
-    source.load -> Geometry -> StrongPerturbation (unlabelled) -> collate -> CutMix (unlabelled)
+    source.load -> Geometry -> perturbation of the stream, if any -> collate -> CutMix (unlabelled)
 
 What all views of a sample have in common, decoded and resized, stays in memory as far as the cache reaches. Images stay
 uint8 to the device: the hand-over from a worker costs a third of what float32 would.
@@ -8,12 +8,13 @@ uint8 to the device: the hand-over from a worker costs a third of what float32 w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from depth_anything_train.data.cache import SampleCache
@@ -21,14 +22,17 @@ from depth_anything_train.data.cutmix import CutMix, cutmix
 from depth_anything_train.data.order import Slot
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import NO_CLASS, Sample, SemanticSource, Source
-from depth_anything_train.data.transforms import Geometry, StrongPerturbation
+from depth_anything_train.data.transforms import Geometry
 from depth_anything_train.runtime import UserError, keyed_seed
 from depth_anything_train.types import LabelledBatch, SemanticBatch, StudentBatch, UnlabelledBatch
 
 UNLABELLED = "unlabelled"
-"""The stream that is perturbed and mixed."""
+"""The stream that is mixed."""
 
-Batch = LabelledBatch | UnlabelledBatch | SemanticBatch | StudentBatch
+Perturbation = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+"""Changes the colours of an image (H, W, 3), given a seed."""
+
+Batch = LabelledBatch | UnlabelledBatch | SemanticBatch | StudentBatch | dict[str, LabelledBatch]
 
 
 class Loaded(NamedTuple):
@@ -53,11 +57,11 @@ class TrainingViews(Dataset[Loaded]):
         self,
         sources: Mapping[str, Source],
         geometry: Geometry,
-        perturbation: StrongPerturbation | None,
+        perturbations: Mapping[str, Perturbation],
         seed: int,
         cache: SampleCache,
     ) -> None:
-        self.sources, self.geometry, self.perturbation, self.seed = sources, geometry, perturbation, seed
+        self.sources, self.geometry, self.perturbations, self.seed = sources, geometry, perturbations, seed
         self.cache = cache
 
     def __getitem__(self, slot: Slot) -> Loaded:
@@ -68,8 +72,8 @@ class TrainingViews(Dataset[Loaded]):
             sample = self.geometry.crop(sample, np.random.default_rng(keyed_seed(self.seed, "geometry", *view)))
         except UserError as error:
             return Loaded(slot, error)
-        if slot.stream == UNLABELLED and self.perturbation is not None:
-            sample["image"] = self.perturbation(sample["image"], keyed_seed(self.seed, "perturbation", *view))
+        if (perturb := self.perturbations.get(slot.stream)) is not None:
+            sample["image"] = perturb(sample["image"], keyed_seed(self.seed, "perturbation", *view))
         return Loaded(slot, sample)
 
     def _fitted(self, slot: Slot) -> Sample:
@@ -81,7 +85,7 @@ class Collate:
     """Stacks the views of one step and mixes the unlabelled ones."""
 
     sources: Mapping[str, Source]
-    size: int
+    shape: tuple[int, int]
     cutmix: CutMix | None
     seed: int
 
@@ -98,11 +102,11 @@ class Collate:
             streams[slot.stream].append(Loaded(slot, sample))
         batches: dict[str, Any] = {name: self._stack(name, views) for name, views in streams.items()}
         batch = batches if len(batches) > 1 else next(iter(batches.values()))
-        return Collated(batch, len(loaded), problems)  # type: ignore[arg-type]
+        return Collated(batch, len(loaded), problems)
 
     def _blank(self, slot: Slot) -> Sample:
         """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
-        shape = (self.size, self.size)
+        shape = self.shape
         blank: Sample = {"image": np.zeros((*shape, 3), np.uint8), "key": f"bad {slot.stream} {slot.index}"}
         if isinstance(self.sources[slot.stream], SemanticSource):
             return blank | {"classes": np.full(shape, NO_CLASS, np.uint8)}
@@ -127,6 +131,6 @@ class Collate:
         if self.cutmix is None:
             batch["region"] = torch.ones_like(batch["valid"])
             return
-        boxes = self.cutmix.boxes(self.size, self.seed, slots[0].step, [slot.position for slot in slots])
+        boxes = self.cutmix.boxes(self.shape[0], self.seed, slots[0].step, [slot.position for slot in slots])
         mixed = cutmix(batch["image"], batch["disparity"], batch["valid"], boxes)
         batch.update(zip(("image", "disparity", "valid", "region"), mixed, strict=True))

@@ -24,6 +24,7 @@ class EncoderDecoderAdamW:
         weight_decay: decoupled weight decay.
         decay_norms_and_biases: whether vectors decay too.
         warmup_steps: steps over which the rates rise first.
+        power: bends the line; 0.9 is the "poly" decay of V2's metric models.
     """
 
     encoder_lr: float = 5e-6
@@ -32,6 +33,7 @@ class EncoderDecoderAdamW:
     weight_decay: float = 0.01
     decay_norms_and_biases: bool = True
     warmup_steps: int = 0
+    power: float = 1.0
 
     def build(self, model: nn.Module, steps: int) -> tuple[AdamW, LambdaLR]:
         """Optimiser and schedule for a run of `steps`; the schedule is advanced once a step.
@@ -51,4 +53,4 @@ class EncoderDecoderAdamW:
         )
         # Fused: one pass over the weights instead of ten small operations for each of the two hundred tensors.
         optimizer = AdamW(groups, betas=(self.betas[0], self.betas[1]), fused=True)
-        return optimizer, linear_decay(optimizer, steps=steps, warmup_steps=self.warmup_steps)
+        return optimizer, linear_decay(optimizer, steps=steps, warmup_steps=self.warmup_steps, power=self.power)

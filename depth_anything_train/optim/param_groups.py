@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -34,14 +35,37 @@ def encoder_decoder_groups(
     Raises:
         UserError: nothing is trainable.
     """
+    rates = {ENCODER_PREFIX: ("encoder", encoder_lr), "": ("decoder", decoder_lr)}
+    return prefix_groups(model, rates, weight_decay=weight_decay, decay_norms_and_biases=decay_norms_and_biases)
+
+
+def prefix_groups(
+    model: nn.Module,
+    rates: Mapping[str, tuple[str, float]],
+    *,
+    weight_decay: float,
+    decay_norms_and_biases: bool = True,
+) -> list[dict[str, Any]]:
+    """As `encoder_decoder_groups`, for any parts of a model.
+
+    Args:
+        model: whose trainable parameters are shared out.
+        rates: how a parameter's name starts -> its group and learning rate; the longest start that fits counts, and
+            the empty one fits all.
+        weight_decay: decoupled weight decay of all groups.
+        decay_norms_and_biases: as there.
+
+    Raises:
+        UserError: nothing is trainable.
+    """
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        encoder = name.startswith(ENCODER_PREFIX)
+        part, lr = rates[max((prefix for prefix in rates if name.startswith(prefix)), key=len)]
         decays = decay_norms_and_biases or parameter.ndim > 1
-        group = ("encoder" if encoder else "decoder") + ("" if decays else "_no_decay")
-        settings = {"lr": encoder_lr if encoder else decoder_lr, "weight_decay": weight_decay if decays else 0.0}
+        group = part + ("" if decays else "_no_decay")
+        settings = {"lr": lr, "weight_decay": weight_decay if decays else 0.0}
         groups.setdefault(group, {"name": group, "params": [], **settings})["params"].append((name, parameter))
     if not groups:
         raise UserError("Expected a model with trainable parameters, but all are frozen; unfreeze encoder or decoder.")

@@ -7,6 +7,7 @@ from depth_anything_train.losses.affine_invariant import AffineInvariantLoss
 from depth_anything_train.losses.feature_alignment import FeatureAlignmentLoss
 from depth_anything_train.losses.gradient_matching import GradientMatchingLoss
 from depth_anything_train.losses.pseudo_label import PseudoLabelLoss
+from depth_anything_train.losses.silog import SILog
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,7 @@ from depth_anything_train.losses.pseudo_label import PseudoLabelLoss
         (GradientMatchingLoss(), ("valid",)),
         (PseudoLabelLoss(), ("valid", "region")),
         (FeatureAlignmentLoss(), ()),
+        (SILog(), ("valid",)),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -1,0 +1,109 @@
+"""Labels in metres: which depths of a sample teach a metric model, and what KITTI's published recipe cuts off."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.labels import check_shape, decode_label
+from depth_anything_train.data.schema import LABELLED, BadSample
+from depth_anything_train.data.sources import Sample, Source
+from depth_anything_train.runtime import UserError
+
+Crop = Literal["none", "kb"]
+
+KB_HEIGHT, KB_WIDTH = 352, 1216
+"""The window of KITTI's own benchmark: bottom rows, middle columns."""
+
+
+class MetricSource(Source):
+    """Images with labels in metres: `image`, `disparity` (h, w) float32 in 1/m, `valid` (h, w) bool, `key`.
+
+    Inverse depth is what shards hold and what views resample; nothing is normalised. Sky teaches nothing here: it has
+    no depth in metres. Neither do the Eigen and Garg crops, in which the published recipes evaluate but do not train.
+
+    Args:
+        folders, skip: as those of any source.
+        min_depth_m, max_depth_m: depths that are trained on lie strictly between.
+        crop: `kb` cuts image and label to KITTI's benchmark window, 352 x 1216 at the bottom's middle.
+
+    Raises:
+        UserError: as any source, or a range or crop that cannot be.
+    """
+
+    kind = LABELLED
+
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        *,
+        min_depth_m: float,
+        max_depth_m: float,
+        crop: Crop = "none",
+        skip: Collection[str] = (),
+    ) -> None:
+        super().__init__(folders, skip=skip)
+        if not 0 < min_depth_m < max_depth_m:
+            raise UserError(f"Expected 0 < min_depth_m < max_depth_m, got {min_depth_m} and {max_depth_m}.")
+        if crop not in get_args(Crop):
+            raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, got {crop!r}.")
+        self.min_depth_m, self.max_depth_m, self.crop = min_depth_m, max_depth_m, crop
+
+    def load(self, index: int) -> Sample:
+        """Read and decode one sample.
+
+        Raises:
+            BadSample: as the decoders, `image_size` if the crop does not fit in, or `no_valid_pixel`.
+            UserError: the label is not in metres.
+        """
+        folder, number = self.locate(index)
+        record = self.folders[folder][number]
+        meta = record.meta
+        if meta.get("unit") != "m":
+            raise UserError(
+                f"Expected labels in metres in {self.folders[folder].path}, but sample {record.key} says "
+                f"unit={meta.get('unit', 'unknown')}; prepare it with its scale (dataset.scale=1000 for millimetres)."
+            )
+        disparity, valid = decode_label(*record.label(), meta)
+        image = decode_image(record.image)
+        check_shape(image.shape, disparity.shape)
+        sample: Sample = {"image": image, "disparity": disparity, "valid": valid, "key": record.key}
+        if self.crop == "kb":
+            sample = kb_crop(sample)
+        return self._in_range(sample)
+
+    def _in_range(self, sample: Sample) -> Sample:
+        disparity, valid = sample["disparity"], sample["valid"]
+        kept = valid & (disparity < 1 / self.min_depth_m) & (disparity > 1 / self.max_depth_m)
+        if not kept.any():
+            known = disparity[valid & (disparity > 0)]
+            found = f"its median is {1 / np.median(known):.3g} m" if known.size else "none is measured"
+            raise BadSample(
+                "no_valid_pixel",
+                f"No depth of sample {sample['key']} is between {self.min_depth_m:g} and {self.max_depth_m:g} m: "
+                f"{found}; is its unit what its scale says?",
+            )
+        return {**sample, "disparity": np.where(kept, disparity, np.float32(0)), "valid": kept}
+
+
+def kb_crop(sample: Sample) -> Sample:
+    """Bottom rows and middle columns of image and label of one size.
+
+    Raises:
+        BadSample: `image_size`.
+    """
+    height, width = sample["image"].shape[:2]
+    if height < KB_HEIGHT or width < KB_WIDTH or sample["disparity"].shape != (height, width):
+        label = sample["disparity"].shape
+        raise BadSample(
+            "image_size",
+            f"Expected image and label of one size of at least {KB_WIDTH} x {KB_HEIGHT} for the crop of KITTI, but "
+            f"{sample['key']} has {width} x {height} and {label[1]} x {label[0]} pixels.",
+        )
+    top, left = height - KB_HEIGHT, (width - KB_WIDTH) // 2
+    window = np.s_[top:, left : left + KB_WIDTH]
+    return {name: x[window] if isinstance(x, np.ndarray) else x for name, x in sample.items()}
