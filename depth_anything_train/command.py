@@ -111,7 +111,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         try:
             composed = hydra.compose(name, overrides)
         except MissingConfigException as error:
-            raise UserError(_unknown_choice(error)) from None
+            raise UserError(_unknown_choice(config_folder(name), overrides, error)) from None
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
         check_values(name, config_folder(name), overrides, composed)
@@ -190,10 +190,14 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(item)
 
 
-def _unknown_choice(error: MissingConfigException) -> str:
+def _unknown_choice(folder: Path, overrides: list[str], error: MissingConfigException) -> str:
     wanted = str(error.missing_cfg_file)
-    group, _, choice = wanted.rpartition("/")
-    options = list(error.options or [])
+    typed = (text.partition("=")[0].partition("@")[0] for text in overrides)
+    # A choice may lie in a folder of its group, as paper/kitti in benchmark; what was typed says where the group ends.
+    group = next((key for key in typed if wanted.startswith(f"{key}/")), wanted.rpartition("/")[0])
+    choice = wanted.removeprefix(f"{group}/")
+    files = (folder / group).rglob("[!_]*.yaml")
+    options = sorted(str(path.relative_to(folder / group).with_suffix("")) for path in files)
     near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
     hint = f"; did you mean {group}={near[0]}?" if near else "."
     listed = f" Known: {', '.join(options)}" if options else ""

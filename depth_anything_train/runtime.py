@@ -219,16 +219,17 @@ def keyed_seed(*key: int | str) -> int:
 class ProgressBar:
     """One bar with time left; in a log file, where a bar cannot be drawn, a line every ten seconds.
 
-    `total` is None where nobody knows it: a stream ends when it ends.
+    `total` is None where nobody knows it: a stream ends when it ends. One that is not `shown` counts in silence, as all
+    but one of several processes do.
     """
 
-    def __init__(self, description: str, total: int | None, *, done: int = 0) -> None:
-        self.description, self.total, self.done = description, total, done
+    def __init__(self, description: str, total: int | None, *, done: int = 0, shown: bool = True) -> None:
+        self.description, self.total, self.done, self.shown = description, total, done, shown
         self.start, self.first, self.next_line = time.monotonic(), done, 10.0
         self.bar: Progress | None = None
 
     def __enter__(self) -> ProgressBar:
-        if console.is_terminal:
+        if self.shown and console.is_terminal:
             counts = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
             self.bar = Progress(*counts, *left, console=console)
@@ -239,6 +240,8 @@ class ProgressBar:
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """Count `count` more items as done; `note` stands behind the bar."""
         self.done += count
+        if not self.shown:
+            return
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, note=note)
             return

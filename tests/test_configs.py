@@ -4,6 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.metrics.pairs import PairProtocol
+from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.pipeline import plan
 
 
@@ -40,8 +42,10 @@ def test_every_dataset_composes(name):
 @pytest.mark.parametrize("name", choices("evaluate", "benchmark"))
 def test_every_benchmark_composes(name):
     cfg = compose("evaluate", [f"benchmark={name}", "model=m", "data=d", "out=o"])
-    assert cfg.benchmark._target_ == "depth_anything_train.metrics.protocol.Protocol"
-    assert build(cfg.benchmark).name == cfg.benchmark.name
+    protocol = build(cfg.benchmark)
+    assert type(protocol) in (Protocol, PairProtocol)
+    assert protocol.name == name, "a table that quotes the name must lead to the file"
+    assert protocol.family == (name.split("/")[0] if "/" in name else "own")
 
 
 @pytest.mark.parametrize("name", choices("train", "logger"))

@@ -177,7 +177,7 @@ def test_command__mean_map_is_judged_like_a_model(run, labelled_shards, tmp_path
 
 def test_command__benchmark_is_the_protocol(run, labelled_shards, tmp_path):
     data = write_domains(tmp_path / "tests")
-    written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data=[{data}]", "benchmark=nyu", "limit=2")
+    written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data=[{data}]", "benchmark=paper/nyu", "limit=2")
     assert (written["protocol"]["cap_m"], written["protocol"]["crop"]) == (10.0, "eigen_nyu")
     assert written["images"] == 2
 
@@ -188,7 +188,10 @@ def test_command__tells_what_is_wrong_in_one_sentence(run, labelled_shards, imag
         (["model=mean_map", f"data={labelled_shards}"], "add labelled="),
         (["model=mean_map", f"labelled=[{labelled_shards}]", f"data={image_shards}"], "Expected labelled shards"),
         (["model=mean_map", f"labelled=[{labelled_shards}]", f"data={tmp_path / 'none'}"], "does not exist"),
-        (["model=mean_map", f"labelled=[{labelled_shards}]", f"data={labelled_shards}", "benchmark=nyuv"], "nyu"),
+        (
+            ["model=mean_map", f"labelled=[{labelled_shards}]", f"data={labelled_shards}", "benchmark=paper/nyuv"],
+            "benchmark=paper/nyu?",
+        ),
         (["model=mean_map", f"labelled=[{labelled_shards}]", "data=7"], "Expected a folder"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -12,12 +12,13 @@ LAYERS = [
     {"ops", "command"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks"},
-    {"inference", "train", "evaluate", "export", "report", "pipeline", "plan", "app"},
+    {"inference", "train", "evaluate", "evaluation", "export", "report", "pipeline", "plan", "app"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-# Some commands build on inference; within the layer of commands that is the only direction.
-ALLOWED = {(name, "inference") for name in ("evaluate", "export", "report", "plan", "app")}
+# Within the layer of commands, some build on inference, and `evaluate` on its parts, which share pages with `report`.
+ALLOWED = {(name, "inference") for name in ("evaluate", "evaluation", "export", "report", "plan", "app")}
+ALLOWED |= {("evaluate", "evaluation"), ("evaluation", "report")}
 
 
 def imports(path):

@@ -63,11 +63,11 @@ def group_of(record: Record, group: str, split_by: str | None) -> str:
     return str(record.meta[split_by])
 
 
-def open_data(data: Any) -> dict[str, ShardFolder]:
-    """A folder, a list of folders or a mapping {name: folder} -> labelled shard folders by name.
+def open_data(data: Any, *, kind: str = LABELLED) -> dict[str, ShardFolder]:
+    """A folder, a list of folders or a mapping {name: folder} -> shard folders of one kind by name.
 
     Raises:
-        UserError: a folder is missing, holds no labels, or two share a name.
+        UserError: a folder is missing or of another kind, or two share a name.
     """
     if isinstance(data, str):
         data = [data]
@@ -80,6 +80,6 @@ def open_data(data: Any) -> dict[str, ShardFolder]:
         raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, got {data!r}.")
     folders = {str(name): ShardFolder(folder) for name, folder in data.items()}
     for name, folder in folders.items():
-        if (kind := folder.info["kind"]) != LABELLED:
-            raise UserError(f"Expected labelled shards for {name}, got shards of kind {kind}.")
+        if (found := folder.info["kind"]) != kind:
+            raise UserError(f"Expected {kind} shards for {name}, got shards of kind {found}.")
     return folders

@@ -86,4 +86,4 @@ RATIO_METRICS: dict[str, Callable[[Pixels, Pixels], float]] = {
 UNIT_METRICS: dict[str, Callable[[Pixels, Pixels], float]] = {"rmse": rmse, "sq_rel": sq_rel}
 """Measures that carry the unit of the truth: meaningful in metres only."""
 
-HIGHER_IS_BETTER = frozenset({"delta1", "delta2", "delta3"})
+HIGHER_IS_BETTER = frozenset({"delta1", "delta1_disparity", "delta2", "delta3", "accuracy"})

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depth_anything_train.metrics.functional import RATIO_METRICS, UNIT_METRICS, Pixels, abs_rel
+from depth_anything_train.metrics.functional import RATIO_METRICS, UNIT_METRICS, Pixels, abs_rel, delta1
 from depth_anything_train.ops.alignment import least_squares_scale_shift
 from depth_anything_train.runtime import UserError
 
 Alignment = Literal["least_squares_disparity", "median", "none"]
 Crop = Literal["none", "eigen_nyu", "eigen_kitti", "garg"]
+InputCrop = Literal["none", "kb"]
+Family = Literal["own", "paper", "moge"]
 
-MIN_PIXELS = 2  # scale and shift are two unknowns
+MIN_PIXELS: dict[Alignment, int] = {"least_squares_disparity": 2, "median": 1, "none": 1}
+"""Pixels that an image needs to be judged: as many as the alignment has unknowns, and one at least."""
 DISPARITY_FLOOR = 1e-6  # share of the label's largest disparity; an aligned prediction may come out negative
 
 
@@ -39,7 +42,20 @@ class Protocol:
     and where `cap_m` is None, the farthest valid pixel of the label itself is the cap, and the measures that carry a
     unit (`rmse`, `sq_rel`) are left out.
 
-    `crop` keeps the pixels of a published window, given the label at its original size.
+    `crop` keeps the pixels of a published window, given the label at its original size. `input_crop` cuts image and
+    label before the network sees them: `kb` is the 352 x 1216 window at the bottom centre that metric models of KITTI
+    use. `flip` averages the predictions of the image and of its mirror image. `size` is the shorter side in pixels at
+    which the network sees the image; None is the model's own.
+
+    `family` says whose conventions these are. Numbers of two families never stand in one table:
+
+    - `paper`: Depth Anything V1 and V2, as far as they are stated
+    - `moge`: no cap; the aligned disparity is floored at 1 / the label's own farthest depth
+    - `own`: anything else
+
+    `split`, `ground_truth` and `mask` say in words which images, which field and which pixels the data must hold; the
+    shards decide them, not the evaluation. `prepare` are the arguments of the command that writes these shards, out of
+    what is at `url`.
     """
 
     name: str = "relative"
@@ -47,14 +63,30 @@ class Protocol:
     min_depth_m: float = 1e-3
     cap_m: float | None = None
     crop: Crop = "none"
+    family: Family = "own"
+    input_crop: InputCrop = "none"
+    flip: bool = False
+    size: int | None = None
+    split: str = ""
+    ground_truth: str = ""
+    mask: str = ""
+    prepare: str = ""
+    url: str = ""
+
+    pooled = False
+    """A mean over test sets counts each the same."""
 
     def __post_init__(self) -> None:
-        if self.alignment not in get_args(Alignment):
-            raise UserError(f"Expected an alignment of {', '.join(get_args(Alignment))}, got {self.alignment!r}.")
-        if self.crop not in get_args(Crop):
-            raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, got {self.crop!r}.")
+        choices = {"alignment": Alignment, "crop": Crop, "input_crop": InputCrop, "family": Family}
+        for field, kind in choices.items():
+            if (value := getattr(self, field)) not in get_args(kind):
+                raise UserError(f"Expected {field} to be one of {', '.join(get_args(kind))}, got {value!r}.")
         if not 0 < self.min_depth_m < (self.cap_m or float("inf")):
             raise UserError(f"Expected 0 < min_depth_m < cap_m, got {self.min_depth_m} and {self.cap_m}.")
+        if self.family == "moge" and self.cap_m is not None:
+            raise UserError(
+                f"Expected cap_m=null in the family moge, whose floor is the label's own, got {self.cap_m}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, in the order of the fields."""
@@ -68,8 +100,17 @@ class Protocol:
             "none": "no alignment",
         }[self.alignment]
         cap = "the label's own farthest pixel" if self.cap_m is None else f"{self.cap_m:g} m"
+        data = "; ".join(
+            f"{name} {text}"
+            for name, text in (("split", self.split), ("labels", self.ground_truth), ("mask", self.mask))
+            if text
+        )
         return (
-            f"protocol {self.name}: {alignment}; depths from {self.min_depth_m:g} m to {cap}; crop {self.crop}; "
+            f"protocol {self.name}: {data + '; ' if data else ''}{alignment}; "
+            f"depths from {self.min_depth_m:g} m to {cap}; "
+            f"crop {self.crop}{'; image and label cut to 352 x 1216 (kb)' if self.input_crop == 'kb' else ''}; "
+            f"{'mean of image and mirror image; ' if self.flip else ''}"
+            f"network at {f'{self.size} pixels' if self.size else 'its own size'}; "
             "sky and unlabelled pixels not judged; at the label's resolution; mean over pixels, then over images"
         )
 
@@ -93,8 +134,8 @@ def fit(predicted: Pixels, truth: Pixels, alignment: Alignment) -> tuple[float, 
     if alignment == "none":
         return 1.0, 0.0
     if alignment == "median":
-        middle = predicted.median().item()
-        return (truth.median().item() / middle if middle > 0 else 1.0), 0.0
+        middle = float(np.median(predicted.numpy()))  # torch takes the lower of two middle values
+        return (float(np.median(truth.numpy())) / middle if middle > 0 else 1.0), 0.0
     everywhere = torch.ones_like(predicted[None], dtype=torch.bool)
     scale, shift = least_squares_scale_shift(predicted[None], truth[None], everywhere)
     return scale.item(), shift.item()
@@ -119,8 +160,9 @@ def evaluate_image(
         unit: of the label: "m", "px" or "unknown".
 
     Returns:
-        `abs_rel_disparity` compares inverse depths (what the authors say they did), every other measure compares
-        depths; `pixels` is how many were judged. None where fewer than two pixels are left to judge.
+        `abs_rel_disparity` and `delta1_disparity` compare inverse depths (what the authors say they did), every other
+        measure compares depths; `pixels` is how many were judged. None where fewer pixels are left to judge than the
+        alignment has unknowns.
 
     Raises:
         UserError: sizes differ, the prediction is not finite, or metres are asked of a label that has none.
@@ -131,7 +173,7 @@ def evaluate_image(
     if protocol.alignment == "none" and unit != "m":
         raise UserError(f"Protocol {protocol.name} judges metres, but the label has unit {unit!r}; choose another.")
     judged = judged_pixels(label, valid, protocol, unit)
-    if int(judged.sum()) < MIN_PIXELS:
+    if int(judged.sum()) < MIN_PIXELS[protocol.alignment]:
         return None
     predicted = torch.from_numpy(disparity[judged].astype(np.float64))
     truth = torch.from_numpy(label[judged].astype(np.float64))
@@ -140,8 +182,8 @@ def evaluate_image(
     scale, shift = fit(predicted, truth, protocol.alignment)
     aligned = scale * predicted + shift
 
-    floor = DISPARITY_FLOOR * truth.max().item()
-    results: dict[str, float] = {"pixels": len(truth), "abs_rel_disparity": abs_rel(aligned.clamp(min=floor), truth)}
+    floored = aligned.clamp(min=DISPARITY_FLOOR * truth.max().item())
+    in_disparity = {"abs_rel_disparity": abs_rel(floored, truth), "delta1_disparity": delta1(floored, truth)}
     metres = unit == "m"
     nearest = protocol.min_depth_m if metres else 0.0
     farthest = protocol.cap_m if metres and protocol.cap_m is not None else 1.0 / truth.min().item()
@@ -149,7 +191,11 @@ def evaluate_image(
     # Clipped at the far end before inverting, as MiDaS does: 1 / aligned stays finite and positive.
     aligned_depth = (1.0 / aligned.clamp(min=1.0 / farthest)).clamp(min=nearest)
     measures = RATIO_METRICS | UNIT_METRICS if metres else RATIO_METRICS
-    return results | {name: measure(aligned_depth, true_depth) for name, measure in measures.items()}
+    return (
+        {"pixels": len(truth)}
+        | in_disparity
+        | {name: measure(aligned_depth, true_depth) for name, measure in measures.items()}
+    )
 
 
 def judged_pixels(

@@ -9,14 +9,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
+from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.protocol import Protocol
 
-METRICS = ("abs_rel", "abs_rel_disparity", *[name for name in RATIO_METRICS if name != "abs_rel"], *UNIT_METRICS)
+IN_DISPARITY = ("abs_rel_disparity", "delta1_disparity")
+METRICS = ("abs_rel", *IN_DISPARITY, *[name for name in RATIO_METRICS if name != "abs_rel"], *UNIT_METRICS, "accuracy")
 TITLES = {
     "abs_rel": "AbsRel",
     "abs_rel_disparity": "AbsRel (disparity)",
     "delta1": "δ1",
+    "delta1_disparity": "δ1 (disparity)",
     "delta2": "δ2",
     "delta3": "δ3",
     "rmse_log": "RMSE log",
@@ -24,64 +31,141 @@ TITLES = {
     "log10": "log10",
     "rmse": "RMSE (m)",
     "sq_rel": "SqRel (m)",
+    "accuracy": "accuracy (%)",
 }
+LEADING = ("abs_rel", "delta1", "accuracy")
+COUNTS = ("pixels", "pairs")
+SEED = 0  # of the confidence intervals
+
+Measures = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What `evaluate_image` said about one image."""
+    """What a protocol said about one image; `origin`, the name of the data and the position in it, finds it again."""
 
     group: str
     key: str
-    measures: dict[str, float]
+    measures: Measures
+    origin: tuple[str, int] | None = field(default=None, compare=False)
+
+    @property
+    def weight(self) -> int:
+        """What it counts in the mean of its test set: 1, or as many as it has pairs."""
+        return int(self.measures.get("pairs", 1))
 
 
 @dataclass
 class Results:
-    """Results of a model under one protocol; all means are the same numbers in whatever order the images came."""
+    """Results of a model under one protocol; all means are the same numbers in whatever order the images came.
 
-    protocol: Protocol
+    `ratios` are the median ratios of a metric prediction to its label, image by image; see `metrics/units.py`.
+    """
+
+    protocol: Protocol | PairProtocol
     images: list[ImageResult] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    ratios: list[float] = field(default_factory=list)
 
-    def groups(self) -> dict[str, dict[str, float]]:
+    @property
+    def members(self) -> dict[str, list[ImageResult]]:
+        """The images of each test set, by name."""
+        members: dict[str, list[ImageResult]] = {}
+        for result in sorted(self.images, key=lambda result: (result.group, result.key)):
+            members.setdefault(result.group, []).append(result)
+        return members
+
+    def groups(self) -> dict[str, Measures]:
         """Per test set, by name: the mean over its images of every measure, and `images`, how many there are."""
-        members: dict[str, list[dict[str, float]]] = {}
-        for result in self.images:
-            members.setdefault(result.group, []).append(result.measures)
-        return {name: {"images": len(rows)} | _means(rows) for name, rows in sorted(members.items())}
+        return {name: {"images": len(images)} | _means(images) for name, images in self.members.items()}
 
-    def mean(self) -> dict[str, float]:
-        """The mean over test sets, each counting the same, as in the tables of the papers."""
-        return _means(list(self.groups().values()))
+    def mean(self) -> Measures:
+        """The mean over test sets, each counting the same, as in the tables of the papers; of pairs, over all pairs."""
+        if self.protocol.pooled:
+            return _means(self.images)
+        return _means([ImageResult("", name, row) for name, row in self.groups().items()])
+
+    def intervals(self) -> tuple[dict[str, Intervals], Intervals]:
+        """95 % confidence intervals of `groups` and of `mean`: images are drawn with replacement inside each test set.
+
+        Of pairs, whose mean knows no test sets, they are drawn among all images.
+        """
+        sets = {name: _resample(images) for name, images in self.members.items()}
+        if self.protocol.pooled:
+            mean = _resample([image for images in self.members.values() for image in images])
+        else:
+            columns = {name: [one[name] for one in sets.values() if name in one] for name in METRICS}
+            mean = {name: np.mean(column, axis=0) for name, column in columns.items() if column}
+        return {name: _intervals(resampled) for name, resampled in sets.items()}, _intervals(mean)
 
 
-def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of every metric over the rows that have it; fsum rounds once, so the order does not matter."""
-    columns = {name: [row[name] for row in rows if name in row] for name in METRICS}
-    return {name: math.fsum(values) / len(values) for name, values in columns.items() if values}
+def _columns(images: Sequence[ImageResult]) -> dict[str, tuple[list[float], list[int]]]:
+    """Values and weights of every metric over the images that have it."""
+    columns = {}
+    for name in METRICS:
+        if rows := [(image.measures[name], image.weight) for image in images if name in image.measures]:
+            values, weights = zip(*rows, strict=True)
+            columns[name] = (list(values), list(weights))
+    return columns
+
+
+def _means(images: Sequence[ImageResult]) -> Measures:
+    """Mean of every metric; fsum rounds once, so the order does not matter."""
+    return {
+        name: math.fsum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+        for name, (values, weights) in _columns(images).items()
+    }
+
+
+def _resample(images: Sequence[ImageResult]) -> dict[str, NDArray[np.float64]]:
+    return {name: resampled_means(values, weights, seed=SEED) for name, (values, weights) in _columns(images).items()}
+
+
+def _intervals(resampled: Mapping[str, NDArray[np.float64]]) -> Intervals:
+    return {name: interval(means) for name, means in resampled.items()}
 
 
 def to_csv(results: Results) -> str:
     """One row per image, sorted by test set and key; a measure that an image does not have is left empty."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, ["group", "key", "pixels", *METRICS], lineterminator="\n")
+    rows = to_rows(results)
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for result in results.images:
-        writer.writerow({"group": result.group, "key": result.key, **result.measures})
+    writer.writerows(rows)
     return table.getvalue()
 
 
+def to_rows(results: Results) -> list[dict[str, str | float | None]]:
+    """One row per image with every measure that any image has; None where this one has it not."""
+    known = [name for name in (*COUNTS, *METRICS) if any(name in image.measures for image in results.images)]
+    return [
+        {"group": image.group, "key": image.key} | {name: image.measures.get(name) for name in known}
+        for image in results.images
+    ]
+
+
 def to_markdown(results: Results, model: str) -> str:
-    """One row per test set and their mean, under the protocol that made them."""
+    """One row per test set and their mean, the leading measures with their intervals, under the protocol."""
     groups, mean = results.groups(), results.mean()
+    group_intervals, mean_intervals = results.intervals()
     arrows = [f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}" for name in mean]
     lines = [f"# {model}", "", f"{len(results.images)} images; {results.protocol.describe()}.", ""]
     lines += [f"| test set | images | {' | '.join(arrows)} |", f"|---|---:|{'---:|' * len(mean)}"]
-    for name, row in (groups | {"**mean of sets**": mean}).items():
-        cells = [f"{row[metric]:.4f}" if metric in row else "" for metric in mean]
+    last = "**all pairs**" if results.protocol.pooled else "**mean of sets**"
+    for name, row in (groups | {last: mean}).items():
+        intervals = group_intervals.get(name, mean_intervals)
+        cells = [_cell(metric, row, intervals) for metric in mean]
         lines.append(f"| {name} | {row.get('images', len(results.images)):.0f} | {' | '.join(cells)} |")
+    lines += ["", "In parentheses: 95 % confidence interval of the mean, by drawing images with replacement."]
     if results.skipped:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(results.skipped.items()))
         lines += ["", f"Skipped: {reasons}."]
     return "\n".join(lines) + "\n"
+
+
+def _cell(metric: str, row: Mapping[str, float], intervals: Intervals) -> str:
+    if metric not in row:
+        return ""
+    low, high = intervals[metric]
+    return f"{row[metric]:.4f}" + (f" ({low:.3f} to {high:.3f})" if metric in LEADING else "")

@@ -63,6 +63,7 @@ def test_least_squares__ignores_scale_and_shift_of_the_prediction(scale, shift, 
     assert one["rmse"] == pytest.approx(other["rmse"], rel=1e-6)
 
 
+@settings(deadline=None)
 @given(scale=st.floats(0.01, 100))
 def test_median__ignores_the_scale_of_the_prediction(scale):
     prediction, label, valid = maps(0)

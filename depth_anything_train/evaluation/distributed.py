@@ -1,0 +1,63 @@
+"""Several processes that evaluate one model: each takes its own samples, the first gathers and writes.
+
+    torchrun --nproc-per-node 2 -m depth_anything_train.evaluate model=... data=... out=...
+
+What is handed out are blocks of neighbouring samples, which do not depend on the number of processes. So every image
+meets the same batch, none is padded or judged twice, and the numbers are those of one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that evaluate together."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and shows progress."""
+        return self.rank == 0
+
+    def share(self, blocks: list[T]) -> list[T]:
+        """Every `world`-th block: together the processes have each exactly once."""
+        return blocks[self.rank :: self.world]
+
+    def gather(self, part: T) -> list[T]:
+        """The parts of all processes, in the order of their ranks, on the first; nothing elsewhere."""
+        if self.world == 1:
+            return [part]
+        parts: list[T] | None = [part] * self.world if self.first else None
+        distributed.gather_object(part, parts)
+        return parts or []
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def ranks() -> Iterator[Ranks]:
+    """The processes that torchrun started, joined through gloo; this one alone where there are no others."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "MASTER_ADDR" not in os.environ:
+        yield ALONE
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    distributed.init_process_group("gloo")
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()

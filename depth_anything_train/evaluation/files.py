@@ -1,0 +1,65 @@
+"""The files that an evaluation leaves: per image, per test set, and everything that decided the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.metrics.results import Results, to_csv, to_markdown, to_rows
+from depth_anything_train.metrics.units import unit_warning
+from depth_anything_train.runtime import atomic_writer, fingerprint, provenance, write_bytes, write_json
+
+
+def write_results(
+    folder: Path, results: Results, model: Mapping[str, Any], data: Mapping[str, ShardFolder]
+) -> dict[str, Any]:
+    """Write results.csv (per image; results.parquet beside it where pyarrow is), results.md and, last, results.json.
+
+    Returns:
+        The content of results.json.
+    """
+    write_bytes(folder / "results.csv", to_csv(results).encode())
+    if find_spec("pyarrow"):
+        _write_parquet(folder / "results.parquet", results)
+    write_bytes(folder / "results.md", to_markdown(results, model["name"]).encode())
+    content = to_json(results, model, data)
+    write_json(folder / "results.json", content)
+    return content
+
+
+def to_json(results: Results, model: Mapping[str, Any], data: Mapping[str, ShardFolder]) -> dict[str, Any]:
+    """Means, their intervals, the protocol with its hash, and where the numbers come from."""
+    group_intervals, mean_intervals = results.intervals()
+    protocol = results.protocol.to_dict()
+    return {
+        "schema": 1,
+        "model": dict(model),
+        "data": {name: {"hash": data_hash(shards), "samples": len(shards)} for name, shards in data.items()},
+        "protocol": protocol,
+        "protocol_hash": fingerprint(protocol),
+        "caption": results.protocol.describe(),
+        "groups": results.groups(),
+        "mean": results.mean(),
+        "intervals": {"groups": group_intervals, "mean": mean_intervals},
+        "images": len(results.images),
+        "skipped": dict(results.skipped),
+        "unit_warning": unit_warning(results.ratios),
+        "provenance": provenance(),
+    }
+
+
+def data_hash(shards: ShardFolder) -> str:
+    """Names the content of a shard folder: equal samples in equal shards, equal hash."""
+    return fingerprint([shards.digest(number) for number in range(len(shards.shards))])
+
+
+def _write_parquet(path: Path, results: Results) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist(to_rows(results))
+    with atomic_writer(path) as file:
+        parquet.write_table(table, file)

@@ -1,0 +1,130 @@
+"""What a protocol asks of a sample: how its record is read, and what is measured on a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+from typing import Protocol as Interface
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.metric import kb_crop
+from depth_anything_train.data.schema import IMAGES, LABELLED, BadSample, Record
+from depth_anything_train.inference.labelled import Sample, read_sample
+from depth_anything_train.inference.preprocess import resize_map
+from depth_anything_train.metrics.pairs import Pair, PairProtocol, pair_accuracy
+from depth_anything_train.metrics.protocol import Protocol, evaluate_image
+from depth_anything_train.metrics.results import Measures
+from depth_anything_train.metrics.units import median_ratio
+
+SCENARIO = "scenario"
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """One decoded image with its pairs of points."""
+
+    group: str
+    key: str
+    image: NDArray[np.uint8]
+    pairs: list[Pair]
+
+
+class Judge(Interface):
+    """Reads and measures under one protocol; `ratios` are as in `Results`."""
+
+    ratios: list[float]
+
+    @property
+    def kind(self) -> str:
+        """Kind of the shards that hold its samples."""
+
+    def read(self, record: Record, group: str, split_by: str | None) -> Any:
+        """A record -> a sample with `group`, `key` and `image`."""
+
+    def measure(self, sample: Any, disparity: NDArray[np.float32]) -> Measures:
+        """The numbers of one prediction at the network's resolution."""
+
+
+def judge_of(protocol: Protocol | PairProtocol) -> Judge:
+    """The judge under a protocol."""
+    return PairJudge() if isinstance(protocol, PairProtocol) else DepthJudge(protocol)
+
+
+@dataclass
+class DepthJudge:
+    """Compares with a depth map."""
+
+    protocol: Protocol
+    ratios: list[float] = field(default_factory=list)
+
+    kind = LABELLED
+
+    def read(self, record: Record, group: str, split_by: str | None) -> Sample:
+        """Decode image and label, and cut both where the protocol says so.
+
+        Raises:
+            BadSample: as `read_sample` or `kb_crop`.
+        """
+        sample = read_sample(record, group, split_by)
+        if self.protocol.input_crop == "none":
+            return sample
+        names = ("image", "disparity", "valid")
+        cut = kb_crop({"key": sample.key} | {name: getattr(sample, name) for name in names})
+        return replace(sample, **{name: np.ascontiguousarray(cut[name]) for name in names})
+
+    def measure(self, sample: Sample, disparity: NDArray[np.float32]) -> Measures:
+        """As `evaluate_image`, at the label's size.
+
+        Raises:
+            BadSample: `too_few_valid_pixels`, or `outside_range_or_crop` where the protocol leaves none of them.
+        """
+        resized = resize_map(disparity, *sample.disparity.shape)
+        if self.protocol.alignment == "none":
+            ratio = median_ratio(resized, sample.disparity, sample.valid)
+            self.ratios += [] if ratio is None else [ratio]
+        measures = evaluate_image(resized, sample.disparity, sample.valid, self.protocol, unit=sample.unit)
+        if measures is None:
+            few = np.count_nonzero(sample.valid & (sample.disparity > 0)) < 2
+            reason = "too_few_valid_pixels" if few else "outside_range_or_crop"
+            raise BadSample(reason, f"{sample.key} has nothing to judge.")
+        return measures
+
+
+@dataclass
+class PairJudge:
+    """Compares with what people said about pairs of points."""
+
+    ratios: list[float] = field(default_factory=list)
+
+    kind = IMAGES
+
+    def read(self, record: Record, group: str, split_by: str | None) -> PairSample:
+        """Decode the image and check its pairs; the test set is its scenario, where it names one.
+
+        Raises:
+            BadSample: `no_pairs`, `bad_annotation`, or as `decode_image`.
+        """
+        meta = record.meta
+        pairs = meta.get("pairs")
+        if not isinstance(pairs, list) or not pairs:
+            raise BadSample("no_pairs", f"Sample {record.key} has no pairs in its json.")
+        image = decode_image(record.image)
+        if not all(_inside(pair, *image.shape[:2]) for pair in pairs):
+            raise BadSample("bad_annotation", f"A pair of {record.key} is none, or lies outside its image.")
+        return PairSample(str(meta.get(split_by or SCENARIO) or group), record.key, image, pairs)
+
+    def measure(self, sample: PairSample, disparity: NDArray[np.float32]) -> Measures:
+        """`accuracy` in percent, and how many `pairs` there are."""
+        resized = resize_map(disparity, *sample.image.shape[:2])
+        return {"pairs": len(sample.pairs), "accuracy": pair_accuracy(resized, sample.pairs)}
+
+
+def _inside(pair: Any, height: int, width: int) -> bool:
+    try:
+        points = (pair["nearer"], pair["farther"])
+        return all(0 <= row < height and 0 <= column < width for row, column in points)
+    except (KeyError, TypeError, ValueError):
+        return False

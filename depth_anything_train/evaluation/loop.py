@@ -1,0 +1,130 @@
+"""A model on test sets: every sample is read, predicted and judged once, on one process or several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.evaluation.distributed import ALONE, Ranks
+from depth_anything_train.evaluation.judges import Judge, judge_of
+from depth_anything_train.inference.flip import FlipAverage
+from depth_anything_train.inference.labelled import Records
+from depth_anything_train.inference.prediction import Predictor
+from depth_anything_train.metrics.pairs import PairProtocol
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.results import ImageResult, Results
+from depth_anything_train.metrics.units import unit_warning
+from depth_anything_train.runtime import ProgressBar, UserError
+
+Origin = tuple[str, int]
+"""Name of a test set and position of a sample in it."""
+
+
+def evaluate(
+    model: Predictor,
+    data: Mapping[str, Records],
+    protocol: Protocol | PairProtocol,
+    *,
+    split_by: str | None = None,
+    size: int | None = None,
+    batch: int = 1,
+    limit: int | None = None,
+    align_metric: bool = False,
+    ranks: Ranks = ALONE,
+) -> Results:
+    """Judge a model on every sample of the named test sets.
+
+    Args:
+        model: anything with `.disparity(images, size)`.
+        data: records by test set.
+        protocol: how an image is judged.
+        split_by: a field of the samples' json whose value names the test set instead.
+        size: shorter side for the network; that of the protocol when None, and its own choice if that is None.
+        batch: images of equal size given to the network together.
+        limit: at most so many samples of each set.
+        align_metric: let a protocol that aligns judge a metric model, whose scale is then not judged.
+        ranks: the processes that share the work.
+
+    Returns:
+        One result per image, sorted; what cannot be read or has nothing to judge is skipped and counted by reason. All
+        of it is on the first process, the others get empty results.
+
+    Raises:
+        UserError: not one image could be judged, or protocol and kind of model do not fit together.
+    """
+    check_kind(model, protocol, align_metric=align_metric)
+    origins = [(name, k) for name, records in data.items() for k in range(min(len(records), limit or len(records)))]
+    blocks = ranks.share([origins[start : start + batch] for start in range(0, len(origins), batch)])
+    judge, looking, size = judge_of(protocol), prepared(model, protocol), size or protocol.size
+    part = Results(protocol, ratios=judge.ratios)
+    with ProgressBar("evaluate", sum(map(len, blocks)), shown=ranks.first) as bar:
+        for block in blocks:
+            for group in _of_one_size(_read(block, data, judge, split_by, part.skipped)):
+                disparities = looking.disparity([sample.image for _, sample in group], size)
+                for (origin, sample), disparity in zip(group, disparities, strict=True):
+                    try:
+                        measures = judge.measure(sample, disparity)
+                        part.images.append(ImageResult(sample.group, sample.key, measures, origin))
+                    except BadSample as error:
+                        part.skipped[error.reason] += 1
+            bar.advance(len(block))
+    results = _merged(ranks.gather(part), protocol)
+    if ranks.first and not results.images:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in results.skipped.items()) or "no samples"
+        hint = unit_warning(results.ratios)
+        message = f"Expected images with labels to evaluate on, but none could be used ({reasons})."
+        raise UserError(f"{message} {hint}" if hint else message)
+    return results
+
+
+def check_kind(model: Predictor, protocol: Protocol | PairProtocol, *, align_metric: bool) -> None:
+    """A relative model has no metres, and aligning a metric model hides what it is for.
+
+    Raises:
+        UserError: protocol and kind of model do not fit together.
+    """
+    if isinstance(protocol, PairProtocol):
+        return
+    if protocol.alignment == "none" and model.kind == "relative":
+        raise UserError(f"Protocol {protocol.name} judges metres, which a relative model does not predict; align it.")
+    if protocol.alignment != "none" and model.kind == "metric" and not align_metric:
+        raise UserError(
+            f"Protocol {protocol.name} aligns every image with its label, which hides whether the metres of a metric "
+            "model are right; use benchmark=metric or another without alignment, or say align_metric=true."
+        )
+
+
+def prepared(model: Predictor, protocol: Protocol | PairProtocol) -> Predictor:
+    """The model as the protocol looks through it."""
+    return FlipAverage(model) if protocol.flip else model
+
+
+def _read(
+    block: Sequence[Origin], data: Mapping[str, Records], judge: Judge, split_by: str | None, skipped: Counter[str]
+) -> Iterator[tuple[Origin, Any]]:
+    for name, k in block:
+        try:
+            yield (name, k), judge.read(data[name][k], name, split_by)
+        except BadSample as error:
+            skipped[error.reason] += 1
+
+
+def _of_one_size(samples: Iterable[tuple[Origin, Any]]) -> Iterator[list[tuple[Origin, Any]]]:
+    """Neighbours with images of one size."""
+    group: list[tuple[Origin, Any]] = []
+    for origin, sample in samples:
+        if group and sample.image.shape != group[0][1].image.shape:
+            yield group
+            group = []
+        group.append((origin, sample))
+    if group:
+        yield group
+
+
+def _merged(parts: Sequence[Results], protocol: Protocol | PairProtocol) -> Results:
+    """All parts as one, sorted, so that it does not matter who judged what."""
+    images = sorted((image for part in parts for image in part.images), key=lambda image: (image.group, image.key))
+    skipped = sum((part.skipped for part in parts), Counter[str]())
+    return Results(protocol, images, skipped, sorted(ratio for part in parts for ratio in part.ratios))

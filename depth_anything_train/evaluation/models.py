@@ -1,0 +1,40 @@
+"""What a user names as a model to evaluate, opened: whatever predicts, or the mean map as a baseline."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+
+from depth_anything_train.data.labels import Label, decode_label
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.labelled import Records, open_data
+from depth_anything_train.inference.load import load_predictor
+from depth_anything_train.inference.mean_map import MeanMap
+from depth_anything_train.inference.prediction import Predictor
+from depth_anything_train.runtime import ProgressBar, UserError
+
+MEAN_MAP = "mean_map"
+
+
+def open_model(model: str, labelled: Sequence[str]) -> Predictor:
+    """`mean_map` over the labelled folders, or whatever `load_predictor` takes.
+
+    Raises:
+        UserError: there is no such model, or the mean map has no labels.
+    """
+    if model != MEAN_MAP:
+        return load_predictor(model)
+    if not labelled:
+        raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")
+    return MeanMap.from_labels(_labels(open_data(list(labelled)).values()))
+
+
+def _labels(folders: Collection[Records]) -> Iterator[Label]:
+    """All labels that can be read; the others were counted when their shards were written or trained on."""
+    with ProgressBar("mean map", sum(map(len, folders))) as bar:
+        for folder in folders:
+            for index in range(len(folder)):
+                with contextlib.suppress(BadSample):
+                    record = folder[index]
+                    yield decode_label(*record.label(), record.meta)
+                bar.advance()

@@ -1,0 +1,118 @@
+"""Models through a suite: one evaluation a model and benchmark, then the paper's table with ours below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from depth_anything_train.evaluation.distributed import Ranks
+from depth_anything_train.evaluation.files import write_results
+from depth_anything_train.evaluation.judges import judge_of
+from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.evaluation.models import open_model
+from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
+from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.inference.midas import Midas
+from depth_anything_train.inference.prediction import Predictor
+from depth_anything_train.metrics.pairs import PairProtocol
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.runtime import UserError, console, write_bytes, write_json
+
+
+def run_benchmark(
+    cfg: DictConfig, model: Predictor, name: str, data: Any, protocol: Protocol | PairProtocol, out: Path, here: Ranks
+) -> dict[str, Any]:
+    """One model under one protocol: writes the results and says the headline.
+
+    Returns:
+        The content of results.json; nothing on the processes that do not write.
+    """
+    shards = open_data(data, kind=judge_of(protocol).kind)
+    keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
+    results = evaluate(model, shards, protocol, ranks=here, **keys)
+    if not here.first:
+        return {}
+    facts = {"name": name, "hash": model.hash, "size": cfg.size or protocol.size}
+    written = write_results(out, results, facts, shards)
+    if warning := written["unit_warning"]:
+        console.print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
+    counts = f"{len(results.images)} images, {results.skipped.total()} skipped"
+    console.print(f"{headline(written['mean'])} ({counts}): {out / 'results.md'}", soft_wrap=True)
+    return written
+
+
+def headline(mean: Mapping[str, float]) -> str:
+    """The numbers that a person looks for first."""
+    if "accuracy" in mean:
+        return f"accuracy {mean['accuracy']:.1f} %"
+    return f"AbsRel {mean['abs_rel']:.4f}, δ1 {mean['delta1']:.4f}"
+
+
+def run_suite(cfg: DictConfig, here: Ranks) -> None:
+    """All models on all benchmarks that are on disk; table.csv, table.md and, last, table.json in `cfg.out`.
+
+    Raises:
+        UserError: there is nothing to evaluate, or a model and a protocol do not fit together.
+    """
+    suite = read_suite(cfg.suite)
+    data = None if OmegaConf.is_missing(cfg, "data") else cfg.data
+    found = find_data(suite, OmegaConf.to_container(data) if OmegaConf.is_config(data) else data, cfg.root)
+    missing = missing_text(suite, found, cfg.root)
+    if missing and here.first:
+        console.print(missing, soft_wrap=True)
+    entries: list[Entry] = []
+    captions: dict[str, str] = {}
+    for name, source in named_models(cfg).items():
+        model = open_model(source, cfg.labelled)
+        row = suite.row_for(encoder_of(model), cfg.against)
+        results = {}
+        for benchmark, folder in found.items():
+            out = Path(cfg.out) / name / benchmark
+            protocol = suite.benchmarks[benchmark].protocol
+            results[benchmark] = run_benchmark(cfg, model, name, {benchmark: folder}, protocol, out, here)
+        if here.first:
+            entries += compare(suite, name, row, results)
+            captions |= {suite.benchmarks[key].title: result["caption"] for key, result in results.items()}
+    if here.first:
+        write_table(Path(cfg.out), suite, entries, captions, missing)
+
+
+def write_table(out: Path, suite: Suite, entries: list[Entry], captions: Mapping[str, str], missing: str) -> None:
+    """The table in three forms."""
+    write_bytes(out / "table.csv", to_csv(entries).encode())
+    write_bytes(out / "table.md", to_markdown(suite, entries, captions, missing).encode())
+    content = {"title": suite.title, "url": suite.url, "family": suite.family, "captions": dict(captions)}
+    write_json(out / "table.json", {"schema": 1, **content, "cells": [asdict(entry) for entry in entries]})
+    console.print(f"{suite.title}: {out / 'table.md'}", soft_wrap=True)
+
+
+def named_models(cfg: DictConfig) -> dict[str, str]:
+    """`models`, or `model` under the name of its folder.
+
+    Raises:
+        UserError: both or neither were given, or `models` is no mapping of names to models.
+    """
+    alone = None if OmegaConf.is_missing(cfg, "model") else str(cfg.model)
+    if (alone is None) == (cfg.models is None):
+        raise UserError("Expected either model=... or models={NAME: ..., NAME: ...} for a suite.")
+    if alone is not None:
+        return {Path(alone).name: alone}
+    models: Any = OmegaConf.to_container(cfg.models) if OmegaConf.is_config(cfg.models) else cfg.models
+    if not isinstance(models, dict) or not models or not all(isinstance(source, str) for source in models.values()):
+        raise UserError(f"Expected models={{NAME: what model= takes,...}}, got {models!r}.")
+    if wrong := [name for name in models if Path(str(name)).name != str(name)]:
+        raise UserError(f"Expected names of models that can be folders, got {', '.join(wrong)}.")
+    return {str(name): source for name, source in models.items()}
+
+
+def encoder_of(model: Predictor) -> str | None:
+    """What the papers' rows tell models apart by: vits, vitb, vitl, vitg, or midas; None of anything else."""
+    if isinstance(model, DepthAnything):
+        return model.model.config.encoder.name
+    return "midas" if isinstance(model, Midas) else None
