@@ -28,7 +28,10 @@ from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
 from depth_anything_train.callbacks.preview import Preview
 from depth_anything_train.callbacks.progress import StepProgress
+from depth_anything_train.callbacks.speed import Speed
+from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import build, command
+from depth_anything_train.models.flops import peak_flops
 from depth_anything_train.runtime import (
     RUN_AGAIN,
     UserError,
@@ -83,7 +86,9 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     newest = newest_sound_checkpoint(run / "checkpoints")
     log.continue_from(_step_of(newest))
     callbacks = [
-        FiniteGuard(**cfg.guard),
+        FiniteGuard(folder=run / "bad_batches", **cfg.guard),
+        Watch(),
+        Speed(peak_flops=_peak(cfg)),
         CheckpointEvery(run / "checkpoints", interruption=interruption, **cfg.checkpoint),
         Preview(run / "previews", **cfg.preview),
         StepProgress(run.name),
@@ -137,6 +142,13 @@ def choose_precision(wanted: str) -> str:
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu.get_capabilities().get("avx512_bf16") else "32-true"
+
+
+def _peak(cfg: DictConfig) -> float | None:
+    """What the device could do, where that is known and the run computes in 16 bits."""
+    if not torch.cuda.is_available() or choose_precision(cfg.trainer.precision).startswith("32"):
+        return None
+    return peak_flops(torch.cuda.get_device_name())
 
 
 def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:

@@ -33,12 +33,13 @@ Scalar = Float[Tensor, ""]
 
 
 class LabelledBatch(TypedDict):
-    """Images with real labels."""
+    """Images with real labels; `source` names the data set of each, `key` the sample in it."""
 
     image: ImageBytes
     disparity: Disparity
     valid: Valid
     key: list[str]
+    source: list[str]
 
 
 class UnlabelledBatch(TypedDict):
@@ -53,6 +54,7 @@ class UnlabelledBatch(TypedDict):
     valid: Valid
     region: Valid
     key: list[str]
+    source: list[str]
 
 
 class SemanticBatch(TypedDict):
@@ -61,6 +63,7 @@ class SemanticBatch(TypedDict):
     image: ImageBytes
     classes: UInt8[Tensor, "B H W"]
     key: list[str]
+    source: list[str]
 
 
 class StudentBatch(TypedDict):

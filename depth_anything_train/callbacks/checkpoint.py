@@ -93,7 +93,7 @@ class CheckpointEvery(Callback):
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             for log in trainer.loggers:
                 if isinstance(log, MetricsLog):
-                    numbers = {name: float(value) for name, value in trainer.logged_metrics.items()}
+                    numbers = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
                     log.log_metrics(numbers, step=trainer.global_step - 1)
 
 

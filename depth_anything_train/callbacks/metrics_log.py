@@ -9,21 +9,25 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from depth_anything_train.runtime import write_bytes
 
+MACHINE = "machine/"
+"""Numbers that so begin are of the machine and differ from run to run: they have a file of their own."""
+
 
 class MetricsLog(Logger):
-    """Append metrics to `metrics.jsonl`; `finalize` writes the same rows as `metrics.csv`.
+    """Append metrics to `metrics.jsonl`, those of the machine to `machine.jsonl`; `finalize` writes `metrics.csv` too.
 
     A continued run first drops the rows behind the step it continues from, so that an interruption leaves no trace.
     """
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path, self.machine = Path(folder) / "metrics.jsonl", Path(folder) / "machine.jsonl"
         self.last = 0  # step of the newest row
 
     @property
@@ -39,19 +43,21 @@ class MetricsLog(Logger):
     @rank_zero_only
     def continue_from(self, step: int) -> None:
         """Keep the rows up to and including `step`; a torn last line goes too."""
-        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        for path in (self.machine, self.path):
+            rows = [row for row in read_metrics(path) if row["step"] <= step]
+            write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.last = rows[-1]["step"] if rows else 0
-        write_bytes(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one row, unless the step has one. Steps count from 1: the row of step n describes the n-th step."""
         number = (step or 0) + 1
-        row = {"step": number, **{k: v for k, v in metrics.items() if k not in ("epoch", "step")}}
-        if len(row) > 1 and number > self.last:
+        numbers = {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
+        if numbers and number > self.last:
             self.last = number
-            with open(self.path, "a") as file:
-                file.write(json.dumps(row) + "\n")
+            of_machine = {name: value for name, value in numbers.items() if name.startswith(MACHINE)}
+            _append(self.machine, number, of_machine)
+            _append(self.path, number, {name: value for name, value in numbers.items() if name not in of_machine})
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
@@ -69,6 +75,12 @@ class MetricsLog(Logger):
         write_bytes(self.path.with_suffix(".csv"), table.getvalue().encode())
 
 
+def has_row(step: int, trainer: Trainer) -> bool:
+    """Whether the `step`-th step, counted from 1, is logged; nothing is measured or waited for at the others."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and step % every == 0
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; a last line torn by a kill is left out, a missing file has none."""
     rows = []
@@ -78,3 +90,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def _append(path: Path, step: int, numbers: dict[str, float]) -> None:
+    if numbers:
+        with open(path, "a") as file:
+            file.write(json.dumps({"step": step, **numbers}) + "\n")

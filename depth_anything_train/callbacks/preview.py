@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
 
-from depth_anything_train.ops.colors import colorize
+from depth_anything_train.callbacks.pictures import draw_batch, streams_of
+from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.runtime import write_bytes
 
 
@@ -28,26 +28,19 @@ class Preview(Callback):
         step = trainer.global_step
         if not self.every_n_steps or step % self.every_n_steps or not trainer.is_global_zero:
             return
-        streams = batch.values() if "image" not in batch else [batch]
-        rows = [row for stream in streams if "disparity" in stream for row in self._rows(pl_module, stream)]
-        if not rows:
+        streams = {name: stream for name, stream in streams_of(batch).items() if "disparity" in stream}
+        if not streams:
             return
-        picture = np.concatenate(rows)
+        picture = draw_batch(streams, {name: self._predict(pl_module, stream) for name, stream in streams.items()})
         _, png = cv2.imencode(".png", picture[..., ::-1])
         write_bytes(self.folder / f"step-{step:08d}.png", png.tobytes())
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("previews", [picture], step=step)
+            if isinstance(logger, WandbMirror):
+                logger.log_image("previews", picture, step=step)
 
     @torch.no_grad()
-    def _rows(self, pl_module: LightningModule, stream: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    def _predict(self, pl_module: LightningModule, stream: dict[str, Tensor]) -> Tensor:
         image = stream["image"][: self.num_images]
         with torch.autocast(image.device.type, enabled=False):
             task: Any = pl_module
-            prediction = task.model(task.to_model(image)).float().cpu().numpy()[:, 0]
-        label, valid = stream["disparity"].cpu().numpy()[:, 0], stream["valid"].cpu().numpy()[:, 0]
-        pictures = image.permute(0, 2, 3, 1).cpu().numpy()
-        return [
-            np.concatenate([pictures[i], colorize(label[i], valid[i]), colorize(prediction[i])], axis=1)
-            for i in range(len(pictures))
-        ]
+            return task.model(task.to_model(image))

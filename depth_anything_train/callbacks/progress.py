@@ -6,15 +6,17 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from depth_anything_train.ops.later import Later
 from depth_anything_train.runtime import ProgressBar
 
 
 class StepProgress(Callback):
-    """One bar for the run: steps done, time, time left and the current loss."""
+    """One bar for the run: steps done, time, time left, and the loss of the step before, which is surely there."""
 
     def __init__(self, description: str) -> None:
         self.description = description
         self.bar: ProgressBar | None = None
+        self.loss: Later | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar at the step where the run continues."""
@@ -24,7 +26,8 @@ class StepProgress(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Advance to the current step."""
         if self.bar is not None and (steps := trainer.global_step - self.bar.done) > 0:
-            self.bar.advance(steps, note=f"loss {float(outputs['loss']):.3f}")
+            before, self.loss = self.loss or Later(outputs["loss"]), Later(outputs["loss"])
+            self.bar.advance(steps, note=f"loss {before.read():.3f}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

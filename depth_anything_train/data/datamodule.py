@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,17 +28,25 @@ from depth_anything_train.runtime import STOP_SIGNALS, UserError, console
 
 
 class TrainLoader:
-    """Iterates batches and counts bad samples in the main process, so that the count depends on no worker."""
+    """Iterates batches and counts bad samples in the main process, so that the count depends on no worker.
+
+    Attributes:
+        waited: seconds that the main process spent here, waiting for workers or loading by itself.
+    """
 
     def __init__(self, loader: DataLoader[Loaded], bad: BadSamples) -> None:
         self.loader, self.bad = loader, bad
+        self.waited = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
+        start = time.perf_counter()
         for collated in self.loader:
             if isinstance(collated, UserError):
                 raise collated
             self.bad.count(collated.samples, collated.problems)
+            self.waited += time.perf_counter() - start
             yield collated.batch
+            start = time.perf_counter()
 
 
 class ShardDataModule(LightningDataModule):
@@ -190,6 +199,20 @@ class ShardDataModule(LightningDataModule):
         )
         self.bad = BadSamples(self.max_bad_share)
         return TrainLoader(loader, self.bad)
+
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
+        """The batch of any step, loaded here and now: what the loader gives, gave or will give.
+
+        Raises:
+            UserError: a source cannot be read.
+        """
+        order = StepBatches(
+            self.streams, steps=step + 1, seed=self.seed, start_step=step, rank=rank, world_size=world_size
+        )
+        collated = self.collate([self.views[slot] for slot in next(iter(order))])
+        if isinstance(collated, UserError):
+            raise collated
+        return collated.batch
 
     def record(self) -> list[dict[str, Any]]:
         """What a model's record says about its data, a folder each; see `Source.record`."""

@@ -85,6 +85,10 @@ class Source(ABC):
         folder = bisect.bisect_right(self.starts, index) - 1
         return folder, self.selections[folder][index - self.starts[folder]]
 
+    def name_of(self, index: int) -> str:
+        """Name of the data set that sample `index` belongs to."""
+        return _name(self.folders[self.locate(index)[0]])
+
     @property
     def digest(self) -> str:
         """Equal where equal numbers mean equal samples, as far as counts and what is left out tell."""
@@ -187,9 +191,13 @@ class SemanticSource(Source):
         return {"image": image, "classes": classes, "key": record.key}
 
 
+def _name(folder: ShardFolder) -> str:
+    return str(folder.info.get("source", folder.path.name))
+
+
 def _record(folder: ShardFolder, images: ShardFolder, selection: Selection) -> dict[str, Any]:
     facts = {
-        "source": str(folder.info.get("source", folder.path.name)),
+        "source": _name(folder),
         "kind": folder.info["kind"],
         "images": len(selection),
         "left_out": dict(selection.reasons) or None,

@@ -120,6 +120,7 @@ class Collate:
             if quantity != "key"
         }
         batch["key"] = [sample["key"] for sample in samples]
+        batch["source"] = [self.sources[name].name_of(view.slot.index) for view in views]
         batch["image"] = batch["image"].permute(0, 3, 1, 2)  # stays channels-last in memory, which convolutions like
         if "disparity" in batch:
             batch |= {quantity: batch[quantity][:, None] for quantity in ("disparity", "valid")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from depth_anything_train.ops.alignment import robust_normalize
 from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.ops.precision import in_float32
+from depth_anything_train.ops.watch import watch
 from depth_anything_train.types import Disparity, Scalar, Valid
 
 
@@ -25,4 +27,6 @@ class AffineInvariantLoss(nn.Module):
     def forward(self, pred: Disparity, target: Disparity, valid: Valid) -> Scalar:
         """Compare at the label's size; what stands at invalid pixels does not matter, NaN included."""
         residual = (robust_normalize(pred, valid) - robust_normalize(target, valid)).abs()
-        return masked_mean(residual, valid).mean()
+        each = masked_mean(residual, valid).flatten()
+        watch("per_image", lambda: each.where(valid.flatten(1).any(dim=1), torch.nan))
+        return each.mean()

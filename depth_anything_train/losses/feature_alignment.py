@@ -7,6 +7,7 @@ from torch.nn.functional import cosine_similarity
 
 from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.ops.precision import in_float32
+from depth_anything_train.ops.watch import watch
 from depth_anything_train.types import Patches, Scalar
 
 
@@ -32,4 +33,6 @@ class FeatureAlignmentLoss(nn.Module):
         """Both encoders have seen the same perturbed image; `frozen` gets no gradient."""
         # Rounding gives equal features 1 + 1e-7, which a margin of 1.0 would take for too near.
         cosine = cosine_similarity(student, frozen.detach(), dim=-1).clamp(max=1.0)
-        return masked_mean(1 - cosine, cosine <= self.margin).mean()
+        considered = cosine <= self.margin
+        watch("patches_above_margin", lambda: (~considered).float().mean())
+        return masked_mean(1 - cosine, considered).mean()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from depth_anything_train.ops.alignment import robust_normalize
 from depth_anything_train.ops.masked import masked_mean, masked_quantile
 from depth_anything_train.ops.precision import in_float32
+from depth_anything_train.ops.watch import watch
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Disparity, Scalar, Valid
 
@@ -42,6 +43,7 @@ class PseudoLabelLoss(nn.Module):
         kept = valid
         if self.trim > 0:
             kept = valid & (residual <= masked_quantile(residual, valid, 1 - self.trim))
+        watch("trimmed_pixels", lambda: (valid & ~kept).sum() / valid.sum().clamp(min=1))
         return masked_mean(residual, kept).mean()
 
     @staticmethod

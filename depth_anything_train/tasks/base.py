@@ -13,8 +13,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from depth_anything_train.callbacks.metrics_log import has_row
 from depth_anything_train.models.checkpoints import describe, save_model
 from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.flops import count_flops, on_meta
 from depth_anything_train.ops.color import normalize
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image, ImageBytes, Scalar
@@ -64,8 +66,14 @@ class Task(LightningModule):
         """Normalise on the device; bytes travel from the loader, four times smaller than floats."""
         return normalize(image).contiguous(memory_format=self.memory_format)
 
+    def count_flops(self, batch: Any) -> int | None:
+        """Floating-point operations of a step on this batch, forward and backward; None where nobody counted."""
+        return None
+
     def combine(self, losses: Mapping[str, Scalar]) -> Scalar:
         """The weighted mean of the named losses; logs each of them, the total and the learning rates.
+
+        Steps without a row log nothing: on several devices every logged number is a collective call.
 
         Raises:
             UserError: a loss has no weight.
@@ -74,6 +82,8 @@ class Task(LightningModule):
             raise UserError(f"task.weights has no weight for {sorted(unweighted)}; it names {sorted(self.weights)}.")
         total = sum((self.weights[name] * loss for name, loss in losses.items()), start=torch.zeros(()).to(self.device))
         total = total / sum(self.weights[name] for name in losses)
+        if not has_row(self.trainer.global_step + 1, self.trainer):
+            return total
         self.log_dict({f"train/loss/{name}": loss.detach() for name, loss in losses.items()}, sync_dist=True)
         self.log("train/loss", total.detach(), sync_dist=True)
         for group in self.trainer.optimizers[0].param_groups:
@@ -85,6 +95,11 @@ class DepthTask(Task):
     """A task whose outcome is the depth model itself."""
 
     model: DepthModel
+
+    def count_flops(self, batch: Any) -> int | None:
+        """Those of the model; the losses need none that count."""
+        images, _, height, width = batch["image"].shape
+        return images * count_flops(on_meta(self.model), height, width).training
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint say what model it holds."""

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.flops import count_flops, on_meta
 from depth_anything_train.models.frozen import Frozen
+from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.tasks.base import DepthTask
 from depth_anything_train.types import Scalar, StudentBatch
 
@@ -48,13 +50,20 @@ class StudentTask(DepthTask):
         if self.frozen_encoder is not None and self.device.type == "cuda" and self.trainer.precision == "bf16-mixed":
             self.frozen_encoder.to(torch.bfloat16)
 
+    def count_flops(self, batch: StudentBatch) -> int:
+        """Those of the model on all images, and of the frozen encoder on the unlabelled ones."""
+        unlabelled, _, height, width = batch["unlabelled"]["image"].shape
+        flops = count_flops(on_meta(self.model), height, width)
+        frozen = flops.encoder if self.frozen_encoder is not None else 0
+        return (len(batch["labelled"]["image"]) + unlabelled) * flops.training + unlabelled * frozen
+
     def training_step(self, batch: StudentBatch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""
         labelled, unlabelled = batch["labelled"], batch["unlabelled"]
         num_labelled = len(labelled["image"])
         image = self.to_model(torch.cat([labelled["image"], unlabelled["image"]]))
         prediction, patches = self.model.forward_features(image)  # (B, 1, H, W), (B, N, C)
-
+        watch_range("disparity", prediction)
         losses = {
             "labelled": self.labelled(prediction[:num_labelled], labelled["disparity"], labelled["valid"]),
             "pseudo": self.pseudo(

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.tasks.base import DepthTask
 from depth_anything_train.types import LabelledBatch, Scalar
 
@@ -27,4 +28,5 @@ class TeacherTask(DepthTask):
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""
         prediction = self.model(self.to_model(batch["image"]))
+        watch_range("disparity", prediction)
         return self.combine({"labelled": self.labelled(prediction, batch["disparity"], batch["valid"])})

@@ -22,6 +22,15 @@ def test_continue_from__leaves_no_trace_of_an_interruption(tmp_path):
     assert log.path.read_text().count("\n") == 3
 
 
+def test_log__numbers_of_the_machine_have_a_file_of_their_own(tmp_path):
+    log = MetricsLog(tmp_path)
+    for step in range(3):
+        log.log_metrics({"train/loss": 2.0, "machine/images_per_second": 9.0}, step=step)
+    log.continue_from(2)
+    assert read_metrics(log.path) == [{"step": step, "train/loss": 2.0} for step in (1, 2)]
+    assert read_metrics(log.machine) == [{"step": step, "machine/images_per_second": 9.0} for step in (1, 2)]
+
+
 def test_finalize__writes_the_same_numbers_as_a_table(tmp_path):
     log = MetricsLog(tmp_path)
     log.log_metrics({"a": 1.5}, step=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from depth_anything_train.command import build, compose
-from depth_anything_train.models.flops import count_flops
+from depth_anything_train.models.flops import count_flops, peak_flops
 from depth_anything_train.runtime import UserError
 
 # 10^9 operations at 518 x 518: (forward of transformers' model, its encoder, channels of the decoder)
@@ -36,3 +36,18 @@ def test_count_flops__grows_with_the_image_and_refuses_odd_sides():
     assert count_flops(model, 518, 686).forward > 1.4 * count_flops(model, 518, 518).forward
     with pytest.raises(UserError, match="multiples of the patch size"):
         count_flops(model, 518, 520)
+
+
+@pytest.mark.parametrize(
+    "name, tflops",
+    [
+        ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H100 NVL", 835), ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362), ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA RTX 6000 Ada Generation", 364), ("Tesla T4", 65),
+    ],
+)  # fmt: skip
+def test_peak_flops__the_longest_fitting_entry_counts(name, tflops):
+    assert peak_flops(name) == tflops * 1e12
+
+
+def test_peak_flops__of_an_unknown_device_is_unknown():
+    assert peak_flops("NVIDIA GeForce GTX 1080") is None

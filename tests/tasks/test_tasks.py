@@ -33,7 +33,7 @@ def student_batch():
 def fit(task, batch, steps=1):
     trainer = pl.Trainer(
         max_steps=steps, logger=False, accelerator="cpu", devices=1, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
     )  # fmt: skip
     trainer.fit(task, DataLoader([batch] * steps, batch_size=None))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -1,0 +1,73 @@
+"""What the losses and the task watch, logged at the steps that have a row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, distributed
+
+from depth_anything_train.callbacks.metrics_log import has_row
+from depth_anything_train.callbacks.pictures import streams_of
+from depth_anything_train.ops.watch import watching
+
+PER_IMAGE = "per_image"
+"""Losses of single images, which are logged as means over the images of each data set."""
+
+
+class Watch(Callback):
+    """Open a collector for the steps that are logged (`ops/watch.py`) and log what it saw, over all ranks.
+
+    A number becomes `train/NAME`; losses of single labelled images become `train/source/DATASET`.
+    """
+
+    def __init__(self) -> None:
+        self.open = ExitStack()
+        self.seen: dict[str, Tensor] | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Look at this step, if it is logged."""
+        if has_row(trainer.global_step + 1, trainer):
+            self.seen = self.open.enter_context(watching())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what was seen."""
+        self.open.close()
+        seen, self.seen = self.seen or {}, None
+        per_image = seen.pop(PER_IMAGE, None)
+        for name, value in seen.items():
+            over_ranks = {"min": "min", "max": "max"}.get(name.rpartition("/")[2], "mean")
+            pl_module.log(f"train/{name}", value.float(), reduce_fx=over_ranks, sync_dist=True)
+        streams = streams_of(batch)
+        sources = streams.get("labelled", next(iter(streams.values()))).get("source")
+        if per_image is not None and sources is not None and len(per_image) == len(sources):
+            for source, mean in mean_by_source(per_image, sources).items():
+                pl_module.log(f"train/source/{source}", mean)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop looking."""
+        self.open.close()
+
+
+def mean_by_source(losses: Tensor, sources: Sequence[str]) -> dict[str, float]:
+    """Mean of the losses (B,) of each source's images, over all ranks; NaN is no loss. Waits for the device."""
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+    for source, loss in zip(sources, losses.tolist(), strict=True):
+        if loss == loss:
+            sums[source][0] += loss
+            sums[source][1] += 1
+    parts: list[Any] = [dict(sums)]
+    if distributed.is_initialized():
+        parts = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, dict(sums))
+    names = sorted({name for part in parts for name in part})
+    return {name: _mean([part[name] for part in parts if name in part]) for name in names}
+
+
+def _mean(parts: list[list[float]]) -> float:
+    return sum(total for total, _ in parts) / sum(count for _, count in parts)

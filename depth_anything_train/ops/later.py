@@ -1,0 +1,27 @@
+"""Reading a number from the device without waiting for work that was started after it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Later:
+    """A copy of a number on its way to the processor.
+
+    `float(x)` of a number on a GPU waits for everything that was given to the GPU so far; `read()` only for what came
+    before this object was made.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.value = x.detach().to("cpu", non_blocking=True)
+        self.arrived: torch.cuda.Event | None = None
+        if x.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def read(self) -> float:
+        """The number."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return float(self.value)
