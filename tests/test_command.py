@@ -147,6 +147,7 @@ def test_program__a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
 def test_program__ctrl_c_is_one_sentence(tmp_path):
     keys = ("dataset=procedural", "count=10000", "samples_per_shard=10", "workers=1", f"out={tmp_path / 'out'}")
     command = [sys.executable, "-m", "depth_anything_train.cli", "prepare", *keys]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a script have it ignored
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(tmp_path.glob("out/*.idx")):
         assert process.poll() is None
