@@ -36,8 +36,8 @@ from data_engine.engines.local import LocalEngine  # noqa: E402
 from data_engine.engines.ray import RayEngine  # noqa: E402
 from data_engine.ingest.procedural import Procedural  # noqa: E402
 from data_engine.label import label  # noqa: E402
-from data_engine.labeller import ShardLabeller  # noqa: E402
-from data_engine.settings import LabelSettings  # noqa: E402
+from data_engine.labelling.labeller import ShardLabeller  # noqa: E402
+from data_engine.labelling.settings import LabelSettings  # noqa: E402
 from data_engine.writer import ShardWriter  # noqa: E402
 from depth_anything_train.data.images import decode_image  # noqa: E402
 from depth_anything_train.data.labels import decode_dz16, encode_dz16  # noqa: E402

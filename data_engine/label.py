@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from data_engine.engines.base import Engine
-from data_engine.filters import Filters
-from data_engine.labeller import ShardLabeller, manifest_path
-from data_engine.settings import LabelSettings
+from data_engine.labelling.filters import Filters
+from data_engine.labelling.labeller import ShardLabeller, manifest_path
+from data_engine.labelling.settings import LabelSettings
 from depth_anything_train.command import build, command
 from depth_anything_train.data.remote import AnyPath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
@@ -36,7 +36,7 @@ IN_A_MANIFEST = {
 @command("label")
 def main(cfg: DictConfig) -> None:
     """Label a folder of image shards."""
-    from data_engine.teacher import ModelTeacher  # torch, which workers with another teacher do not need
+    from data_engine.labelling.teacher import ModelTeacher  # torch, which workers with another teacher do not need
 
     given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     teacher = ModelTeacher(cfg.teacher, device=cfg.device, **{name: given[name] for name in FOR_THE_TEACHER})

@@ -13,11 +13,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from data_engine.checks import Findings, check_shard, odd_scales
-from data_engine.doctor import Limits
 from data_engine.prepare import ordered_map
+from data_engine.qa.checks import Findings, check_shard, odd_scales
+from data_engine.qa.dirty_labels import Limits
 from data_engine.qa.page import write_page
-from data_engine.sheet import contact_sheet
+from data_engine.qa.sheet import contact_sheet
 from depth_anything_train.command import build, command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, write_bad_keys
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, join
@@ -28,7 +28,7 @@ from depth_anything_train.runtime import ProgressBar, UserError, console, write_
 SHOWN_PROBLEMS = 20
 
 ENOUGH_PAIRS, SOUND_AGREEMENT = 20, 0.7
-"""A folder of so many pairs whose mean agreement is lower is suspected as a whole; see `data_engine.agreement`."""
+"""A folder of so many pairs whose mean agreement is lower is suspected as a whole; see `data_engine.qa.agreement`."""
 
 
 @command("verify")

@@ -22,8 +22,8 @@ from data_engine.engines.array import ArrayEngine
 from data_engine.engines.base import Engine
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label
-from data_engine.labeller import ShardLabeller
-from data_engine.settings import LabelSettings
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.settings import LabelSettings
 
 
 def make_engine(kind: str, **options: Any) -> Engine:

@@ -21,9 +21,9 @@ def data(tmp_path_factory):
     """Labelled shards, image shards and their pseudo labels."""
     from data_engine.engines.local import LocalEngine
     from data_engine.label import label
-    from data_engine.labeller import ShardLabeller
-    from data_engine.settings import LabelSettings
-    from data_engine.teacher import ModelTeacher
+    from data_engine.labelling.labeller import ShardLabeller
+    from data_engine.labelling.settings import LabelSettings
+    from data_engine.labelling.teacher import ModelTeacher
 
     folder = tmp_path_factory.mktemp("data")
     labelled = write_shards(folder / "labelled", "labelled")

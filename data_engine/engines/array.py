@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_engine.engines.base import label_shard, shard_length
 from data_engine.engines.leases import Leases
-from data_engine.labeller import ShardLabeller, manifest_path
+from data_engine.labelling.labeller import ShardLabeller, manifest_path
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError
 

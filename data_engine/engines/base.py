@@ -15,7 +15,7 @@ from typing import Protocol
 
 import cv2
 
-from data_engine.labeller import ShardLabeller, manifest_path
+from data_engine.labelling.labeller import ShardLabeller, manifest_path
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.engines.base import News, Worker, distribute, label_shard, shard_length
-from data_engine.labeller import ShardLabeller
+from data_engine.labelling.labeller import ShardLabeller
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError, end_with_parent
 

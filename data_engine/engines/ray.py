@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.engines.base import News, Worker, distribute, label_shard, shard_length
-from data_engine.labeller import ShardLabeller
+from data_engine.labelling.labeller import ShardLabeller
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, import_extra
 

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_engine.doctor import Limits, examine
 from data_engine.ingest.base import RawSample, choose, make_key, natural_order, unique_keys
 from data_engine.ingest.raw_labels import RawLabel
+from data_engine.qa.dirty_labels import Limits, examine
 from depth_anything_train.data.images import decode_image, read_header
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import LABELLED, META, SKY, BadSample

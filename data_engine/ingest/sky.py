@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_engine.ingest.base import RawSample, choose
 from data_engine.ingest.labelled import encode_mask
-from data_engine.segmenter import SkySegmenter
+from data_engine.ingest.segmenter import SkySegmenter
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import LABELLED, SKY

@@ -7,9 +7,9 @@ from scenes import write_shards
 
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label
-from data_engine.labeller import ShardLabeller
-from data_engine.settings import LabelSettings
-from data_engine.teacher import ModelTeacher
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.settings import LabelSettings
+from data_engine.labelling.teacher import ModelTeacher
 from depth_anything_train.command import compose
 from depth_anything_train.train import train
 

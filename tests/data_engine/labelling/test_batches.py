@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from data_engine.batches import batches, in_order, nearest_aspect, prefetched
+from data_engine.labelling.batches import batches, in_order, nearest_aspect, prefetched
 
 
 @dataclass

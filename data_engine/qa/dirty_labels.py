@@ -9,7 +9,7 @@
 | `outlying_scale`    | has a median far off those of its data set: a label in another unit among them               |
 
 `prepare` counts the first four as notes, because what is dirty is a matter of limits that may be moved; `verify` finds
-all of them, and lists them for training to leave out. Whether a label belongs to its image: `data_engine.agreement`.
+all of them, and lists them for training to leave out. Whether a label belongs to its image: `data_engine.qa.agreement`.
 """
 
 from __future__ import annotations

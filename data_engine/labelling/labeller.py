@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_engine.batches import batches, in_order, nearest_aspect, prefetched
-from data_engine.settings import LabelSettings, Teacher
+from data_engine.labelling.batches import batches, in_order, nearest_aspect, prefetched
+from data_engine.labelling.settings import LabelSettings, Teacher
 from data_engine.writer import ShardWriter, Written, remove_leftovers
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import encode_dz16

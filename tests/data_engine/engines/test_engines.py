@@ -17,8 +17,8 @@ from data_engine.engines.array import ArrayEngine
 from data_engine.engines.local import LocalEngine, visible_gpus
 from data_engine.engines.ray import require_listener
 from data_engine.label import label
-from data_engine.labeller import ShardLabeller
-from data_engine.settings import LabelSettings
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.settings import LabelSettings
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, compose
 from depth_anything_train.data.shards import ShardFolder

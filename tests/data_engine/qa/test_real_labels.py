@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scenes import encode
 
-from data_engine.checks import Findings
 from data_engine.ingest.pairs import Pairs
 from data_engine.prepare import prepare
+from data_engine.qa.checks import Findings
 from data_engine.verify import ENOUGH_PAIRS, SOUND_AGREEMENT, show, verify
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.exclusions import write_bad_keys

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scenes import scene
 
-from data_engine.agreement import Edges, agreement, edges
+from data_engine.qa.agreement import Edges, agreement, edges
 
 SCENES = 40
 

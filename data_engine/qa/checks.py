@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_engine.agreement import Edges, agreement, edges
-from data_engine.doctor import Limits, examine, outlying, typical_disparity
+from data_engine.qa.agreement import Edges, agreement, edges
+from data_engine.qa.dirty_labels import Limits, examine, outlying, typical_disparity
 from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.index import build_index, index_path
@@ -46,7 +46,7 @@ class Findings:
         valid_share: sum over labels of the share of valid pixels.
         lowest, highest: disparity over all valid pixels; 1 / m, or in the unit of the source.
         compared: labels that were compared with images.
-        agreements: sum of their agreement; see `data_engine.agreement`.
+        agreements: sum of their agreement; see `data_engine.qa.agreement`.
         scales: of real labels.
     """
 

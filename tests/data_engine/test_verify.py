@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_engine.doctor import Limits
-from data_engine.sheet import contact_sheet
+from data_engine.qa.dirty_labels import Limits
+from data_engine.qa.sheet import contact_sheet
 from data_engine.verify import main, verify
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.exclusions import BadKey

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_engine.filters import Filters, flip_disagreement, saturated_share, spread
+from data_engine.labelling.filters import Filters, flip_disagreement, saturated_share, spread
 
 
 def ramp(low=0.1, high=1.0, shape=(40, 60)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_engine.doctor import Limits, examine, measured, outlying, typical_disparity
+from data_engine.qa.dirty_labels import Limits, examine, measured, outlying, typical_disparity
 from depth_anything_train.data.labels import decode_label, encode_dz16
 from depth_anything_train.runtime import UserError
 

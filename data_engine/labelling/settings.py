@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_engine.batches import MAX_ASPECTS
-from data_engine.filters import Filters
+from data_engine.labelling.batches import MAX_ASPECTS
+from data_engine.labelling.filters import Filters
 from depth_anything_train.runtime import UserError
 
 

@@ -8,11 +8,11 @@ import xxhash
 from scenes import encode, scene
 
 from data_engine.engines.local import LocalEngine
-from data_engine.filters import Filters
 from data_engine.label import label
-from data_engine.labeller import ShardLabeller
-from data_engine.settings import LabelSettings
-from data_engine.teacher import ModelTeacher
+from data_engine.labelling.filters import Filters
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.settings import LabelSettings
+from data_engine.labelling.teacher import ModelTeacher
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, compose
 from depth_anything_train.data.images import decode_image

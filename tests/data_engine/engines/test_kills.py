@@ -95,7 +95,7 @@ def test_array__the_shard_of_a_killed_task_is_taken_over(images, undisturbed):
 def test_ray__a_killed_run_and_killed_actors_lose_little_and_the_bytes_are_those_of_local(
     images, undisturbed, monkeypatch
 ):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for the stub teacher
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for the stub teacher
     job = Job(images, images.parent / "ray", engine={"kind": "ray", "workers": 2, "cpus_per_worker": 0.5, "retries": 9})
     process = job.start()
     wait_until(lambda: list(job.out.glob("shard-*.json")))
