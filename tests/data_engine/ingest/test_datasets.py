@@ -18,7 +18,7 @@ from depth_anything_train.data.schema import IMAGES, LABELLED
 from depth_anything_train.runtime import UserError
 
 STAGES = {"sky"}
-"""They start from shards, which say what they hold, and cannot tell before they are there: tests/data_engine/ingest/test_sky.py."""
+"""They start from shards, which say what they hold, and cannot tell before they are there: `test_sky.py`."""
 
 NAMES = sorted({path.stem for path in (config_folder("prepare") / "dataset").glob("*.yaml")} - STAGES)
 
