@@ -34,6 +34,7 @@ SUMMARIES = {
     "predict": "photographs, video, camera or stream -> pictures, 16-bit, npy, control maps, point clouds",
     "export": "a model -> Hugging Face folder, released .pth, ONNX",
     "app": "the web page: drop a photograph or video, look, download",
+    "ablate": "the trainings behind a table of the papers, run or resumed, and then the table",
     "report": "what ran, curves, tables and pictures -> one HTML page",
 }
 

@@ -74,28 +74,39 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
     """
     marks = out / "stages"
     marks.mkdir(parents=True, exist_ok=True)
-    with _only_run_in(out):
+    with only_run_in(out):
         for number, stage in enumerate(stages, 1):
+            place = f"({number}/{len(stages)}) {stage.name}"
             mark = marks / f"{number:02d}-{stage.name}.json"
             if mark.exists() and read_json(mark)["key"] == stage.key:
-                console.print(f"({number}/{len(stages)}) {stage.name}: finished before", style="dim")
+                console.print(f"{place}: finished before", style="dim")
                 continue
-            console.print(f"({number}/{len(stages)}) {stage.name}", style="bold")
-            console.print(stage.shown, style="dim", soft_wrap=True)
-            start = time.monotonic()
-            status = _run_stage(stage)
-            if status == RUN_AGAIN:
-                raise SystemExit(RUN_AGAIN)
-            if status != 0:
-                raise UserError(
-                    f"stage {stage.name} ended with status {status}; finished stages are kept, run the same command "
-                    f"again to continue, or this stage alone: {stage.shown}"
-                )
-            seconds = round(time.monotonic() - start, 1)
+            console.print(place, style="bold")
+            seconds = run_stage(stage)
             write_json(mark, {"name": stage.name, "command": stage.shown, "key": stage.key, "seconds": seconds})
 
 
-def _run_stage(stage: Stage) -> int:
+def run_stage(stage: Stage) -> float:
+    """Run one stage, whether or not it is finished, and return the seconds it took.
+
+    Raises:
+        UserError: it failed; the message names it and the command that repeats it.
+        SystemExit: with `RUN_AGAIN` if it was asked to stop and saved its state.
+    """
+    console.print(stage.shown, style="dim", soft_wrap=True)
+    start = time.monotonic()
+    status = _status_of(stage)
+    if status == RUN_AGAIN:
+        raise SystemExit(RUN_AGAIN)
+    if status != 0:
+        raise UserError(
+            f"stage {stage.name} ended with status {status}; finished stages are kept, run the same command "
+            f"again to continue, or this stage alone: {stage.shown}"
+        )
+    return round(time.monotonic() - start, 1)
+
+
+def _status_of(stage: Stage) -> int:
     """The stage's exit status. A request to stop is passed on, and the stage may save its state first."""
     program = [sys.executable, "-m", "depth_anything_train.cli", *stage.arguments]
     process = subprocess.Popen(program, env={**os.environ, PARENT: str(os.getpid())})
@@ -112,7 +123,7 @@ def _run_stage(stage: Stage) -> int:
 
 
 @contextmanager
-def _only_run_in(out: Path) -> Iterator[None]:
+def only_run_in(out: Path) -> Iterator[None]:
     """Wait for another run in the same folder; the lock goes with its process, however that ends."""
     with open(out / ".lock", "w") as lock:
         try:

@@ -110,14 +110,19 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     trainer.strategy.barrier()
 
 
+def run_key(cfg: DictConfig) -> str:
+    """A hash of everything in a training's config that decides its numbers."""
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return fingerprint({name: value for name, value in resolved.items() if name not in MAY_CHANGE})
+
+
 def open_run(run: Path, cfg: DictConfig) -> None:
     """Make the run folder, or make sure that it belongs to this configuration.
 
     Raises:
         UserError: it holds a run of another configuration.
     """
-    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    key = fingerprint({name: value for name, value in resolved.items() if name not in MAY_CHANGE})
+    key = run_key(cfg)
     mark = run / "provenance.json"
     if mark.exists() and (read_json(mark, keys=("key",))["key"] == key or _has_steps(run)):
         if read_json(mark)["key"] != key:

@@ -15,11 +15,12 @@ from depth_anything_train.runtime import UserError
 
 SMALLEST = {
     **dict.fromkeys(("steps", "size", "count", "limit", "batch", "batch_size", "patience", "num_samples"), 1),
-    **dict.fromkeys(("samples_per_shard", "height", "width", "labelled", "unlabelled", "semantic"), 1),
+    **dict.fromkeys(("samples_per_shard", "height", "width"), 1),
+    **dict.fromkeys(("batch.labelled", "batch.unlabelled", "batch.semantic"), 1),
     **dict.fromkeys(("max_in_a_row", "threads", "tasks", "shuffle_shards"), 1),
     **dict.fromkeys(("workers", "seed", "per_group", "label_examples", "warmup_steps", "retries", "task"), 0),
 }
-"""Whole numbers by the last part of their key, whatever their default, and the smallest that makes sense."""
+"""Whole numbers by the last part of their key or the last two, whatever their default, and the smallest sensible."""
 
 LARGEST_SEED = 2**32 - 1
 NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "fov_deg")
@@ -59,6 +60,7 @@ def check_value(key: str, value: Any, default: Any) -> None:
         UserError: it is of another kind.
     """
     last = key.rpartition(".")[2]
+    smallest = SMALLEST.get(last, SMALLEST.get(".".join(key.split(".")[-2:])))
     if key.startswith("trainer."):  # Lightning checks its own; several of them are numbers or words
         return
     if last in PATHS and (isinstance(value, int | float) or value == ""):
@@ -68,8 +70,8 @@ def check_value(key: str, value: Any, default: Any) -> None:
         raise UserError(f"Expected one path for {key}, but came {value}; write {key}=PATH.")
     if last == "out" and isinstance(value, str) and "://" in value:
         raise UserError(f"Expected a path of this machine for {key}, but came {value!r}; write here, copy it then.")
-    if last in SMALLEST and not isinstance(value, DictConfig | ListConfig) and not isinstance(default, ListConfig):
-        _check_whole(key, value, default, SMALLEST[last])
+    if smallest is not None and not isinstance(value, DictConfig | ListConfig) and not isinstance(default, ListConfig):
+        _check_whole(key, value, default, smallest)
     elif isinstance(default, bool):  # before numbers: a bool is an int to Python
         if not isinstance(value, bool):
             raise UserError(f"Expected true or false for {key}, but came {_shown(value)}.")

@@ -66,7 +66,7 @@ def test_run__a_stage_with_other_arguments_runs_again(tmp_path):
 
 def test_run__a_second_run_in_the_same_folder_waits_for_the_first(tmp_path):
     hold = (
-        "from depth_anything_train.pipeline import _only_run_in as lock\n"
+        "from depth_anything_train.pipeline import only_run_in as lock\n"
         "from pathlib import Path; import sys, time\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -11,8 +11,12 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops, on_meta
 from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
+from depth_anything_train.runtime import UserError
 from depth_anything_train.tasks.base import DepthTask
 from depth_anything_train.types import Scalar, StudentBatch
+
+FeatureOn = Literal["labelled", "unlabelled"]
+"""Which images are compared with the frozen encoder's."""
 
 
 class StudentTask(DepthTask):
@@ -27,8 +31,12 @@ class StudentTask(DepthTask):
             Without one there is no feature loss.
         labelled: loss of (prediction, disparity, valid).
         pseudo: loss of (prediction, disparity, valid, region).
-        feature: loss of (student's patches, frozen patches), on unlabelled images only (V1 table 13).
+        feature: loss of (student's patches, frozen patches).
+        feature_on: the images it compares: `unlabelled`, as the paper does, or `labelled` (V1 table 13).
         options: see `Task`.
+
+    Raises:
+        UserError: `feature_on` is another word.
     """
 
     def __init__(
@@ -39,10 +47,13 @@ class StudentTask(DepthTask):
         labelled: nn.Module,
         pseudo: nn.Module,
         feature: nn.Module | None,
+        feature_on: FeatureOn = "unlabelled",
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
-        self.labelled, self.pseudo, self.feature = labelled, pseudo, feature
+        if feature_on not in get_args(FeatureOn):
+            raise UserError(f"Expected feature_on to be labelled or unlabelled, got {feature_on!r}.")
+        self.labelled, self.pseudo, self.feature, self.feature_on = labelled, pseudo, feature, feature_on
         self.frozen_encoder = Frozen(frozen_encoder) if frozen_encoder is not None else None
 
     def on_fit_start(self) -> None:
@@ -71,8 +82,9 @@ class StudentTask(DepthTask):
             ),
         }
         if self.feature is not None and self.frozen_encoder is not None:
-            student, frozen = patches[num_labelled:], self.frozen_encoder(image[num_labelled:])
+            part = slice(num_labelled) if self.feature_on == "labelled" else slice(num_labelled, None)
+            student, frozen = patches[part], self.frozen_encoder(image[part])
             # An image that could not be read is black and has no label: compared with itself it adds nothing here too.
-            readable = unlabelled["valid"].flatten(1).any(dim=1)[:, None, None]
+            readable = batch[self.feature_on]["valid"].flatten(1).any(dim=1)[:, None, None]
             losses["feature"] = self.feature(student, torch.where(readable, frozen, student.detach()))
         return self.combine(losses)

@@ -1,0 +1,45 @@
+"""`depth-anything ablate table=...`: the trainings behind a table of the papers, run or resumed, and then the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from depth_anything_train.ablate.outcome import gather
+from depth_anything_train.ablate.plan import make_plan
+from depth_anything_train.ablate.table import read_table
+from depth_anything_train.ablate.write import write
+from depth_anything_train.command import build, command
+from depth_anything_train.runtime import UserError, console, require_writable
+
+
+@command("ablate")
+def main(cfg: DictConfig) -> None:
+    """Run what is not finished of the table's jobs and write the table from all that is."""
+    OmegaConf.resolve(cfg)
+    ablate(cfg, name=HydraConfig.get().runtime.choices["table"])
+
+
+def ablate(cfg: DictConfig, *, name: str) -> Path:
+    """Run a table's jobs and write its files; returns the Markdown file.
+
+    Args:
+        cfg: as `configs/ablate/ablate.yaml`, resolved.
+        name: of the table, for its files.
+
+    Raises:
+        UserError: the table cannot be made at this scale, a set is missing, or a job failed.
+        SystemExit: with `RUN_AGAIN` if a job was asked to stop and saved its state; the same call continues.
+    """
+    if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
+        raise UserError(f"Expected one seed or several different ones, but came seeds={list(cfg.seeds)}.")
+    table, out = read_table(name, cfg.table), Path(cfg.out)
+    plan = make_plan(table, cfg)
+    require_writable(out)
+    build(cfg.launcher).run(list(plan.jobs.values()), out)
+    path = write(gather(table, plan, list(cfg.seeds)), out / "tables")
+    console.print(path.read_text(), soft_wrap=True)
+    console.print(f"{path} (and .csv, .json, .png)", soft_wrap=True)
+    return path

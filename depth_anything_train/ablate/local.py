@@ -1,0 +1,31 @@
+"""Jobs one after another on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from depth_anything_train.ablate.jobs import Job
+from depth_anything_train.pipeline import only_run_in, run_stage
+from depth_anything_train.runtime import console
+
+
+class Local:
+    """Runs what is not finished; an interrupted job continues where it stood."""
+
+    def run(self, jobs: Sequence[Job], out: Path) -> None:
+        """Run the jobs, each of which stands after those it needs.
+
+        Raises:
+            UserError: a job failed.
+            SystemExit: with `RUN_AGAIN` if a job was asked to stop and saved its state.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        with only_run_in(out):
+            for number, job in enumerate(jobs, 1):
+                place = f"({number}/{len(jobs)}) {job.name}"
+                if job.finished():
+                    console.print(f"{place}: finished before", style="dim")
+                else:
+                    console.print(place, style="bold")
+                    run_stage(job.stage)
