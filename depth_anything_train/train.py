@@ -29,6 +29,7 @@ from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
 from depth_anything_train.callbacks.preview import Preview
 from depth_anything_train.callbacks.progress import StepProgress
 from depth_anything_train.callbacks.speed import Speed
+from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import build, command
 from depth_anything_train.models.flops import peak_flops
@@ -95,6 +96,9 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     ]
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
     trainer = _trainer(cfg, logger=[log, *mirrors], callbacks=callbacks)
+    for mirror in mirrors:
+        if isinstance(mirror, WandbMirror):
+            mirror.log_table("data", data.record())
     trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
     if interruption.agreed and trainer.global_step < cfg.steps:
         console.print(
@@ -156,11 +160,16 @@ def _peak(cfg: DictConfig) -> float | None:
     return peak_flops(torch.cuda.get_device_name())
 
 
-def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
+def quiet_lightning() -> None:
+    """Leave out what Lightning says about itself and about machines in general."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # it is on every login node
+
+
+def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
+    quiet_lightning()
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
