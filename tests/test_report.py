@@ -16,7 +16,7 @@ from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.report import main
 from depth_anything_train.report.comparison import read_evaluations, verdict
-from depth_anything_train.report.curves import loss_curves
+from depth_anything_train.report.curves import SECTIONS, run_curves
 from depth_anything_train.runtime import UserError
 
 ABS_REL = {
@@ -50,6 +50,8 @@ def write_run(folder, seed):
         {"step": k + 1, "train/loss": 1 / (k + 1), "train/loss/labelled": 0.5, "train/lr/encoder": 1} for k in range(9)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"step": k + 1, "machine/images_per_second": 30.0} for k in range(9)]
+    (folder / "machine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
@@ -175,7 +177,9 @@ def test_page__holds_every_number_of_the_table(page):
 def test_page__tells_what_ran_and_what_was_drawn(page):
     texts = Elements(page).texts
     assert "depth-anything train out=a<b" in texts and "61 s" in texts
-    assert sum(tag == "svg" for tag, _ in Elements(page).found) == 2  # total and labelled; no learning rate
+    assert sum(tag == "svg" for tag, _ in Elements(page).found) == 4  # two losses, a learning rate, images a second
+    assert ["Losses", "What the model does", "What the machine does"] == [t for t in texts if t in SECTIONS.values()]
+    assert {"learning rate encoder", "images per second"} <= set(texts)
     assert any("protocol" in text.lower() and "least squares" in text for text in texts)
 
 
@@ -213,9 +217,9 @@ def test_comparison__labelled_sets_may_be_named_by_a_pattern(evaluations):
     assert {row.name for row in comparison.rows if row.labelled} == {"rooms", "fog"}
 
 
-def test_loss_curves__draw_long_runs_in_little_space_and_leave_out_what_is_not_finite():
+def test_run_curves__draw_long_runs_in_little_space_and_leave_out_what_is_not_finite():
     rows = [{"step": k, "train/loss/pseudo": float("nan") if k == 5 else 1.0} for k in range(20_000)]
-    (curve,) = loss_curves({"student": rows, "teacher": []})
+    (curve,) = run_curves({"student": rows, "teacher": []})
     assert curve.title == "pseudo" and "student from 1 to 1" in curve.description
     assert len(curve.svg) < 40_000 and "nan" not in curve.svg
 
@@ -242,4 +246,4 @@ def test_command__needs_none_of_its_parts(monkeypatch, tmp_path, image_shards):
     monkeypatch.setattr("sys.argv", ["depth-anything", f"out={tmp_path / 'r.html'}", f"labels={labels}"])
     main()
     page = (tmp_path / "r.html").read_text()
-    assert "Pseudo labels" in page and "Results" not in page and "Loss curves" not in page
+    assert "Pseudo labels" in page and "Results" not in page and "Training" not in page

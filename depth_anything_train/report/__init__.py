@@ -11,7 +11,7 @@ from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import command
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.report.comparison import Comparison, read_evaluations, verdict
-from depth_anything_train.report.curves import loss_curves
+from depth_anything_train.report.curves import run_curves
 from depth_anything_train.report.page import Page, render
 from depth_anything_train.report.pictures import example_rows, pseudo_label_rows
 from depth_anything_train.runtime import UserError, console, provenance, read_json, require_folder, write_bytes
@@ -44,7 +44,7 @@ def gather(options: dict[str, Any]) -> Page:
         title=options["title"],
         stages=_read_stages(options["stages"]),
         runs=list(runs),
-        curves=loss_curves(runs),
+        curves=run_curves(runs),
         comparison=comparison,
         verdict=verdict(comparison) if comparison else [],
         examples=_read_examples(options, models, comparison),
@@ -61,7 +61,7 @@ def _read_run(folder: str) -> list[dict[str, Any]]:
     rows = read_metrics(require_folder(folder, what="a run") / "metrics.jsonl")
     if not rows:
         raise UserError(f"Expected metrics.jsonl in the run folder {folder}, but there is none or it is empty.")
-    return rows
+    return rows + read_metrics(Path(folder) / "machine.jsonl")
 
 
 def _read_comparison(options: dict[str, Any]) -> Comparison | None:

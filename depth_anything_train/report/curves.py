@@ -1,4 +1,4 @@
-"""Loss curves as small inline SVGs, one per named loss with all runs in it."""
+"""Curves of training as small inline SVGs, one a number with all runs in it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,38 @@ from numpy.typing import NDArray
 
 from depth_anything_train.report.plots import COLORS, STYLE, bare, svg
 
-PREFIX = "train/loss"
+SECTIONS = {
+    "train/loss": "Losses",
+    "train/source": "Losses by data set",
+    "train": "What the model does",
+    "machine": "What the machine does",
+}
+"""Beginning of a number's name -> the part of the page that shows it; the first that fits."""
+
+WORDS = {"lr": "learning rate", "gb": "GB", "tflops": "TFLOP/s"}
+
 BINS = 150  # a curve is at most so many points, whatever the number of steps
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One plot: its title, the SVG element, and what it shows in words."""
+    """One plot: its part of the page, its title, the SVG element, and what it shows in words."""
 
+    section: str
     title: str
     svg: str
     description: str
 
 
-def loss_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curve]:
-    """Draw every `train/loss...` that any run logged; rows are those of metrics.jsonl."""
-    names = list(dict.fromkeys(key for rows in runs.values() for row in rows for key in row if key.startswith(PREFIX)))
-    return [_curve(name, {run: _series(rows, name) for run, rows in runs.items()}) for name in sorted(names)]
+def run_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curve]:
+    """Draw every number that any run logged; rows are those of metrics.jsonl and machine.jsonl."""
+    names = sorted({key for rows in runs.values() for row in rows for key in row if _prefix(key)})
+    curves = [_curve(name, {run: _series(rows, name) for run, rows in runs.items()}) for name in names]
+    return sorted(curves, key=lambda curve: list(SECTIONS.values()).index(curve.section))  # stable: by name inside
+
+
+def _prefix(name: str) -> str | None:
+    return next((prefix for prefix in SECTIONS if name == prefix or name.startswith(prefix + "/")), None)
 
 
 def run_color(position: int) -> str:
@@ -45,7 +60,11 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]
 
 
 def _curve(name: str, series: Mapping[str, NDArray[np.float64]]) -> Curve:
-    title = name.removeprefix(PREFIX).strip("/") or "total"
+    prefix = _prefix(name)
+    assert prefix is not None
+    title = name.removeprefix(prefix).strip("/") or "total"
+    if prefix != "train/source":  # whose names are not ours to change
+        title = " ".join(WORDS.get(word, word) for word in title.replace("/", " ").replace("_", " ").split())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6, 2.2), layout="constrained")
         axes = figure.add_subplot()
@@ -55,7 +74,8 @@ def _curve(name: str, series: Mapping[str, NDArray[np.float64]]) -> Curve:
         axes.margins(x=0.01)
         if axes.get_ylim()[0] > 0:
             axes.set_ylim(bottom=0)
-        return Curve(title, svg(figure, f"loss {title}"), ", ".join(ends))
+        label = f"loss {title}" if prefix.startswith("train/") else title
+        return Curve(SECTIONS[prefix], title, svg(figure, label), ", ".join(ends))
 
 
 def _draw(axes: Axes, run: str, points: NDArray[np.float64], color: str) -> str:

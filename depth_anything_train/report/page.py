@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from typing import Any
 
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
@@ -180,15 +181,18 @@ def _curves(curves: Sequence[Curve], runs: Sequence[str]) -> str:
         f'<span class="key" style="background: {run_color(position)}"></span>{escape(spoken(run))}'
         for position, run in enumerate(runs)
     )
-    figures = "\n".join(
-        f"<figure><figcaption><b>{escape(spoken(curve.title))}</b></figcaption>{curve.svg}"
-        f"<figcaption>{escape(curve.description)}</figcaption></figure>"
-        for curve in curves
-    )
-    return (
-        f'<h2>Loss curves</h2>\n<p class="soft">{legend} &emsp; Line: mean of neighbouring steps; band: their 10th to '
-        f'90th percentile.</p>\n<div class="curves">\n{figures}\n</div>'
-    )
+    parts = [
+        f'<h2>Training</h2>\n<p class="soft">{legend} &emsp; Line: mean of neighbouring steps; band: their 10th to '
+        "90th percentile.</p>"
+    ]
+    for section, members in groupby(curves, key=lambda curve: curve.section):
+        figures = "\n".join(
+            f"<figure><figcaption><b>{escape(spoken(curve.title))}</b></figcaption>{curve.svg}"
+            f"<figcaption>{escape(curve.description)}</figcaption></figure>"
+            for curve in members
+        )
+        parts.append(f'<h3>{section}</h3>\n<div class="curves">\n{figures}\n</div>')
+    return "\n".join(parts)
 
 
 # -- Where it comes from. ----------------------------------------------------------------------------------------------

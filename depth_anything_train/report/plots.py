@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -76,4 +77,4 @@ def svg(figure: Figure, label: str) -> str:
     for side in ("width", "height"):  # the page decides; viewBox keeps the aspect
         text = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", text, count=1)
     text = re.sub(r' id="(figure|patch|axes|matplotlib|text|xtick|ytick|line2d|FillBetween\w*)_\w+"', "", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
