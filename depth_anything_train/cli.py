@@ -29,6 +29,7 @@ SUMMARIES = {
     "prepare": "raw data set or folder -> shards with an index",
     "label": "teacher + image shards -> pseudo-label shards",
     "verify": "read shards back: checksums, counts, label statistics, contact sheet",
+    "doctor": "will a recipe train here? labels, one batch by heart, precision, speed",
     "train": "any stage of training: train experiment=...",
     "evaluate": "a model on labelled shards -> table (CSV, Markdown, JSON)",
     "predict": "photographs, video, camera or stream -> pictures, 16-bit, npy, control maps, point clouds",

@@ -13,7 +13,7 @@ LAYERS = [
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks"},
     {"inference", "train", "evaluate", "evaluation", "export", "report", "pipeline", "plan", "app"},
-    {"ablate"},
+    {"ablate", "doctor"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

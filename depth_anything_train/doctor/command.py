@@ -1,0 +1,98 @@
+"""`depth-anything doctor experiment=...`: will this recipe train on these data on this machine? One line a check.
+
+The model, the losses, the optimiser, the loader and the precision are those of `train`. Exit status 1 if a check fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from depth_anything_train.command import as_override, build, command, compose
+from depth_anything_train.data.sources import SemanticSource
+from depth_anything_train.doctor.environment import check_attention, check_device, check_disk
+from depth_anything_train.doctor.labels import check_labels, look, table
+from depth_anything_train.doctor.outcome import STYLES, Outcome
+from depth_anything_train.doctor.precision import check_precision
+from depth_anything_train.doctor.steps import check_overfit, check_speed, learn
+from depth_anything_train.inference.device import choose_device
+from depth_anything_train.runtime import console, require_writable, write_json
+from depth_anything_train.train import choose_precision, quiet_lightning
+
+
+@command("doctor")
+def main(cfg: DictConfig) -> None:
+    """Run all checks, print a line for each and write them to `out`."""
+    out = Path(cfg.out)
+    require_writable(out)
+    quiet_lightning()
+    outcomes = []
+    for outcome in examine(cfg, out):
+        console.print(outcome.line(), style=STYLES[outcome.status], soft_wrap=True)
+        outcomes.append(outcome)
+    write_json(out / "doctor.json", [asdict(outcome) for outcome in outcomes])
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
+    """All checks, the quick ones first.
+
+    Raises:
+        UserError: the recipe or its data cannot be read at all.
+    """
+    recipe = _recipe(cfg)
+    device = choose_device(cfg.device)
+    yield check_device(device)
+    yield check_attention(device)
+
+    data = build(recipe.data)
+    sources = {name: source for name, source in data.views.sources.items() if not isinstance(source, SemanticSource)}
+    yield check_disk(data.views.sources)
+    if sources:
+        seen = [one for source in sources.values() for one in look(source, cfg.num_samples)]
+        _show(table(seen))
+        yield check_labels(seen, out / "labels.png")
+
+    small = _recipe(cfg, batch_size=cfg.batch_size)
+    pl.seed_everything(recipe.seed, verbose=False)
+    model = build(small.model)
+    build(small.initialise, model=model)
+    task = build(small.task, model=model, optim=build(small.optim), steps=small.steps)
+    batch = build(small.data).batch(0)
+    if sources:
+        image = next(iter(batch.values()))["image"] if "image" not in batch else batch["image"]
+        yield check_precision(model.to(device), task.to_model(image[:2].to(device)))
+
+    precision = choose_precision(recipe.precision) if device.type == "cuda" else "32-true"
+    learning = learn(task, batch, device=device, precision=precision, **cfg.overfit)
+    yield check_overfit(learning)
+    yield check_speed(data, sum(small.data.batch.values()), learning, sum(recipe.data.batch.values()), cfg.seconds)
+
+
+def _recipe(cfg: DictConfig, batch_size: int | None = None) -> DictConfig:
+    """The config of `train`; with `batch_size` so many images of each kind, and rates that do not warm up."""
+    given: dict[str, Any] = {"experiment": cfg.experiment, "out": cfg.out}
+    given |= {key: OmegaConf.to_container(cfg[key]) for key in ("labelled", "unlabelled") if cfg[key]}
+    overrides = [*(as_override(key, value) for key, value in given.items()), *cfg.overrides]
+    recipe = compose("train", overrides)
+    if batch_size is None:
+        return recipe
+    small = {f"data.batch.{name}": min(batch_size, count) for name, count in recipe.data.batch.items()}
+    if "warmup_steps" in recipe.optim:
+        small["optim.warmup_steps"] = 0
+    return compose("train", [*overrides, *(as_override(key, value) for key, value in small.items())])
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    shown = Table("source", "unit", "samples", "valid", "disparity, 2nd to 98th percentile", show_edge=False)
+    for row in rows:
+        spread = f"{row['low']:.4g} to {row['high']:.4g}"
+        shown.add_row(row["source"], row["unit"], str(row["samples"]), f"{row['valid']:.1%}", spread)
+    console.print(shown)

@@ -1,0 +1,124 @@
+"""Do the labels look like labels? Some samples of each source: a table of numbers and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.labels import decode_label
+from depth_anything_train.data.schema import PSEUDO_LABELS, BadSample
+from depth_anything_train.data.sources import Source
+from depth_anything_train.doctor.outcome import Outcome
+from depth_anything_train.ops.colors import INVALID_GREY, colorize
+from depth_anything_train.runtime import write_bytes
+
+FEW_VALID = 0.05
+CONSTANT, ABSURD = 1.01, 1e4
+"""Ratios of the 98th to the 2nd percentile of disparity: photographs lie between (0.5 m to 500 m is 1,000)."""
+
+HEIGHT = 160  # of a row of the picture, pixels
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One label: where it is from, its numbers, what is odd about it, and a row of the picture (h, w, 3)."""
+
+    source: str
+    key: str
+    unit: str
+    valid_share: float
+    low: float
+    high: float
+    doubts: tuple[str, ...]
+    row: NDArray[np.uint8] | None
+
+
+def look(source: Source, count: int) -> Iterator[Seen]:
+    """`count` samples at even distances over all folders of a source."""
+    for k in range(min(count, len(source))):
+        index = len(source) * k // min(count, len(source))
+        folder, number = source.locate(index)
+        record = source.folders[folder][number]
+        try:
+            image = decode_image(source.images[folder][number].image)
+            label = decode_label(*record.label(), record.meta)
+        except BadSample as error:
+            doubts = (f"cannot be read ({error.reason})",)
+            yield Seen(source.name_of(index), record.key, "", 0.0, 0.0, 0.0, doubts, None)
+            continue
+        unit = "a teacher's" if source.kind == PSEUDO_LABELS else str(record.meta.get("unit") or "none")
+        yield judge(source.name_of(index), record.key, unit, image, *label)
+
+
+def judge(
+    source: str,
+    key: str,
+    unit: str,
+    image: NDArray[np.uint8],
+    disparity: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+) -> Seen:
+    """The numbers of one label (H, W) and what is odd about them."""
+    known = disparity[valid & (disparity > 0)]
+    low, high = np.percentile(known, (2, 98)).tolist() if known.size else (0.0, 0.0)
+    doubts = []
+    if valid.mean() < FEW_VALID:
+        doubts.append(f"only {valid.mean():.1%} valid")
+    if known.size and high < CONSTANT * low:
+        doubts.append("constant")
+    if known.size and high > ABSURD * low:
+        doubts.append(f"range ratio {high / low:.0g}")
+    if not known.size:
+        doubts.append("nothing but sky" if valid.any() else "nothing valid")
+    return Seen(source, key, unit, float(valid.mean()), low, high, tuple(doubts), _row(image, disparity, valid))
+
+
+def check_labels(seen: Sequence[Seen], picture: Path) -> Outcome:
+    """Judge what was looked at and write the picture: image, label, valid pixels."""
+    rows = [one.row for one in seen if one.row is not None]
+    if rows:
+        width = max(row.shape[1] for row in rows)
+        padded = [np.pad(row, ((0, 2), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+        _, png = cv2.imencode(".png", np.vstack(padded)[..., ::-1])
+        write_bytes(picture, png.tobytes())
+    doubtful = [one for one in seen if one.doubts]
+    listed = "; ".join(f"{one.source} {one.key}: {', '.join(one.doubts)}" for one in doubtful[:5])
+    found = f"{len(seen)} samples, see {picture} (image, label, valid)"
+    if len(doubtful) > len(seen) / 2:
+        return Outcome("labels", "failed", f"{found}. {len(doubtful)} are odd: {listed}. See `depth-anything verify`.")
+    if doubtful:
+        return Outcome("labels", "warning", f"{found}. Odd: {listed}. `depth-anything verify` judges all of them.")
+    return Outcome("labels", "ok", f"{found}; none is odd.")
+
+
+def table(seen: Sequence[Seen]) -> list[dict[str, Any]]:
+    """One entry a data set and unit, samples looked at, mean share of valid pixels, range of disparity."""
+    groups: dict[tuple[str, str], list[Seen]] = {}
+    for one in seen:
+        groups.setdefault((one.source, one.unit), []).append(one)
+    return [
+        {
+            "source": name,
+            "unit": unit,
+            "samples": len(group),
+            "valid": float(np.mean([one.valid_share for one in group])),
+            "low": min(one.low for one in group),
+            "high": max(one.high for one in group),
+        }
+        for (name, unit), group in groups.items()
+    ]
+
+
+def _row(image: NDArray[np.uint8], disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    mask = np.where(valid[..., None], np.uint8(255), np.uint8(INVALID_GREY // 3)).repeat(3, axis=-1)
+    width = max(round(image.shape[1] * HEIGHT / image.shape[0]), 1)
+    tiles = (image, colorize(disparity, valid), mask)
+    small = [cv2.resize(tile, (width, HEIGHT), interpolation=cv2.INTER_AREA) for tile in tiles]
+    return np.hstack(small).astype(np.uint8)

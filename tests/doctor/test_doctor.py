@@ -1,0 +1,85 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_report import write_pseudo_labels
+
+from depth_anything_train.command import compose
+from depth_anything_train.doctor.command import examine, main
+from depth_anything_train.doctor.labels import judge
+from depth_anything_train.doctor.precision import check_precision
+from depth_anything_train.doctor.steps import Learning, check_overfit
+
+
+@pytest.fixture
+def given(tmp_path, labelled_shards, image_shards):
+    labels = write_pseudo_labels(tmp_path / "labels", image_shards)
+    data = [f"labelled=[{labelled_shards}]", f"unlabelled=[{labels}]"]
+    return ["experiment=tiny_student", *data, f"out={tmp_path / 'doctor'}", "seconds=0.1", "num_samples=3"]
+
+
+def test_examine__finds_a_sound_recipe_sound(given, tmp_path, capsys):
+    outcomes = {outcome.check: outcome for outcome in examine(compose("doctor", given), tmp_path)}
+    assert list(outcomes) == ["device", "attention", "disk", "labels", "precision", "overfit", "speed"]
+    assert {outcomes[check].status for check in ("labels", "precision", "overfit")} == {"ok"}
+    assert "images/s" in outcomes["speed"].message
+    assert cv2.imread(str(tmp_path / "labels.png")).shape == (6 * (160 + 2), 3 * 213, 3)
+    said = capsys.readouterr().err
+    assert "scenes" in said and "a teacher's" in said
+
+
+def test_main__a_model_that_does_not_learn_makes_the_status_1(given, tmp_path, monkeypatch, capsys):
+    rates = 'overrides=["optim.encoder_lr=0","optim.decoder_lr=0"]'
+    monkeypatch.setattr("sys.argv", ["depth-anything", *given, rates, "overfit.steps=5"])
+    with pytest.raises(SystemExit) as status:
+        main()
+    assert status.value.code == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("failed"))
+    assert "overfit" in line and "learning rates" in line
+    written = json.loads((tmp_path / "doctor" / "doctor.json").read_text())
+    assert [entry["status"] for entry in written if entry["check"] == "overfit"] == ["failed"]
+
+
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+RAMP = np.linspace(0.1, 2, 40 * 60, dtype=np.float32).reshape(40, 60)
+
+
+@pytest.mark.parametrize(
+    "disparity, valid, doubt",
+    [
+        (RAMP, np.ones((40, 60), bool), None),
+        (np.ones_like(RAMP), np.ones((40, 60), bool), "constant"),
+        (RAMP, RAMP < 0.15, "only"),
+        (10 ** (4 * RAMP), np.ones((40, 60), bool), "range ratio"),
+        (RAMP * 0, np.ones((40, 60), bool), "nothing but sky"),
+        (RAMP, np.zeros((40, 60), bool), "nothing valid"),
+    ],
+)
+def test_judge__names_what_is_odd(disparity, valid, doubt):
+    doubts = judge("set", "key", "m", IMAGE, disparity, valid).doubts
+    assert any(found.startswith(doubt) for found in doubts) if doubt else not doubts
+
+
+class Overflows(torch.nn.Module):
+    """Fine in float32 and bfloat16; in float16 the product is above 65504."""
+
+    def __init__(self):
+        super().__init__()
+        self.product = torch.nn.Linear(4, 4, bias=False)
+        torch.nn.init.constant_(self.product.weight, 1e4)
+
+    def forward(self, image):
+        return self.product(image)
+
+
+def test_precision__says_where_float16_overflows():
+    outcome = check_precision(Overflows(), torch.linspace(1, 10, 24).reshape(2, 1, 3, 4))
+    assert outcome.status == "warning" and "fp16 overflows" in outcome.message
+
+
+def test_overfit__a_loss_that_is_not_a_number_fails():
+    learning = Learning(share=0.5)
+    learning.losses = [float("nan")] * 3
+    assert check_overfit(learning).status == "failed"
