@@ -13,9 +13,10 @@ from depth_anything_train.types import Disparity, Scalar, Valid
 class GradientMatchingLoss(nn.Module):
     """Absolute differences between neighbours of the normalised residual map, at several scales.
 
-    The maps are normalised as in `AffineInvariantLoss`. A scale takes every second pixel of the one before; at each,
-    a difference counts where both neighbours are valid, and the sum over both directions is divided by the number of
-    valid pixels. Scales are summed, images averaged.
+    The maps are normalised as in `AffineInvariantLoss`, or inside each CutMix region as in `PseudoLabelLoss`; no pixel
+    is left out there (V2 does not say). A scale takes every second pixel of the one before; at each, a difference
+    counts where both neighbours are valid and of one region, and the sum over both directions is divided by the number
+    of valid pixels. Scales are summed, images averaged.
 
     - [0]: MiDaS, 2020, https://arxiv.org/abs/1907.01341, eq. 11
     - [1]: Depth Anything V2, 2024, https://arxiv.org/abs/2406.09414, sec. 7.1 (weight 2.0)
@@ -30,18 +31,31 @@ class GradientMatchingLoss(nn.Module):
         self.scales, self.weight = scales, weight
 
     @in_float32
-    def forward(self, pred: Disparity, target: Disparity, valid: Valid) -> Scalar:
-        """Compare at the label's size; what stands at invalid pixels does not matter, NaN included."""
-        residual = robust_normalize(pred, valid) - robust_normalize(target, valid)
+    def forward(self, pred: Disparity, target: Disparity, valid: Valid, region: Valid | None = None) -> Scalar:
+        """Compare at the label's size; what stands at invalid pixels does not matter, NaN included.
+
+        `region` is True where a pixel is the image's own and False where CutMix pasted the partner; None is one region.
+        """
+        part = valid.to(torch.uint8)  # 0 invalid, 1 all there is or the partner's, 2 the image's own
+        if region is None:
+            residual = _residual(pred, target, valid)
+        else:
+            part = part * (1 + region.to(torch.uint8))
+            # Each term is 0 outside its own pixels, so that the sum is one map.
+            residual = _residual(pred, target, part == 1) + _residual(pred, target, part == 2)
         steps = [2**scale for scale in range(self.scales)]
-        terms = [_roughness(residual[..., ::step, ::step], valid[..., ::step, ::step]) for step in steps]
+        terms = [_roughness(residual[..., ::step, ::step], part[..., ::step, ::step]) for step in steps]
         return self.weight * torch.stack(terms).sum(dim=0).mean()
 
 
-def _roughness(x: Tensor, valid: Tensor) -> Tensor:
-    """Sum of absolute differences of valid neighbours over the number of valid pixels, (B, 1, H, W) to (B,)."""
+def _residual(pred: Tensor, target: Tensor, part: Tensor) -> Tensor:
+    return robust_normalize(pred, part) - robust_normalize(target, part)
+
+
+def _roughness(x: Tensor, part: Tensor) -> Tensor:
+    """Sum of absolute differences of neighbours of one part over the number of valid pixels, (B, 1, H, W) to (B,)."""
     total = x.new_zeros(len(x))
     for axis in (-2, -1):
-        pair = valid.narrow(axis, 1, valid.shape[axis] - 1) & valid.narrow(axis, 0, valid.shape[axis] - 1)
+        pair = (part.diff(dim=axis) == 0) & (part.narrow(axis, 1, part.shape[axis] - 1) > 0)
         total = total + x.diff(dim=axis).abs().where(pair, 0.0).sum(dim=(1, 2, 3))
-    return total / valid.sum(dim=(1, 2, 3)).clamp(min=1)
+    return total / (part > 0).sum(dim=(1, 2, 3)).clamp(min=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops, on_meta
@@ -13,14 +13,14 @@ from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.runtime import UserError
 from depth_anything_train.tasks.base import DepthTask
-from depth_anything_train.types import Scalar, StudentBatch
+from depth_anything_train.types import Scalar, StudentBatch, UnlabelledBatch
 
 FeatureOn = Literal["labelled", "unlabelled"]
 """Which images are compared with the frozen encoder's."""
 
 
 class StudentTask(DepthTask):
-    """Mean of three losses: labelled, pseudo-labelled, and alignment of features with a frozen encoder.
+    """Mean of named losses: labelled, pseudo-labelled, and alignment of features with a frozen encoder.
 
     The strong perturbation and CutMix were applied by the loader, to image and pseudo label alike; the frozen encoder
     sees the same perturbed image as the student, so that patches correspond.
@@ -29,9 +29,10 @@ class StudentTask(DepthTask):
         model: a `DepthModel`, its encoder freshly initialised (not from the teacher).
         frozen_encoder: the encoder as it was before training, same size; never trained, never in a checkpoint.
             Without one there is no feature loss.
-        labelled: loss of (prediction, disparity, valid).
+        labelled: loss of (prediction, disparity, valid); None where there are no labelled images (V2).
         pseudo: loss of (prediction, disparity, valid, region).
         feature: loss of (student's patches, frozen patches).
+        gradient: loss of both kinds of images, on edges (V2 section 7.1); None in V1.
         feature_on: the images it compares: `unlabelled`, as the paper does, or `labelled` (V1 table 13).
         options: see `Task`.
 
@@ -44,16 +45,18 @@ class StudentTask(DepthTask):
         model: DepthModel,
         *,
         frozen_encoder: nn.Module | None,
-        labelled: nn.Module,
+        labelled: nn.Module | None,
         pseudo: nn.Module,
         feature: nn.Module | None,
+        gradient: nn.Module | None = None,
         feature_on: FeatureOn = "unlabelled",
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
         if feature_on not in get_args(FeatureOn):
             raise UserError(f"Expected feature_on to be labelled or unlabelled, got {feature_on!r}.")
-        self.labelled, self.pseudo, self.feature, self.feature_on = labelled, pseudo, feature, feature_on
+        self.labelled, self.pseudo, self.gradient = labelled, pseudo, gradient
+        self.feature, self.feature_on = feature, feature_on
         self.frozen_encoder = Frozen(frozen_encoder) if frozen_encoder is not None else None
 
     def on_fit_start(self) -> None:
@@ -61,30 +64,51 @@ class StudentTask(DepthTask):
         if self.frozen_encoder is not None and self.device.type == "cuda" and self.trainer.precision == "bf16-mixed":
             self.frozen_encoder.to(torch.bfloat16)
 
-    def count_flops(self, batch: StudentBatch) -> int:
-        """Those of the model on all images, and of the frozen encoder on the unlabelled ones."""
-        unlabelled, _, height, width = batch["unlabelled"]["image"].shape
-        flops = count_flops(on_meta(self.model), height, width)
-        frozen = flops.encoder if self.frozen_encoder is not None else 0
-        return (len(batch["labelled"]["image"]) + unlabelled) * flops.training + unlabelled * frozen
+    def count_flops(self, batch: StudentBatch | UnlabelledBatch) -> int:
+        """Those of the model on all images, and of the frozen encoder on those that it sees."""
+        parts = _parts(batch)
+        sizes = {name: len(part["image"]) for name, part in parts.items()}
+        flops = count_flops(on_meta(self.model), *parts["unlabelled"]["image"].shape[-2:])
+        frozen = flops.encoder * sizes[self.feature_on] if self.frozen_encoder is not None else 0
+        return sum(sizes.values()) * flops.training + frozen
 
-    def training_step(self, batch: StudentBatch, batch_idx: int) -> Scalar:
-        """One step; returns the total loss."""
-        labelled, unlabelled = batch["labelled"], batch["unlabelled"]
-        num_labelled = len(labelled["image"])
-        image = self.to_model(torch.cat([labelled["image"], unlabelled["image"]]))
+    def training_step(self, batch: StudentBatch | UnlabelledBatch, batch_idx: int) -> Scalar:
+        """One step; returns the total loss.
+
+        Raises:
+            UserError: the data have labelled images and the task no loss for them, or the other way round.
+        """
+        parts = _parts(batch)
+        if ("labelled" in parts) != (self.labelled is not None):
+            raise UserError("Expected labelled images and task.labelled, or neither; choose task= and data= together.")
+        image = self.to_model(torch.cat([part["image"] for part in parts.values()]))
         prediction, patches = self.model.forward_features(image)  # (B, 1, H, W), (B, N, C)
         watch_range("disparity", prediction)
-        losses = {
-            "labelled": self.labelled(prediction[:num_labelled], labelled["disparity"], labelled["valid"]),
-            "pseudo": self.pseudo(
-                prediction[num_labelled:], unlabelled["disparity"], unlabelled["valid"], unlabelled["region"]
-            ),
-        }
+
+        sizes = [len(part["image"]) for part in parts.values()]
+        predictions = dict(zip(parts, prediction.split(sizes), strict=True))
+        losses: dict[str, Scalar] = {}
+        if self.labelled is not None:
+            maps = predictions["labelled"], parts["labelled"]["disparity"], parts["labelled"]["valid"]
+            losses |= self._compare("labelled", self.labelled, *maps)
+        maps = predictions["unlabelled"], *(parts["unlabelled"][name] for name in ("disparity", "valid", "region"))
+        losses |= self._compare("pseudo", self.pseudo, *maps)
         if self.feature is not None and self.frozen_encoder is not None:
-            part = slice(num_labelled) if self.feature_on == "labelled" else slice(num_labelled, None)
-            student, frozen = patches[part], self.frozen_encoder(image[part])
+            at = [*parts].index(self.feature_on)
+            student, frozen = patches.split(sizes)[at], self.frozen_encoder(image.split(sizes)[at])
             # An image that could not be read is black and has no label: compared with itself it adds nothing here too.
-            readable = batch[self.feature_on]["valid"].flatten(1).any(dim=1)[:, None, None]
+            readable = parts[self.feature_on]["valid"].flatten(1).any(dim=1)[:, None, None]
             losses["feature"] = self.feature(student, torch.where(readable, frozen, student.detach()))
         return self.combine(losses)
+
+    def _compare(self, name: str, loss: nn.Module, *maps: Tensor) -> dict[str, Scalar]:
+        """The loss of predicted and true maps, and that on their edges where there is one."""
+        losses = {name: loss(*maps)}
+        if self.gradient is not None:
+            losses[f"{name}_gradient"] = self.gradient(*maps)
+        return losses
+
+
+def _parts(batch: StudentBatch | UnlabelledBatch) -> dict[str, Any]:
+    """Batches by stream; a loader of one stream yields that stream's batch itself."""
+    return {"unlabelled": batch} if "image" in batch else {**batch}

@@ -13,20 +13,26 @@ from depth_anything_train.types import LabelledBatch, Scalar
 
 
 class TeacherTask(DepthTask):
-    """Affine-invariant loss on labelled images, nothing else.
+    """Affine-invariant loss on labelled images; V2 asks for sharp edges beside it.
 
     Args:
         model: a `DepthModel`.
         labelled: loss of (prediction, disparity, valid).
+        gradient: another one, on edges (V2 section 7.1); None in V1.
         options: see `Task`.
     """
 
-    def __init__(self, model: DepthModel, *, labelled: nn.Module, **options: Any) -> None:
+    def __init__(
+        self, model: DepthModel, *, labelled: nn.Module, gradient: nn.Module | None = None, **options: Any
+    ) -> None:
         super().__init__(model, **options)
-        self.labelled = labelled
+        self.labelled, self.gradient = labelled, gradient
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""
         prediction = self.model(self.to_model(batch["image"]))
         watch_range("disparity", prediction)
-        return self.combine({"labelled": self.labelled(prediction, batch["disparity"], batch["valid"])})
+        losses = {"labelled": self.labelled(prediction, batch["disparity"], batch["valid"])}
+        if self.gradient is not None:
+            losses["labelled_gradient"] = self.gradient(prediction, batch["disparity"], batch["valid"])
+        return self.combine(losses)

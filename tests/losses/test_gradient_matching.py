@@ -15,21 +15,23 @@ def normalized(image, mask):
     return (image - median) / spread
 
 
-def plain_loss(pred, target, valid, scales):
+def plain_loss(pred, target, valid, scales, region=None):
     total = 0.0
-    for a, b, mask in zip(pred[:, 0], target[:, 0], valid[:, 0], strict=True):
-        if not mask.any():
-            continue
-        whole = normalized(a, mask) - normalized(b, mask)
+    region = torch.ones_like(valid) if region is None else region
+    for a, b, mask, own in zip(pred[:, 0], target[:, 0], valid[:, 0], region[:, 0], strict=True):
+        whole = torch.zeros_like(a)
+        for part in (mask & own, mask & ~own):
+            if part.any():
+                whole[part] = (normalized(a, part) - normalized(b, part))[part]
         for scale in range(scales):
             step = 2**scale
-            residual, inside = whole[::step, ::step], mask[::step, ::step]
+            residual, inside, side = whole[::step, ::step], mask[::step, ::step], own[::step, ::step]
             height, width = residual.shape
             roughness = 0.0
             for y in range(height):
                 for x in range(width):
                     for j, i in ((y, x + 1), (y + 1, x)):
-                        if j < height and i < width and inside[y, x] and inside[j, i]:
+                        if j < height and i < width and inside[y, x] and inside[j, i] and side[y, x] == side[j, i]:
                             roughness += abs(residual[y, x] - residual[j, i]).item()
             total += roughness / max(int(inside.sum()), 1)
     return total / len(pred)
@@ -47,6 +49,26 @@ def test_forward__matches_plain_python(seed, share, scales):
     arguments = case(seed, share=share)
     expected = plain_loss(*arguments, scales)
     assert GradientMatchingLoss(scales, weight=1.0)(*arguments).item() == pytest.approx(expected, rel=1e-12)
+
+
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 1), scales=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_forward__matches_plain_python_inside_regions(seed, share, scales):
+    arguments = case(seed, share=share)
+    region = torch.ones_like(arguments[2])
+    region[0, :, 2:7, 3:9] = False
+    expected = plain_loss(*arguments, scales, region)
+    assert GradientMatchingLoss(scales, weight=1.0)(*arguments, region).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_forward__the_border_of_a_pasted_region_is_no_edge():
+    """Two images pasted together, both predicted up to a scale and shift of their own."""
+    target, _, valid = case(share=1.0)
+    region = torch.ones_like(valid)
+    region[..., 2:7, 3:9] = False
+    pred = torch.where(region, 2 * target, 5 * target + 7)
+    assert GradientMatchingLoss()(pred, target, valid, region).item() == pytest.approx(0, abs=1e-13)
+    assert GradientMatchingLoss()(pred, target, valid).item() > 0.1
 
 
 def test_forward__is_zero_for_an_affine_copy():

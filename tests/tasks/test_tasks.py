@@ -75,6 +75,40 @@ def test_student__starts_where_the_frozen_encoder_is():
     assert fit(task, student_batch())["train/loss/feature"] == 0
 
 
+def test_student__v2_learns_from_pseudo_labels_alone_with_edges_at_twice_the_weight():
+    task = make_task("v2_student_vits", model="test", encoder="none", steps=9)
+    metrics = fit(task, student_batch()["unlabelled"])
+    parts = {name: metrics[f"train/loss/{name}"] for name in ("pseudo", "pseudo_gradient", "feature")}
+    assert metrics["train/loss"] == pytest.approx(sum(parts.values()) / 3, rel=1e-5)
+    single = fit(make_task("v2_student_vits", model="test", encoder="none", steps=9, **{"task.gradient.weight": 1}),
+                 student_batch()["unlabelled"])  # fmt: skip
+    assert parts["pseudo_gradient"] == pytest.approx(2 * single["train/loss/pseudo_gradient"], rel=1e-5)
+    assert "train/loss/labelled" not in metrics
+
+
+def test_teacher__v2_has_edges_beside_the_labels():
+    task = make_task("v2_teacher_vitg", model="test", encoder="none", steps=9)
+    metrics = fit(task, labelled(2))
+    parts = [metrics[f"train/loss/{name}"] for name in ("labelled", "labelled_gradient")]
+    assert metrics["train/loss"] == pytest.approx(sum(parts) / 2, rel=1e-5)
+
+
+def test_student__features_can_be_aligned_on_the_labelled_images_instead():
+    """Where student and frozen encoder agree on one kind of image alone, only that kind has no loss."""
+    batch = student_batch()
+    batch["unlabelled"]["valid"][:] = False  # such images are compared with themselves
+    unlabelled = fit(make_task(), batch)["train/loss/feature"]
+    on_labelled = fit(make_task(ablation="feature_on_labelled"), batch)["train/loss/feature"]
+    assert unlabelled == 0 and on_labelled > 0
+    with pytest.raises(UserError, match="feature_on to be labelled or unlabelled, got 'both'"):
+        make_task(**{"task.feature_on": "both"})
+
+
+def test_student__data_that_do_not_fit_the_task_are_refused():
+    with pytest.raises(UserError, match="labelled images and task.labelled, or neither"):
+        fit(make_task(), student_batch()["unlabelled"])
+
+
 def test_student__an_image_without_valid_label_changes_no_gradient():
     batch = student_batch()
     batch["labelled"]["valid"][0] = False
