@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -110,16 +111,25 @@ def _status_of(stage: Stage) -> int:
     """The stage's exit status. A request to stop is passed on, and the stage may save its state first."""
     program = [sys.executable, "-m", "depth_anything_train.cli", *stage.arguments]
     process = subprocess.Popen(program, env={**os.environ, PARENT: str(os.getpid())})
+    asked = False
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        process.terminate()
+
     # A terminal sends Ctrl-C to the stage as well; a scheduler may tell this process alone.
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
     }
     try:
-        return process.wait()
+        status = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    # A stage without a state to save just ends; what it finished is kept all the same.
+    return RUN_AGAIN if asked and status == -signal.SIGTERM else status
 
 
 @contextmanager

@@ -3,12 +3,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from omegaconf import OmegaConf
 
 from depth_anything_train.pipeline import Stage, plan, run_pipeline
-from depth_anything_train.runtime import UserError, fingerprint
+from depth_anything_train.runtime import RUN_AGAIN, UserError, fingerprint
 
 
 def config(**changes):
@@ -56,6 +57,14 @@ def test_run__finished_stages_are_skipped_and_a_failed_one_is_named(tmp_path, ca
     run_pipeline([good], tmp_path / "out")
     assert mark.stat().st_mtime_ns == written
     assert "good: finished before" in capsys.readouterr().err
+
+
+def test_run__a_stage_that_just_ends_when_it_is_asked_to_is_to_be_run_again(tmp_path):
+    threading.Timer(1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    keys = ["dataset=procedural", "count=9999", "workers=0", f"out={tmp_path / 'shards'}"]
+    with pytest.raises(SystemExit) as left:
+        run_pipeline([stage("long", "prepare", *keys)], tmp_path)
+    assert left.value.code == RUN_AGAIN
 
 
 def test_run__a_stage_with_other_arguments_runs_again(tmp_path):
