@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,15 +20,17 @@ from depth_anything_train.runtime import UserError, console, require_writable
 def main(cfg: DictConfig) -> None:
     """Run what is not finished of the table's jobs and write the table from all that is."""
     OmegaConf.resolve(cfg)
-    ablate(cfg, name=HydraConfig.get().runtime.choices["table"])
+    hydra = HydraConfig.get()
+    ablate(cfg, name=hydra.runtime.choices["table"], typed=list(hydra.overrides.task))
 
 
-def ablate(cfg: DictConfig, *, name: str) -> Path:
-    """Run a table's jobs and write its files; returns the Markdown file.
+def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | None:
+    """Run a table's jobs and write its files; returns the Markdown file, None if jobs are still in a queue.
 
     Args:
         cfg: as `configs/ablate/ablate.yaml`, resolved.
         name: of the table, for its files.
+        typed: the keys of the command, for a launcher that does not wait: its last job is the command itself.
 
     Raises:
         UserError: the table cannot be made at this scale, a set is missing, or a job failed.
@@ -38,7 +41,13 @@ def ablate(cfg: DictConfig, *, name: str) -> Path:
     table, out = read_table(name, cfg.table), Path(cfg.out)
     plan = make_plan(table, cfg)
     require_writable(out)
-    build(cfg.launcher).run(list(plan.jobs.values()), out)
+    build(cfg.launcher).run(list(plan.jobs.values()), out, typed)
+    missing = [job for job in plan.jobs.values() if not job.finished()]
+    if missing:
+        console.print(
+            f"{len(plan.jobs) - len(missing)} of {len(plan.jobs)} jobs are finished; the last writes the table."
+        )
+        return None
     path = write(gather(table, plan, list(cfg.seeds)), out / "tables")
     console.print(path.read_text(), soft_wrap=True)
     console.print(f"{path} (and .csv, .json, .png)", soft_wrap=True)

@@ -13,7 +13,7 @@ from depth_anything_train.runtime import console
 class Local:
     """Runs what is not finished; an interrupted job continues where it stood."""
 
-    def run(self, jobs: Sequence[Job], out: Path) -> None:
+    def run(self, jobs: Sequence[Job], out: Path, typed: Sequence[str]) -> None:
         """Run the jobs, each of which stands after those it needs.
 
         Raises:

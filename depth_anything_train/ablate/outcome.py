@@ -39,10 +39,10 @@ class Line:
     Attributes:
         row: what was trained.
         cells: column -> ours.
-        mean: of the columns that count, by seed.
+        mean: of the columns that count, by seed; of those alone for which the paper has numbers, if it has any.
         change: of the mean against the first row's, as a share, by seed: equal seeds share teacher and labels.
         paper: column -> the paper's number.
-        paper_mean: over the columns that ours is the mean of; over all of the paper's where it has none of them.
+        paper_mean: over the same columns; over all of the paper's where it has none of them.
         paper_change: of that against the first row's.
     """
 
@@ -73,24 +73,20 @@ def gather(table: Table, plan: Plan, seeds: Sequence[int]) -> Outcome:
     AbsRel is given in both spaces, beside the same numbers of the paper (docs/numbers.md).
     """
     results = {
-        (label, seed, name): read_json(job.out / RESULTS, keys={"groups": dict, "mean": dict, "caption": str})
+        (label, seed, name): read_json(
+            job.out / RESULTS, keys={"model": dict, "groups": dict, "mean": dict, "caption": str}
+        )
         for (label, seed), jobs in plan.cells.items()
         for name, job in jobs.items()
         if job.finished()
     }
+    models: dict[str, dict[int, str]] = {row.label: {} for row in table.rows}
+    for (label, seed, _), result in results.items():
+        models[label][seed] = result["model"]["hash"]
     metrics = [twin for metric in table.metrics for twin in _both_spaces(metric)]
-    return Outcome(
-        table,
-        plan,
-        seeds,
-        {metric: _lines(table, plan, seeds, results, metric) for metric in metrics},
-        sorted({result["caption"] for result in results.values()}),
-        {
-            row.label: {seed: results[row.label, seed, name]["model"]["hash"] for seed in seeds
-                        for name in [plan.columns[0].name] if (row.label, seed, name) in results}
-            for row in table.rows
-        },
-    )  # fmt: skip
+    lines = {metric: _lines(table, plan, seeds, results, metric) for metric in metrics}
+    captions = sorted({result["caption"] for result in results.values()})
+    return Outcome(table, plan, seeds, lines, captions, models)
 
 
 def _both_spaces(metric: str) -> list[str]:
@@ -108,24 +104,26 @@ def _lines(
             values = {seed: cell(result, column, metric) for seed, result in found.items() if result}
             if values:
                 cells[column.name] = Figure(values)
-        counted = [column.name for column in plan.columns if column.in_mean]
-        published = row.paper.get("abs_rel" if metric == "abs_rel_disparity" else metric, {})
-        mean = _mean(cells, counted)
-        common = {name: published[name] for name in counted if name in published} or published
-        paper_mean = math.fsum(common.values()) / len(common) if common else None
-        first = lines[0] if lines else None
-        lines.append(
-            Line(
-                row,
-                cells,
-                mean,
-                _change(mean, first.mean) if first else None,
-                {name: published[name] for name in cells if name in published},
-                paper_mean,
-                paper_mean / first.paper_mean - 1 if first and first.paper_mean and paper_mean else None,
-            )
-        )
+        lines.append(_line(row, plan.columns, cells, metric, lines[0] if lines else None))
     return lines
+
+
+def _line(row: Row, columns: Sequence[Column], cells: Mapping[str, Figure], metric: str, first: Line | None) -> Line:
+    published = row.paper.get("abs_rel" if metric == "abs_rel_disparity" else metric, {})
+    counted = [column.name for column in columns if column.in_mean]
+    shared = [name for name in counted if name in published]
+    mean = _mean(cells, shared or counted)
+    numbers = [published[name] for name in shared or published]
+    paper_mean = math.fsum(numbers) / len(numbers) if numbers else None
+    return Line(
+        row,
+        cells,
+        mean,
+        _change(mean, first.mean) if first else None,
+        {name: published[name] for name in cells if name in published},
+        paper_mean,
+        paper_mean / first.paper_mean - 1 if first and first.paper_mean and paper_mean else None,
+    )
 
 
 def cell(result: Mapping[str, Any], column: Column, metric: str) -> float:
@@ -146,8 +144,9 @@ def _mean(cells: Mapping[str, Figure], counted: Sequence[str]) -> Figure | None:
     """By seed, of the seeds that have every column."""
     if not counted or not set(counted) <= cells.keys():
         return None
-    seeds = set.intersection(*(set(cells[name].by_seed) for name in counted))
-    return Figure({s: math.fsum(cells[name].by_seed[s] for name in counted) / len(counted) for s in sorted(seeds)})
+    seeds = sorted(set.intersection(*(set(cells[name].by_seed) for name in counted)))
+    means = {s: math.fsum(cells[name].by_seed[s] for name in counted) / len(counted) for s in seeds}
+    return Figure(means) if means else None
 
 
 def _change(mean: Figure | None, first: Figure | None) -> Figure | None:

@@ -32,6 +32,7 @@ def draw(outcome: Outcome) -> bytes:
             bare(axes)
             axes.grid(axis="y", visible=False)
             axes.margins(x=0.12)
+            axes.locator_params(axis="x", nbins=4)
         left.set_yticks(range(len(labels)), labels)
         left.set_ylim(len(labels) - 0.5, -0.5)
         file = io.BytesIO()

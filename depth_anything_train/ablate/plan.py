@@ -49,12 +49,14 @@ class Plan:
         jobs: by name.
         cells: (label of the row, seed) -> name of the column -> the evaluation that has its number.
         reasons: label of a row that is not trained -> why.
+        without: names of the sets that the other rows lack.
     """
 
     columns: list[Column]
     jobs: dict[str, Job] = field(default_factory=dict)
     cells: dict[tuple[str, int], dict[str, Job]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
 
 def make_plan(table: Table, cfg: DictConfig) -> Plan:
@@ -79,7 +81,7 @@ class _Planner:
             TESTS: _folders(cfg.benchmarks, "benchmarks"),
         }
         self.keys = {command: _overrides(cfg[command], command) for command in ("train", "label", "evaluate")}
-        self.plan = Plan(self._columns())
+        self.plan = Plan(self._columns(), without=tuple(cfg.without))
         self.drawn = {kind: self._prepare(kind, keys) for kind, keys in cfg.scale.prepare.items()}
 
     def plan_all(self) -> Plan:
@@ -190,7 +192,12 @@ class _Planner:
     # -- Training configs. ---------------------------------------------------------------------------------------------
 
     def _choices(self, experiment: str | None, ablation: str | None) -> list[str]:
-        chosen = self.cfg.scale.stand_ins.get(experiment, experiment)
+        stand_ins = self.cfg.scale.stand_ins
+        if stand_ins and experiment not in stand_ins:
+            raise UserError(
+                f"table={self.table.name} needs {experiment}, for which this scale has none; use scale=paper."
+            )
+        chosen = stand_ins[experiment] if stand_ins else experiment
         name = f"{chosen}-{ablation}" if ablation else chosen
         changed = [as_override("ablation", ablation)] if ablation else []
         return [as_override("experiment", chosen), *changed, as_override("name", name), *self.keys["train"]]

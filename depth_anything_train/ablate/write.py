@@ -80,11 +80,15 @@ def _notes(outcome: Outcome) -> list[str]:
     notes = ["Change: of the mean, against the first row, seed by seed."]
     if left_out:
         notes.append(f"The mean leaves out {', '.join(left_out)}.")
-    if not any(line.paper for lines in outcome.lines.values() for line in lines):
+    if any(line.paper for lines in outcome.lines.values() for line in lines):
+        notes += outcome.table.notes
+    else:
         notes.append("The paper's test sets are others, so that only changes compare.")
+    if outcome.plan.without:
+        notes.append(f"Trained without {', '.join(outcome.plan.without)}, which the paper's rows have.")
     notes += [f"\\* {column.title}: {column.doubt}." for column in columns if column.doubt]
     notes += [f"{label}: not trained here, {reason}." for label, reason in outcome.plan.reasons.items()]
-    return ["", *(f"- {note}" for note in (*notes, *outcome.table.notes))]
+    return ["", *(f"- {note}" for note in notes)]
 
 
 # -- For machines. -----------------------------------------------------------------------------------------------------
@@ -121,6 +125,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
             for column in outcome.plan.columns
         },
         "rows": [_row(outcome, position) for position in range(len(outcome.table.rows))],
+        "without": list(outcome.plan.without),
         "notes": list(outcome.table.notes),
         "provenance": provenance(),
     }

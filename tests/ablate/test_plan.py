@@ -1,9 +1,10 @@
+import hydra
 import pytest
 from omegaconf import OmegaConf
 
 from depth_anything_train.ablate.plan import make_plan
 from depth_anything_train.ablate.table import read_table
-from depth_anything_train.command import compose
+from depth_anything_train.command import config_folder
 from depth_anything_train.runtime import UserError
 
 SIX = ("blendedmvs", "diml", "hrwsi", "irs", "megadepth", "tartanair")
@@ -14,15 +15,17 @@ def named(key, names):
     return f"{key}={{{','.join(f'{name}: /data/{name}' for name in names)}}}"
 
 
-def plan(name, *overrides):
-    cfg = compose("ablate", [f"table={name}", "out=out", *overrides])
+def plan(name, *overrides, rows=None):
+    with hydra.initialize_config_dir(str(config_folder("ablate")), version_base="1.3"):
+        cfg = hydra.compose("ablate", [f"table={name}", "out=out", *overrides])
     OmegaConf.resolve(cfg)
+    cfg.table.rows = cfg.table.rows[:rows]
     return make_plan(read_table(name, cfg.table), cfg)
 
 
-def paper(name, *overrides):
+def paper(name, *overrides, rows=None):
     data = [named("labelled", SIX), named("unlabelled", EIGHT), "benchmarks={kitti: /data/kitti, nyu: /data/nyu}"]
-    return plan(name, "scale=paper", *data, *overrides)
+    return plan(name, "scale=paper", *data, *overrides, rows=rows)
 
 
 def commands(plan):
@@ -52,9 +55,17 @@ def test_world__equal_rows_of_several_tables_are_one_run():
     assert len(nine & thirteen) == 3, "teacher, recipe and the row without feature alignment"
 
 
+def test_world__tables_without_a_counterpart_there_are_refused():
+    with pytest.raises(UserError, match="table=v2_table5 needs v2_synth_vits, for which this scale has none"):
+        plan("v2_table5", "seeds=[0]")
+    with pytest.raises(UserError, match="'BlendedMVS' and 'DIML' are the same training here"):
+        plan("v1_table6", "seeds=[0]")
+
+
 def test_plan__what_changes_a_number_changes_the_folder_and_what_does_not_leaves_it():
     def runs(*overrides):
-        return [name for name, job in plan("v1_table9", "seeds=[3]", *overrides).jobs.items() if job.command == "train"]
+        jobs = plan("v1_table9", "seeds=[3]", *overrides, rows=2).jobs
+        return [name for name, job in jobs.items() if job.command == "train"]
 
     before = runs()
     assert runs("train={log_every_n_steps: 3, checkpoint.keep: 9}") == before
@@ -66,7 +77,7 @@ def test_plan__what_changes_a_number_changes_the_folder_and_what_does_not_leaves
 
 
 def test_paper__rows_train_on_the_named_folders():
-    made = paper("v1_table9")
+    made = paper("v1_table9", rows=2)
     assert commands(made).count("label") == 8
     teacher, student = [job for job in made.jobs.values() if job.command == "train"][:2]
     assert f"labelled=[{','.join(f'/data/{name}' for name in SIX)}]" in teacher.overrides
@@ -86,7 +97,17 @@ def test_paper__a_set_that_is_not_named_is_asked_for():
 
 
 def test_paper__sets_that_are_not_at_hand_can_be_done_without():
-    made = paper("v1_table9", "without=[diml,sa1b]")
+    made = paper("v1_table9", "without=[diml,sa1b]", rows=2)
     assert commands(made).count("label") == 7
     teacher = next(job for job in made.jobs.values() if job.command == "train")
     assert not any("diml" in override for override in teacher.overrides)
+    single = paper("v1_table6", "without=[diml]")
+    assert single.reasons == {"DIML": "without diml"}
+    assert len({label for label, _ in single.cells}) == 6
+
+
+def test_paper__rows_that_cannot_be_trained_here_say_why():
+    five = ("blendedmvs", "hypersim", "irs", "tartanair", "vkitti2")
+    made = plan("v2_table13", "scale=paper", named("labelled", five), "benchmarks={kitti: /data/kitti}")
+    assert {label for label, _ in made.cells} == {"DINOv2-L", "DINOv2-G"}
+    assert made.reasons["BEiT-L"] == "this project has DINOv2 encoders alone"
