@@ -31,7 +31,7 @@ SUMMARIES = {
     "verify": "read shards back: checksums, counts, label statistics, contact sheet",
     "doctor": "will a recipe train here? labels, one batch by heart, precision, speed",
     "train": "any stage of training: train experiment=...",
-    "evaluate": "a model on labelled shards -> table (CSV, Markdown, JSON)",
+    "evaluate": "a model on labelled shards, or through a table of the papers -> numbers and a page",
     "predict": "photographs, video, camera or stream -> pictures, 16-bit, npy, control maps, point clouds",
     "export": "a model -> Hugging Face folder, released .pth, ONNX",
     "app": "the web page: drop a photograph or video, look, download",

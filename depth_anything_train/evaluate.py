@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import build, command
@@ -26,6 +27,7 @@ def main(cfg: DictConfig) -> None:
     """Evaluate `cfg.model` on `cfg.data` under `cfg.benchmark`, or through `cfg.suite`, and write to `cfg.out`."""
     out = Path(cfg.out)
     require_writable(out)
+    refuse_false_names(cfg, list(HydraConfig.get().overrides.task))
     with ranks() as here:
         if "suite" in cfg:
             run_suite(cfg, here)
@@ -33,8 +35,24 @@ def main(cfg: DictConfig) -> None:
         if given := [key for key in OF_SUITES if cfg[key] is not None]:
             raise UserError(f"{', '.join(given)} belongs to a suite: add suite=NAME, or leave it out.")
         data = OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data
-        model, protocol = open_model(cfg.model, cfg.labelled), build(cfg.benchmark)
+        model, protocol = open_model(cfg.model, cfg.labelled, shown=here.first), build(cfg.benchmark)
         run_benchmark(cfg, model, Path(cfg.model).name, data, protocol, out, here)
+
+
+def refuse_false_names(cfg: DictConfig, typed: list[str]) -> None:
+    """A published protocol that was changed on the command line has to take another name.
+
+    Raises:
+        UserError: it kept it.
+    """
+    if "suite" in cfg and any(text.startswith("suite.") and ".protocol." in text for text in typed):
+        raise UserError("A suite takes the protocols as they are published; write a suite of your own for others.")
+    changed = [text for text in typed if text.startswith("benchmark.")]
+    if "suite" not in cfg and changed and cfg.benchmark.family != "own":
+        raise UserError(
+            f"{cfg.benchmark.name} is a published protocol, and {', '.join(changed)} makes it another; a number under "
+            "that name would mislead, so name yours: benchmark.name=mine benchmark.family=own."
+        )
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def to_json(results: Results, model: Mapping[str, Any], data: Mapping[str, Shard
         "mean": results.mean(),
         "intervals": {"groups": group_intervals, "mean": mean_intervals},
         "images": len(results.images),
+        "counted": results.counted,
         "skipped": dict(results.skipped),
         "unit_warning": unit_warning(results.ratios),
         "provenance": provenance(),

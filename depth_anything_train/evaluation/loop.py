@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.judges import Judge, judge_of
@@ -61,14 +64,13 @@ def evaluate(
     part = Results(protocol, ratios=judge.ratios)
     with ProgressBar("evaluate", sum(map(len, blocks)), shown=ranks.first) as bar:
         for block in blocks:
-            for group in _of_one_size(_read(block, data, judge, split_by, part.skipped)):
-                disparities = looking.disparity([sample.image for _, sample in group], size)
-                for (origin, sample), disparity in zip(group, disparities, strict=True):
-                    try:
-                        measures = judge.measure(sample, disparity)
-                        part.images.append(ImageResult(sample.group, sample.key, measures, origin))
-                    except BadSample as error:
-                        part.skipped[error.reason] += 1
+            samples = _read(block, data, judge, split_by, part.skipped)
+            for origin, sample, disparity in _predict(looking, samples, size):
+                try:
+                    measures = judge.measure(sample, disparity)
+                    part.images.append(ImageResult(sample.group, sample.key, measures, origin))
+                except BadSample as error:
+                    part.skipped[error.reason] += 1
             bar.advance(len(block))
     results = _merged(ranks.gather(part), protocol)
     if ranks.first and not results.images:
@@ -109,6 +111,16 @@ def _read(
             yield (name, k), judge.read(data[name][k], name, split_by)
         except BadSample as error:
             skipped[error.reason] += 1
+
+
+def _predict(
+    model: Predictor, samples: Iterable[tuple[Origin, Any]], size: int | None
+) -> Iterator[tuple[Origin, Any, NDArray[np.float32]]]:
+    """Every sample with its prediction; those of one size go through the network together."""
+    for group in _of_one_size(samples):
+        disparities = model.disparity([sample.image for _, sample in group], size)
+        for (origin, sample), disparity in zip(group, disparities, strict=True):
+            yield origin, sample, disparity
 
 
 def _of_one_size(samples: Iterable[tuple[Origin, Any]]) -> Iterator[list[tuple[Origin, Any]]]:

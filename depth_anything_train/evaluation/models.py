@@ -16,8 +16,8 @@ from depth_anything_train.runtime import ProgressBar, UserError
 MEAN_MAP = "mean_map"
 
 
-def open_model(model: str, labelled: Sequence[str]) -> Predictor:
-    """`mean_map` over the labelled folders, or whatever `load_predictor` takes.
+def open_model(model: str, labelled: Sequence[str], *, shown: bool = True) -> Predictor:
+    """`mean_map` over the labelled folders, its progress `shown` or not, or whatever `load_predictor` takes.
 
     Raises:
         UserError: there is no such model, or the mean map has no labels.
@@ -26,12 +26,12 @@ def open_model(model: str, labelled: Sequence[str]) -> Predictor:
         return load_predictor(model)
     if not labelled:
         raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")
-    return MeanMap.from_labels(_labels(open_data(list(labelled)).values()))
+    return MeanMap.from_labels(_labels(open_data(list(labelled)).values(), shown))
 
 
-def _labels(folders: Collection[Records]) -> Iterator[Label]:
+def _labels(folders: Collection[Records], shown: bool) -> Iterator[Label]:
     """All labels that can be read; the others were counted when their shards were written or trained on."""
-    with ProgressBar("mean map", sum(map(len, folders))) as bar:
+    with ProgressBar("mean map", sum(map(len, folders)), shown=shown) as bar:
         for folder in folders:
             for index in range(len(folder)):
                 with contextlib.suppress(BadSample):

@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.files import write_results
 from depth_anything_train.evaluation.judges import judge_of
-from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.evaluation.loop import evaluate, prepared
 from depth_anything_train.evaluation.models import open_model
+from depth_anything_train.evaluation.page import result_page, suite_page
 from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
 from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
 from depth_anything_train.inference.depth_anything import DepthAnything
@@ -24,6 +25,8 @@ from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.runtime import UserError, console, write_bytes, write_json
 
+PAGE = "page.html"
+
 
 def run_benchmark(
     cfg: DictConfig, model: Predictor, name: str, data: Any, protocol: Protocol | PairProtocol, out: Path, here: Ranks
@@ -33,13 +36,17 @@ def run_benchmark(
     Returns:
         The content of results.json; nothing on the processes that do not write.
     """
-    shards = open_data(data, kind=judge_of(protocol).kind)
+    judge = judge_of(protocol)
+    shards = open_data(data, kind=judge.kind)
     keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
     results = evaluate(model, shards, protocol, ranks=here, **keys)
     if not here.first:
         return {}
-    facts = {"name": name, "hash": model.hash, "size": cfg.size or protocol.size}
-    written = write_results(out, results, facts, shards)
+    size = cfg.size or protocol.size
+    if cfg.page:
+        page = result_page(results, name, prepared(model, protocol), shards, judge, size)
+        write_bytes(out / PAGE, page.encode())
+    written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards)
     if warning := written["unit_warning"]:
         console.print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
     counts = f"{len(results.images)} images, {results.skipped.total()} skipped"
@@ -60,6 +67,8 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     Raises:
         UserError: there is nothing to evaluate, or a model and a protocol do not fit together.
     """
+    if cfg.split_by is not None:
+        raise UserError("A suite has the test sets of its table: leave out split_by.")
     suite = read_suite(cfg.suite)
     data = None if OmegaConf.is_missing(cfg, "data") else cfg.data
     found = find_data(suite, OmegaConf.to_container(data) if OmegaConf.is_config(data) else data, cfg.root)
@@ -69,7 +78,7 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     entries: list[Entry] = []
     captions: dict[str, str] = {}
     for name, source in named_models(cfg).items():
-        model = open_model(source, cfg.labelled)
+        model = open_model(source, cfg.labelled, shown=here.first)
         row = suite.row_for(encoder_of(model), cfg.against)
         results = {}
         for benchmark, folder in found.items():
@@ -78,13 +87,19 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
             results[benchmark] = run_benchmark(cfg, model, name, {benchmark: folder}, protocol, out, here)
         if here.first:
             entries += compare(suite, name, row, results)
-            captions |= {suite.benchmarks[key].title: result["caption"] for key, result in results.items()}
+            captions |= {
+                suite.benchmarks[key].title: f"{result['counted']}; {result['caption']}"
+                for key, result in results.items()
+            }
     if here.first:
         write_table(Path(cfg.out), suite, entries, captions, missing)
 
 
 def write_table(out: Path, suite: Suite, entries: list[Entry], captions: Mapping[str, str], missing: str) -> None:
-    """The table in three forms."""
+    """The table in four forms; the page leads to those of the evaluations."""
+    pages = dict.fromkeys(f"{entry.model}/{entry.benchmark}/{PAGE}" for entry in entries if entry.ours is not None)
+    page = suite_page(suite, entries, [path for path in pages if (out / path).exists()])
+    write_bytes(out / PAGE, page.encode())
     write_bytes(out / "table.csv", to_csv(entries).encode())
     write_bytes(out / "table.md", to_markdown(suite, entries, captions, missing).encode())
     content = {"title": suite.title, "url": suite.url, "family": suite.family, "captions": dict(captions)}

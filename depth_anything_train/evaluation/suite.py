@@ -68,6 +68,7 @@ class Suite:
 
     title: str
     url: str
+    notes: list[str]
     spaces: tuple[Space, ...]
     cells: list[Cell]
     benchmarks: dict[str, Benchmark]
@@ -112,7 +113,7 @@ def read_suite(cfg: DictConfig) -> Suite:
         for name, row in content["rows"].items()
     }
     spaces = tuple(space for space in SPACES if space in content["spaces"])
-    return Suite(content["title"], content["url"], spaces, cells, benchmarks, rows)
+    return Suite(content["title"], content["url"], content["notes"], spaces, cells, benchmarks, rows)
 
 
 def _values(

@@ -128,6 +128,7 @@ def to_markdown(suite: Suite, entries: Sequence[Entry], captions: Mapping[str, s
     titles = head(suite)
     lines = [f"# {suite.title}", "", f"Paper: {suite.url}", "", f"| | {' | '.join(titles)} |"]
     lines += [f"|---|{'---:|' * len(titles)}", *(f"| {' | '.join(row)} |" for row in body(suite, entries)), ""]
+    lines += [f"{note}\n" for note in suite.notes]
     doubts = [one for one in suite.benchmarks.values() if one.irreproducible]
     if doubts:
         lines += ["\\* Known not to be reproducible from public material:", ""]

@@ -30,6 +30,7 @@ class PairProtocol:
     family: Family = "own"
     flip: bool = False
     size: int | None = None
+    images: int | None = None
     split: str = ""
     prepare: str = ""
     url: str = ""

@@ -53,9 +53,9 @@ class Protocol:
     - `moge`: no cap; the aligned disparity is floored at 1 / the label's own farthest depth
     - `own`: anything else
 
-    `split`, `ground_truth` and `mask` say in words which images, which field and which pixels the data must hold; the
-    shards decide them, not the evaluation. `prepare` are the arguments of the command that writes these shards, out of
-    what is at `url`.
+    `images` is how many the split has. `split`, `ground_truth` and `mask` say in words which images, which field and
+    which pixels the data must hold; the shards decide them, not the evaluation. `prepare` are the arguments of the
+    command that writes these shards, out of what is at `url`.
     """
 
     name: str = "relative"
@@ -67,6 +67,7 @@ class Protocol:
     input_crop: InputCrop = "none"
     flip: bool = False
     size: int | None = None
+    images: int | None = None
     split: str = ""
     ground_truth: str = ""
     mask: str = ""

@@ -69,6 +69,12 @@ class Results:
     ratios: list[float] = field(default_factory=list)
 
     @property
+    def counted(self) -> str:
+        """How many images were judged, and how many the protocol has, where that is another number."""
+        wanted, found = self.protocol.images, len(self.images)
+        return f"{found} images" + (f" instead of the {wanted} of the protocol" if wanted not in (None, found) else "")
+
+    @property
     def members(self) -> dict[str, list[ImageResult]]:
         """The images of each test set, by name."""
         members: dict[str, list[ImageResult]] = {}
@@ -150,7 +156,7 @@ def to_markdown(results: Results, model: str) -> str:
     groups, mean = results.groups(), results.mean()
     group_intervals, mean_intervals = results.intervals()
     arrows = [f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}" for name in mean]
-    lines = [f"# {model}", "", f"{len(results.images)} images; {results.protocol.describe()}.", ""]
+    lines = [f"# {model}", "", f"{results.counted}; {results.protocol.describe()}.", ""]
     lines += [f"| test set | images | {' | '.join(arrows)} |", f"|---|---:|{'---:|' * len(mean)}"]
     last = "**all pairs**" if results.protocol.pooled else "**mean of sets**"
     for name, row in (groups | {last: mean}).items():

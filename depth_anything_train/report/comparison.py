@@ -73,7 +73,8 @@ def read_evaluations(
     """Read the results of `evaluate` by model name; `labelled_groups` are names or patterns such as `*-day`.
 
     Raises:
-        UserError: one is missing, or protocols, test sets or numbers of images differ, so that no table may hold both.
+        UserError: one is missing, or protocols, test sets or numbers of images differ, so that no table may hold both,
+            or they judge something other than depth.
     """
     results = {
         name: read_json(require_folder(folder, what=f"the evaluation of {name}") / "results.json")
@@ -90,6 +91,8 @@ def read_evaluations(
                     f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {ours} "
                     f"and {theirs}; evaluate both again with the same keys."
                 )
+    if any(metric not in row for row in first["groups"].values() for metric in SHOWN):
+        raise UserError(f"Expected evaluations against depth maps, but {first_name} has no {' and '.join(SHOWN)}.")
     for pattern in labelled_groups or ():
         if not fnmatch.filter(first["groups"], pattern):
             raise UserError(f"labelled_groups names {pattern}, but the test sets are {', '.join(first['groups'])}.")

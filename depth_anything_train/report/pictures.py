@@ -73,7 +73,7 @@ def example_rows(
         for k in range(min(per_group, len(members[group]))):
             name, index = members[group][len(members[group]) * k // per_group]
             with contextlib.suppress(BadSample):  # `evaluate` counts them
-                rows.append(_example(read_sample(folders[name][index], group), models, protocol or Protocol()))
+                rows.append(example_row(read_sample(folders[name][index], group), models, protocol or Protocol()))
     return rows
 
 
@@ -87,7 +87,17 @@ def _members(folders: Mapping[str, Records], split_by: str | None) -> dict[str, 
     return members
 
 
-def _example(sample: Sample, models: Mapping[str, Predictor], protocol: Protocol) -> PictureRow:
+def example_row(
+    sample: Sample, models: Mapping[str, Predictor], protocol: Protocol, *, size: int | None = None
+) -> PictureRow:
+    """Image, ground truth, every model's aligned prediction and every model's error, for one image.
+
+    Args:
+        sample: the image with its label.
+        models: predictors by name.
+        protocol: alignment and range.
+        size: shorter side for the network; its own choice when None.
+    """
     judged = judged_pixels(sample.disparity, sample.valid, protocol, sample.unit)
     known = sample.disparity[sample.valid]
     low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
@@ -99,7 +109,7 @@ def _example(sample: Sample, models: Mapping[str, Predictor], protocol: Protocol
     ]
     errors = []
     for name, model in models.items():
-        raw = resize_map(model.disparity([sample.image])[0], *sample.disparity.shape)
+        raw = resize_map(model.disparity([sample.image], size)[0], *sample.disparity.shape)
         aligned = _aligned(raw, sample, judged, protocol)
         measures = evaluate_image(raw, sample.disparity, sample.valid, protocol, unit=sample.unit)
         figure = f"AbsRel {measures['abs_rel']:.3f}" if measures else "not judged"
