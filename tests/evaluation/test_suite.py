@@ -4,13 +4,7 @@ import csv
 from functools import cache
 
 import pytest
-from engine.ingest.test_da_2k import write_da_2k
-from engine.ingest.test_ddad import write_ddad
-from engine.ingest.test_diode import write_diode
-from engine.ingest.test_eth3d import write_scene
-from engine.ingest.test_kitti import VAL, eigen_line, write_kitti
-from engine.ingest.test_nyu import write_labelled
-from engine.ingest.test_sintel import write_sintel
+from miniatures import write_benchmarks, writers
 from omegaconf import OmegaConf
 from scenes import write_shards
 
@@ -76,7 +70,7 @@ def test_read_suite__refuses_to_mix_families_in_one_table():
 )
 def test_read_suite__refuses_what_does_not_fit(change, message):
     with pytest.raises(UserError, match=message):
-        read_suite(OmegaConf.merge(suite_config("v1_table2"), change))
+        read_suite(OmegaConf.merge(OmegaConf.to_container(suite_config("v1_table2")), change))
 
 
 def test_cell__is_a_metric_of_the_mean_or_of_one_test_set():
@@ -85,24 +79,9 @@ def test_cell__is_a_metric_of_the_mean_or_of_one_test_set():
     assert Cell.parse("rmse").key("disparity") is None
 
 
-def write_raw_sets(folder):
-    """The six official layouts in miniature, by benchmark: root and what else `prepare` needs."""
-    (folder / "eigen.txt").write_text("\n".join([eigen_line(VAL, 7), eigen_line(VAL, 0, annotated=False)]))
-    write_scene(folder / "eth3d", "courtyard")
-    return {
-        "kitti": (write_kitti(folder / "kitti"), "dataset.file_list=" + str(folder / "eigen.txt"), "max_bad_share=0.6"),
-        "nyu": (write_labelled(folder / "nyu"),),
-        "sintel": (write_sintel(folder / "sintel"),),
-        "ddad": (write_ddad(folder / "ddad"),),
-        "eth3d": (folder / "eth3d",),
-        "diode": (write_diode(folder / "diode"), "dataset.place=indoors"),
-    }
-
-
 def test_command__table2_on_miniatures_of_the_six_layouts_fills_the_table(tmp_path, prepare, evaluate, model, read):
-    (tmp_path / "raw").mkdir()
-    for name, (root, *more) in write_raw_sets(tmp_path / "raw").items():
-        prepare(f"dataset={name}", f"root={root}", f"out={tmp_path / 'shards' / name}", *more)
+    for name, arguments in write_benchmarks(tmp_path / "raw").items():
+        prepare(*arguments, f"out={tmp_path / 'shards' / name}")
     evaluate("suite=v1_table2", f"model={model}", f"root={tmp_path / 'shards'}", f"out={tmp_path / 'out'}")
 
     table = read(tmp_path / "out" / "table.json")
@@ -142,7 +121,11 @@ def test_command__what_is_missing_is_left_out_with_the_command_that_makes_it(tmp
 
 
 def test_command__da2k_by_scenario_and_over_all_pairs(tmp_path, prepare, evaluate, model, read):
-    prepare("dataset=da_2k", f"root={write_da_2k(tmp_path / 'raw')}", f"out={tmp_path / 'shards' / 'da_2k'}")
+    prepare(
+        "dataset=da_2k",
+        f"root={writers('da_2k').write_da_2k(tmp_path / 'raw')}",
+        f"out={tmp_path / 'shards' / 'da_2k'}",
+    )
     evaluate("suite=da2k", f"model={model}", f"root={tmp_path / 'shards'}", f"out={tmp_path / 'out'}")
     results = read(tmp_path / "out" / "ours" / "da_2k" / "results.json")
 
