@@ -71,9 +71,10 @@ class DepthJudge:
         sample = read_sample(record, group, split_by)
         if self.protocol.input_crop == "none":
             return sample
-        names = ("image", "disparity", "valid")
-        cut = kb_crop({"key": sample.key} | {name: getattr(sample, name) for name in names})
-        return replace(sample, **{name: np.ascontiguousarray(cut[name]) for name in names})
+        maps = {"image": sample.image, "disparity": sample.disparity, "valid": sample.valid}
+        cut = kb_crop({**maps, "key": sample.key})
+        image, disparity, valid = (np.ascontiguousarray(cut[name]) for name in maps)
+        return replace(sample, image=image, disparity=disparity, valid=valid)
 
     def measure(self, sample: Sample, disparity: NDArray[np.float32]) -> Measures:
         """As `evaluate_image`, at the label's size.

@@ -120,7 +120,7 @@ def _plot(ranked: Sequence[ImageResult], metric: str, group: str) -> str:
 def _picks(ranked: Sequence[ImageResult]) -> dict[str, ImageResult]:
     """Best, median and worst; fewer where there are fewer images."""
     positions = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
-    picks = {}
+    picks: dict[str, ImageResult] = {}
     for rank, position in positions.items():
         if position not in [positions[other] for other in picks]:
             picks[rank] = ranked[position]
