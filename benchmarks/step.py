@@ -5,13 +5,15 @@
 
 Further `key=value` go to `train` as they are: `workers=8 data.cache_mb=0 trainer.devices=1`. Parts, each waited for:
 data (the loader alone), to the device, student forward, frozen forward, losses, backward, optimiser. The whole is the
-distance between two steps of `depth-anything train`, with its loops, callbacks and logs. Both run in turns, and
-medians are compared: on a CPU of processor time, which others on the machine do not change (`--wall` takes wall time).
+distance between two steps of `depth-anything train`, with its loops and callbacks; every fifth step is logged. Both run
+in turns, and medians are compared: on a CPU of processor time, which others on the machine do not change (`--wall`
+takes wall time).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import shutil
 import statistics
@@ -35,7 +37,7 @@ from depth_anything_train.models.flops import count_flops, on_meta, peak_flops  
 from depth_anything_train.tasks.student import StudentTask  # noqa: E402
 from depth_anything_train.train import choose_precision, train  # noqa: E402
 
-WARM_UP = 3
+WARM_UP, LOGGED = 3, 5  # steps that do not count; every how many are logged
 PARTS = ("data", "to the device", "student forward", "frozen forward", "losses", "backward", "optimiser")
 
 
@@ -59,7 +61,7 @@ def config(folder: Path, given: argparse.Namespace, overrides: list[str]) -> Dic
             f"unlabelled=[{pseudo / 'labels'}]",
             f"data.batch={{labelled:{given.batch[0]},unlabelled:{given.batch[1]}}}",
             "data.cache_mb=512",
-            "log_every_n_steps=50",
+            f"log_every_n_steps={LOGGED}",
             f"checkpoint.every_n_steps={given.steps + WARM_UP + 1}",
             f"trainer.accelerator={device}",
             f"trainer.deterministic={str(given.device == 'cpu').lower()}",
@@ -98,8 +100,8 @@ def bare(cfg: DictConfig, clock: Clock, compiled: bool) -> StudentTask:
     task: StudentTask = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps).to(clock.device)
     optimizer, schedule = task.optim.build(task.model, cfg.steps)
     half = choose_precision(cfg.precision) == "bf16-mixed"
-    frozen, assert_frozen = task.frozen_encoder, task.feature is not None
-    assert frozen is not None and assert_frozen
+    frozen = task.frozen_encoder
+    assert frozen is not None and task.feature is not None
     if half and clock.device.type == "cuda":
         frozen.to(torch.bfloat16)
     forward = torch.compile(task.model.forward_features) if compiled else task.model.forward_features
@@ -125,7 +127,7 @@ def bare(cfg: DictConfig, clock: Clock, compiled: bool) -> StudentTask:
                 maps = (unlabelled[k] for k in ("disparity", "valid", "region"))
                 loss = task.labelled(prediction[:count], labelled["disparity"], labelled["valid"])
                 loss = loss + task.pseudo(prediction[count:], *maps)
-                loss = (loss + task.feature(patches[count:], features)) / 3  # type: ignore[misc]
+                loss = (loss + task.feature(patches[count:], features)) / 3
         with record.part("backward"):
             loss.backward()
         with record.part("optimiser"):
@@ -135,8 +137,8 @@ def bare(cfg: DictConfig, clock: Clock, compiled: bool) -> StudentTask:
     return task
 
 
-def whole(cfg: DictConfig, clock: Clock) -> list[float]:
-    """Seconds from each step to the next, of the command itself."""
+def whole(cfg: DictConfig, clock: Clock) -> None:
+    """Seconds from each step to the next, of the command itself; steps that are logged by themselves."""
     times: list[float] = []
     original = StudentTask.training_step
 
@@ -150,7 +152,9 @@ def whole(cfg: DictConfig, clock: Clock) -> list[float]:
     finally:
         StudentTask.training_step = original  # type: ignore[method-assign]
         shutil.rmtree(cfg.out)
-    return [end - start for start, end in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)]
+    for step, (start, end) in enumerate(itertools.pairwise(times)):
+        if step >= WARM_UP:
+            clock.seconds["logged" if (step + 1) % LOGGED == 0 else "whole"].append(end - start)
 
 
 def main() -> None:
@@ -167,18 +171,17 @@ def main() -> None:
     parser.add_argument("--wall", action="store_true", help="wall time on a CPU too")
     given, overrides = parser.parse_known_args()
     device = torch.device(given.device)
-    clock, steps = Clock(device, given.wall), []
+    clock = Clock(device, given.wall)
     with tempfile.TemporaryDirectory() as folder:
         cfg = config(Path(folder), given, overrides)
         for _ in range(given.rounds):
             task = bare(cfg, clock, given.compile)
-            steps += whole(cfg, clock)
-    medians = {part: statistics.median(clock.seconds[part]) for part in PARTS}
-    report(given, task, medians, statistics.median(steps))
+            whole(cfg, clock)
+    report(given, task, {name: statistics.median(seconds) for name, seconds in clock.seconds.items()})
 
 
-def report(given: argparse.Namespace, task: StudentTask, medians: dict[str, float], step: float) -> None:
-    """Print the table."""
+def report(given: argparse.Namespace, task: StudentTask, medians: dict[str, float]) -> None:
+    """Print the table of medians."""
     cuda = given.device != "cpu"
     where = torch.cuda.get_device_name() if cuda else f"{platform.machine()}, {torch.get_num_threads()} threads"
     peak = 1e12 * given.peak if given.peak else peak_flops(where) if cuda else None
@@ -189,16 +192,18 @@ def report(given: argparse.Namespace, task: StudentTask, medians: dict[str, floa
         "frozen forward": unlabelled * flops.encoder,
         "backward": images * (flops.training - flops.forward),
     }
-    total = sum(medians.values())
+    parts, step = {name: medians[name] for name in PARTS}, medians["whole"]
+    total = sum(parts.values())
     print(f"{given.model} at {given.size}, batch {given.batch[0]} + {given.batch[1]}, "
           f"{choose_precision(given.precision)}, {where}, torch {torch.__version__}")  # fmt: skip
-    rows = {**medians, "sum of the bare parts": total, "whole step of `train`": step}
+    rows = {**parts, "sum of the bare parts": total, "whole step of `train`": step}
     work |= {name: sum(work.values()) for name in ("sum of the bare parts", "whole step of `train`")}
     for name, seconds in rows.items():
         speed = f"{work[name] / seconds / 1e12:9.3f} TFLOP/s" if name in work else ""
         share = f" {work[name] / seconds / peak:6.1%} of the peak" if name in work and peak else ""
         print(f"  {name:<24} {1e3 * seconds:10.2f} ms {seconds / total:7.1%} {speed}{share}")
-    print(f"whole / parts = {step / total:.3f}; {images / step:.2f} images/s")
+    print(f"whole / parts = {step / total:.3f}; {images / step:.2f} images/s; "
+          f"a logged step / another = {medians['logged'] / step:.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

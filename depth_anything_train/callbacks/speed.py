@@ -34,7 +34,6 @@ class Speed(Callback):
     def __init__(self, *, peak_flops: float | None = None) -> None:
         self.peak_flops = peak_flops
         self.flops: int | None = None
-        self.counted = False
         self.start: float | None = None
         self.step = self.images = self.batches = 0
         self.waited = 0.0
@@ -45,14 +44,13 @@ class Speed(Callback):
         """Count, and at the steps that have a row log and begin anew."""
         step = trainer.global_step
         if self.start is None:
+            task: Any = pl_module
+            self.flops = getattr(task, "count_flops", lambda _: None)(batch)
             return self._begin(trainer, pl_module)
         self.images += sum(len(stream["image"]) for stream in streams_of(batch).values())
         self.batches += 1
         if step == self.step or not has_row(step, trainer):
             return
-        if not self.counted:
-            task: Any = pl_module
-            self.flops, self.counted = getattr(task, "count_flops", lambda _: None)(batch), True
         _wait(pl_module.device)
         seconds = time.perf_counter() - self.start
         numbers = {

@@ -108,6 +108,7 @@ class WandbMirror(Logger):
             console.print(f"wandb failed and is left out from here on: {_first_line(error)}", soft_wrap=True)
 
     def _start(self) -> Any:
+        os.environ.setdefault("WANDB_SILENT", "true")  # before the import: what there is to say is said here
         import wandb
 
         if self.offline is None:

@@ -23,7 +23,8 @@ FEW_VALID = 0.05
 CONSTANT, ABSURD = 1.01, 1e4
 """Ratios of the 98th to the 2nd percentile of disparity: photographs lie between (0.5 m to 500 m is 1,000)."""
 
-HEIGHT = 160  # of a row of the picture, pixels
+HEIGHT, CAPTION, GAP, COLUMNS = 160, 36, 12, 2
+"""Of the picture: pixels of a row, of the text above it and between rows; rows side by side."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,14 @@ def judge(
 
 def check_labels(seen: Sequence[Seen], picture: Path) -> Outcome:
     """Judge what was looked at and write the picture: image, label, valid pixels."""
-    rows = [one.row for one in seen if one.row is not None]
-    if rows:
-        width = max(row.shape[1] for row in rows)
-        padded = [np.pad(row, ((0, 2), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-        _, png = cv2.imencode(".png", np.vstack(padded)[..., ::-1])
+    if any(one.row is not None for one in seen):
+        _, png = cv2.imencode(".png", draw(seen)[..., ::-1])
         write_bytes(picture, png.tobytes())
     doubtful = [one for one in seen if one.doubts]
     listed = "; ".join(f"{one.source} {one.key}: {', '.join(one.doubts)}" for one in doubtful[:5])
     found = f"{len(seen)} samples, see {picture} (image, label, valid)"
-    if len(doubtful) > len(seen) / 2:
-        return Outcome("labels", "failed", f"{found}. {len(doubtful)} are odd: {listed}. See `depth-anything verify`.")
+    if sum(one.valid_share == 0 for one in seen) > len(seen) / 2:
+        return Outcome("labels", "failed", f"{found}. Most cannot be used: {listed}. See `depth-anything verify`.")
     if doubtful:
         return Outcome("labels", "warning", f"{found}. Odd: {listed}. `depth-anything verify` judges all of them.")
     return Outcome("labels", "ok", f"{found}; none is odd.")
@@ -116,9 +114,30 @@ def table(seen: Sequence[Seen]) -> list[dict[str, Any]]:
     ]
 
 
+def draw(seen: Sequence[Seen]) -> NDArray[np.uint8]:
+    """All rows in two columns, each under a line of text; what is odd stands there in red."""
+    tiles = [np.vstack([_caption(one, one.row.shape[1]), one.row]) for one in seen if one.row is not None]
+    width = max(tile.shape[1] for tile in tiles) + GAP
+    padded = [np.pad(x, ((0, GAP), (0, width - x.shape[1]), (0, 0)), constant_values=255) for x in tiles]
+    padded += [np.full_like(padded[0], 255)] * (len(padded) % COLUMNS)
+    return np.vstack([np.hstack(padded[k : k + COLUMNS]) for k in range(0, len(padded), COLUMNS)])
+
+
+def _caption(one: Seen, width: int) -> NDArray[np.uint8]:
+    strip = np.full((CAPTION, width, 3), 255, np.uint8)
+    text = f"{one.source} {one.key}, {one.valid_share:.0%} valid"
+    for line, color, place in ((text, (60, 60, 60), 14), (", ".join(one.doubts), (190, 20, 20), 30)):
+        cv2.putText(strip, line, (2, place), cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, 1, cv2.LINE_AA)
+    return strip
+
+
 def _row(image: NDArray[np.uint8], disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    mask = np.where(valid[..., None], np.uint8(255), np.uint8(INVALID_GREY // 3)).repeat(3, axis=-1)
+    """Image, label, and the image where the label is valid."""
     width = max(round(image.shape[1] * HEIGHT / image.shape[0]), 1)
-    tiles = (image, colorize(disparity, valid), mask)
-    small = [cv2.resize(tile, (width, HEIGHT), interpolation=cv2.INTER_AREA) for tile in tiles]
-    return np.hstack(small).astype(np.uint8)
+
+    def fit(picture: NDArray[np.uint8], how: int = cv2.INTER_AREA) -> NDArray[np.uint8]:
+        return cv2.resize(picture, (width, HEIGHT), interpolation=how).astype(np.uint8)
+
+    known = fit(valid.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
+    seen = np.where(known[..., None], fit(image), np.uint8(INVALID_GREY))
+    return np.hstack([fit(image), fit(colorize(disparity, valid)), seen])

@@ -25,7 +25,7 @@ def test_examine__finds_a_sound_recipe_sound(given, tmp_path, capsys):
     assert list(outcomes) == ["device", "attention", "disk", "labels", "precision", "overfit", "speed"]
     assert {outcomes[check].status for check in ("labels", "precision", "overfit")} == {"ok"}
     assert "images/s" in outcomes["speed"].message
-    assert cv2.imread(str(tmp_path / "labels.png")).shape == (6 * (160 + 2), 3 * 213, 3)
+    assert cv2.imread(str(tmp_path / "labels.png")).shape == (3 * (36 + 160 + 12), 2 * (3 * 213 + 12), 3)
     said = capsys.readouterr().err
     assert "scenes" in said and "a teacher's" in said
 
