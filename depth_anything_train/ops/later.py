@@ -14,7 +14,7 @@ class Later:
     """
 
     def __init__(self, x: Tensor) -> None:
-        self.value = x.detach().to("cpu", non_blocking=True)
+        self.value = x.detach().to("cpu", non_blocking=x.is_cuda, copy=True)
         self.arrived: torch.cuda.Event | None = None
         if x.is_cuda:
             self.arrived = torch.cuda.Event()
