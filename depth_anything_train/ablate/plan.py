@@ -95,7 +95,7 @@ class _Planner:
                 if run.name in runs:
                     raise UserError(
                         f"table={self.table.name} cannot be made at this scale: the rows {runs[run.name]!r} and "
-                        f"{row.label!r} are the same training here; use scale=paper."
+                        f"{row.label!r} are the same training here; use scale=paper, without fewer sets."
                     )
                 runs[run.name] = row.label
                 self.plan.cells[row.label, seed] = {
