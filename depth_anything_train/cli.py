@@ -11,9 +11,12 @@ import shlex
 import sys
 from importlib.metadata import entry_points
 
-from depth_anything_train.runtime import COMMAND_LINE, console, die_with_parent
+from depth_anything_train.runtime import COMMAND_LINE, console, die_with_parent, hold_signals
 
 GROUP = "depth_anything.commands"
+
+LISTENERS = ("train",)
+"""Commands that answer a request to stop themselves, also one that came while they were being imported."""
 
 USAGE = """\
 usage: depth-anything COMMAND key=value ...
@@ -56,6 +59,8 @@ def main() -> None:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(commands))}."
         console.print(f"error: {name} is no command; {hint}", style="bold red")
         sys.exit(2)
+    if name in LISTENERS:
+        hold_signals()
     os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
     commands[name].load()()
 

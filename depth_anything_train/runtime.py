@@ -176,6 +176,14 @@ def leaving_on_request() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def hold_signals() -> None:
+    """Let what asks a training to stop wait until somebody listens: to import torch takes seconds, or minutes.
+
+    Ctrl-C goes through: nothing has begun.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS} - {signal.SIGINT})
+
+
 # -- A stage that outlived the run that started it would race with the next run. ---------------------------------------
 
 PARENT = "DEPTH_ANYTHING_PARENT"

@@ -7,31 +7,30 @@ The run folder holds everything: `config.yaml` (resolved), `provenance.json`, `m
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import SLURMEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.callbacks.checkpoint import (
-    CheckpointEvery,
-    SoundCheckpointIO,
-    checkpoints,
-    newest_sound_checkpoint,
-)
+from depth_anything_train.callbacks.checkpoint import CheckpointEvery
+from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, checkpoints, newest_sound_checkpoint
 from depth_anything_train.callbacks.finite_guard import FiniteGuard
-from depth_anything_train.callbacks.interruption import Interruption
+from depth_anything_train.callbacks.interruption import Interruption, Stopped
 from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
 from depth_anything_train.callbacks.preview import Preview
 from depth_anything_train.callbacks.progress import StepProgress
+from depth_anything_train.callbacks.random_state import RandomState
 from depth_anything_train.callbacks.speed import Speed
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import build, command
+from depth_anything_train.devices import is_lost_rank, register_strategies
 from depth_anything_train.models.flops import peak_flops
 from depth_anything_train.runtime import (
     RUN_AGAIN,
@@ -47,8 +46,18 @@ from depth_anything_train.runtime import (
 FINISHED = "finished.json"
 """In a run folder: the last step is done and the model is written."""
 
-# What may differ when a run continues: none of it changes a number.
-MAY_CHANGE = ("out", "workers", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps")
+# What may differ when a run continues: none of it changes a number by more than rounding.
+MAY_CHANGE = (
+    "out",
+    "workers",
+    "logger",
+    "checkpoint",
+    "preview",
+    "trainer",
+    "log_every_n_steps",
+    "max_per_device",
+    "timeout_s",
+)
 
 
 @command("train")
@@ -69,8 +78,17 @@ def train(cfg: DictConfig) -> Path:
     if (run / FINISHED).exists():
         console.print(f"{run} is finished: its model is in {run / 'model'}.")
         return run
-    with Interruption() as interruption:
-        _train(cfg, run, interruption)
+    with Interruption(cfg.timeout_s) as interruption:
+        try:
+            _train(cfg, run, interruption)
+        except RuntimeError as error:
+            if not is_lost_rank(error):
+                raise
+            reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # without a file of gloo's
+            raise UserError(
+                f"Another process of this run died, or was silent for timeout_s={cfg.timeout_s} seconds ({reason}). "
+                "Look at its last message; the newest checkpoint holds, and the same command continues from it."
+            ) from None
     return run
 
 
@@ -86,27 +104,29 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")
     log.continue_from(_step_of(newest))
-    callbacks = [
-        FiniteGuard(folder=run / "bad_batches", **cfg.guard),
-        Watch(),
-        Speed(peak_flops=_peak(cfg)),
-        CheckpointEvery(run / "checkpoints", interruption=interruption, **cfg.checkpoint),
-        Preview(run / "previews", **cfg.preview),
-        StepProgress(run.name),
-    ]
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
-    trainer = _trainer(cfg, logger=[log, *mirrors], callbacks=callbacks)
+    disk = SoundCheckpointIO(keep=cfg.checkpoint.keep, background=cfg.checkpoint.background)
+    callbacks = _callbacks(cfg, run, interruption)
+    trainer = _trainer(cfg, logger=[log, *mirrors], callbacks=callbacks, plugins=[disk, *_slurm()])
+    trainer.accumulate_grad_batches = data.parts(trainer.world_size)
+    if isinstance(trainer.val_check_interval, int):  # Lightning counts batches there
+        trainer.val_check_interval *= trainer.accumulate_grad_batches
+    # Lightning's handlers would talk to the other ranks from inside a handler.
+    trainer._signal_connector.register_signal_handlers = interruption.listen  # type: ignore[method-assign]
     for mirror in mirrors:
         if isinstance(mirror, WandbMirror):
             mirror.log_table("data", data.record())
-    trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
-    if interruption.agreed and trainer.global_step < cfg.steps:
-        console.print(
-            f"{run} was asked to stop and is saved at step {trainer.global_step}; the same command continues."
-        )
-        raise SystemExit(RUN_AGAIN)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
+    except Stopped:
+        if trainer.is_global_zero:
+            console.print(f"{run} was asked to stop and is saved; the same command continues.", soft_wrap=True)
+        raise SystemExit(_status(trainer)) from None
+    finally:
+        disk.wait()
     data.close()
 
+    task.gather()
     if trainer.is_global_zero:
         log.finalize("success")
         task.export(run / "model")
@@ -114,10 +134,24 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     trainer.strategy.barrier()
 
 
+def _callbacks(cfg: DictConfig, run: Path, interruption: Interruption) -> list[pl.Callback]:
+    every = cfg.checkpoint.every_n_steps
+    return [
+        FiniteGuard(folder=run / "bad_batches", **cfg.guard),
+        Watch(),
+        Speed(peak_flops=_peak(cfg)),
+        Preview(run / "previews", **cfg.preview),
+        StepProgress(run.name),
+        RandomState(),
+        CheckpointEvery(run / "checkpoints", every_n_steps=every, interruption=interruption),  # last: it may leave
+    ]
+
+
 def run_key(cfg: DictConfig) -> str:
     """A hash of everything in a training's config that decides its numbers."""
-    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return fingerprint({name: value for name, value in resolved.items() if name not in MAY_CHANGE})
+    decisive = cfg.copy()
+    decisive.update(dict.fromkeys(MAY_CHANGE))  # before resolving: data.workers, for one, is ${workers}
+    return fingerprint(OmegaConf.to_container(decisive, resolve=True))
 
 
 def open_run(run: Path, cfg: DictConfig) -> None:
@@ -172,17 +206,28 @@ def _trainer(cfg: DictConfig, **arguments: Any) -> pl.Trainer:
     quiet_lightning()
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    register_strategies(cfg.timeout_s)
     node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
     try:
-        return build(node, plugins=_plugins(), **arguments)
+        return build(node, **arguments)
     except MisconfigurationException as error:
         raise UserError(f"The settings under trainer do not fit this machine: {error}") from None
 
 
-def _plugins() -> list[Any]:
+def _slurm() -> list[SLURMEnvironment]:
     """In a SLURM job Lightning would save inside a signal handler and requeue; here the job's script requeues."""
-    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-    return [SoundCheckpointIO(), *slurm]
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def _status(trainer: pl.Trainer) -> int:
+    """What a rank leaves with when all were asked to stop.
+
+    The launcher that Lightning is without torchrun or SLURM kills its own process if another one leaves with anything
+    but 0; its own status is what the user sees.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    launched = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+    return 0 if launched else RUN_AGAIN
 
 
 def _step_of(checkpoint: Path | None) -> int:

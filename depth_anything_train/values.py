@@ -17,7 +17,7 @@ SMALLEST = {
     **dict.fromkeys(("steps", "size", "count", "limit", "batch", "batch_size", "patience", "num_samples"), 1),
     **dict.fromkeys(("samples_per_shard", "height", "width"), 1),
     **dict.fromkeys(("batch.labelled", "batch.unlabelled", "batch.semantic"), 1),
-    **dict.fromkeys(("max_in_a_row", "threads", "tasks", "shuffle_shards"), 1),
+    **dict.fromkeys(("max_in_a_row", "threads", "max_per_device", "tasks", "shuffle_shards"), 1),
     **dict.fromkeys(("workers", "seed", "per_group", "label_examples", "warmup_steps", "retries", "task"), 0),
 }
 """Whole numbers by the last part of their key or the last two, whatever their default, and the smallest sensible."""

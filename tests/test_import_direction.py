@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "runtime"},
     {"values"},
-    {"ops", "command"},
+    {"ops", "command", "devices"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks"},
     {"inference", "train", "evaluate", "evaluation", "export", "report", "pipeline", "plan", "app"},

@@ -1,91 +1,106 @@
-"""Checkpoints that a kill at any moment cannot harm.
-
-A checkpoint is streamed to a temporary file beside its target, flushed, renamed; then its size and hash are written
-to `<name>.json` the same way. That small file is the only mark of a finished checkpoint, and what it says is checked
-before a run continues: the newest sound checkpoint wins, a torn one is passed over with a message.
-"""
+"""When the state of training is saved: every n steps, before each validation, at the end, and when asked to stop."""
 
 from __future__ import annotations
 
-import re
+import math
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-import torch
-import xxhash
-from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, remove_leftovers
 from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog
-from depth_anything_train.runtime import UserError, atomic_writer, console, read_json, write_json
-
-NAME = re.compile(r"step-(\d{8})\.ckpt")
-
-
-class SoundCheckpointIO(CheckpointIO):
-    """Lightning's way to disk, made safe: streamed, flushed, renamed, hashed; read with `weights_only=True`."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write the checkpoint, then its mark."""
-        path = Path(path)
-        with atomic_writer(path) as file:
-            stream = _HashingStream(file)
-            torch.save(checkpoint, cast(IO[bytes], stream))
-        write_json(path.with_suffix(".json"), {"bytes": stream.size, "xxh3": stream.hash.hexdigest()})
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
-    ) -> dict[str, Any]:
-        """Read a checkpoint onto the CPU; code inside it is never run.
-
-        Raises:
-            UserError: the file is missing or torn.
-        """
-        if not is_sound(Path(path)):
-            raise UserError(f"{path} is missing, torn or without its .json beside it; use another checkpoint.")
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint, its mark first."""
-        Path(path).with_suffix(".json").unlink(missing_ok=True)
-        Path(path).unlink(missing_ok=True)
+from depth_anything_train.runtime import UserError
 
 
 class CheckpointEvery(Callback):
     """Save the whole state of training every `every_n_steps` steps, at the end, and when the run is asked to stop.
 
+    A validation is part of the step before it. It may take long, so the state is saved before it; a run that continues
+    from there validates first. (After the last step Lightning would not, so that one is saved behind its validation.)
+
     Args:
         folder: of the checkpoints.
         every_n_steps: optimiser steps between two.
-        keep: how many of the newest stay.
         interruption: tells whether to save and stop now.
     """
 
-    def __init__(self, folder: str | Path, *, every_n_steps: int, interruption: Interruption, keep: int = 2) -> None:
-        if every_n_steps < 1 or keep < 1:
-            raise UserError(f"checkpoint.every_n_steps and .keep must be >= 1, got {every_n_steps} and {keep}.")
-        self.folder, self.every_n_steps, self.keep = Path(folder), every_n_steps, keep
+    def __init__(self, folder: str | Path, *, every_n_steps: int, interruption: Interruption) -> None:
+        if every_n_steps < 1:
+            raise UserError(f"Expected checkpoint.every_n_steps to be at least 1, but came {every_n_steps}.")
+        self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.interruption = interruption
+        self._validates = False  # the step whose state is saved ends with a validation
+        self._shared = 0.0  # batches of this validation that every rank has
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Agree with the other ranks as soon as they are there: a stop during start-up needs no start."""
+        self.interruption.connect()
+        self.interruption.check()
+        if trainer.is_global_zero:
+            remove_leftovers(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Be ready for signals; what came while the run was starting counts too."""
-        self.interruption.listen()
-        self.interruption.connect()
-        trainer.should_stop = self.interruption.agree()
+        """What came while the state was being loaded counts too."""
+        self.interruption.check()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save after the optimiser's step, when weights, optimiser and step count agree."""
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        loop = trainer.fit_loop.epoch_loop
+        if loop._should_accumulate():
             return
-        step = trainer.global_step
-        trainer.should_stop = self.interruption.agree()
-        if trainer.should_stop or step % self.every_n_steps == 0 or step == trainer.max_steps:
+        _io(trainer).look()
+        step, stops = trainer.global_step, self.interruption.agree()
+        self._validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        is_last = step == trainer.max_steps
+        if stops or step % self.every_n_steps == 0 or is_last or self._validates:
             self._write_row(trainer)
-            trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
-            if trainer.is_global_zero:
-                for path in checkpoints(self.folder)[: -self.keep]:
-                    SoundCheckpointIO().remove_checkpoint(path)
+            if not (is_last and self._validates):
+                self._save(trainer)
+        if not is_last:
+            self.interruption.check_agreed()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ranks may have unequal numbers of batches, and they can only agree while all of them are at it."""
+        batches = self.interruption.smallest(sum(trainer.fit_loop.epoch_loop.val_loop.max_batches))
+        self._shared = batches if trainer.world_size == 1 or batches < math.inf else 0
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Leave in the middle, if asked to: the state is saved already."""
+        self._shared -= 1
+        if self._shared >= 0:
+            self.interruption.check()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last step, which waited for its validation."""
+        if trainer.global_step == trainer.max_steps and not trainer.sanity_checking:
+            self._validates = False
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}.ckpt")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say whether a validation comes next."""
+        checkpoint["validates"] = self._validates
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Tell Lightning's loops where they are.
+
+        They count batches, of which a step may have another number than before. And what comes next may be a
+        validation: they go back to one of which a batch was begun.
+        """
+        loops = checkpoint["loops"]["fit_loop"]
+        done = checkpoint["global_step"] * trainer.accumulate_grad_batches
+        for count in ("total", "current"):
+            progress = loops["epoch_loop.batch_progress"][count]
+            open_hooks = progress["processed"] - progress["completed"]
+            progress.update(ready=done, started=done, processed=done, completed=done - open_hooks)
+        if checkpoint.get("validates"):
+            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            loops["epoch_loop.val_loop.batch_progress"].update(total=dict(begun), current=dict(begun))
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # it counts the step once more behind that
 
     @staticmethod
     def _write_row(trainer: Trainer) -> None:
@@ -97,47 +112,6 @@ class CheckpointEvery(Callback):
                     log.log_metrics(numbers, step=trainer.global_step - 1)
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoint files of a folder, oldest first, sound or not."""
-    return sorted(path for path in Path(folder).glob("step-*.ckpt") if NAME.fullmatch(path.name))
-
-
-def newest_sound_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose size and hash are what its mark says, or None."""
-    for path in reversed(checkpoints(folder)):
-        if is_sound(path):
-            return path
-        console.print(f"{path.name} is torn or unfinished; looking for an older checkpoint.")
-    return None
-
-
-def is_sound(path: Path) -> bool:
-    """Whether a checkpoint's bytes are what its mark says."""
-    mark = path.with_suffix(".json")
-    if not path.is_file() or not mark.is_file():
-        return False
-    try:
-        expected = read_json(mark, keys=("bytes", "xxh3"))
-    except UserError:
-        return False
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return path.stat().st_size == expected["bytes"] and digest.hexdigest() == expected["xxh3"]
-
-
-class _HashingStream:
-    """A file that is only written to, front to back, and hashes what passes."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.size, self.hash = file, 0, xxhash.xxh3_128()
-
-    def write(self, block: Any) -> int:
-        self.hash.update(block)
-        count = self.file.write(block)
-        self.size += count
-        return count
-
-    def flush(self) -> None:
-        self.file.flush()
+def _io(trainer: Trainer) -> SoundCheckpointIO:
+    assert isinstance(trainer.strategy.checkpoint_io, SoundCheckpointIO)
+    return trainer.strategy.checkpoint_io

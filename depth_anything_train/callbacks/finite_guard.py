@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from depth_anything_train.callbacks.metrics_log import has_row
@@ -22,7 +23,7 @@ from depth_anything_train.runtime import UserError, console, write_bytes
 class Batches(Protocol):
     """A datamodule that can load the batch of a step once more."""
 
-    def batch(self, step: int, *, rank: int, world_size: int) -> Any: ...  # noqa: D102
+    def batch(self, step: int, *, rank: int, world_size: int, parts: int, part: int) -> Any: ...  # noqa: D102
 
 
 class _Look(NamedTuple):
@@ -72,6 +73,7 @@ class FiniteGuard(Callback):
         """
         parameters = [p for p in pl_module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # weights may be shared out
         if has_row(trainer.global_step + 1, trainer):
             pl_module.log("train/gradient_norm", norm)
         if self.clip_norm is not None:
@@ -128,9 +130,9 @@ class FiniteGuard(Callback):
         rank, repeat = trainer.global_rank, trainer.accumulate_grad_batches
         name = f"step-{step:08d}" + (f"-rank-{rank}" if trainer.world_size > 1 else "")
         for turn in range(repeat):
-            batch = data.batch(step * repeat + turn, rank=rank, world_size=trainer.world_size)
+            batch = data.batch(step, rank=rank, world_size=trainer.world_size, parts=repeat, part=turn)
             path = self.folder / (f"{name}-{turn}.safetensors" if repeat > 1 else f"{name}.safetensors")
-            write_bytes(path, pack_batch(batch, step=step, rank=rank))
+            write_bytes(path, pack_batch(batch, step=step, rank=rank, share=rank * repeat + turn))
             _, png = cv2.imencode(".png", draw_batch(batch)[..., ::-1])
             write_bytes(path.with_suffix(".png"), png.tobytes())
         return f" The batch is in {path}, and a picture beside it."
@@ -145,10 +147,10 @@ class FiniteGuard(Callback):
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
 
-def pack_batch(batch: Any, *, step: int, rank: int) -> bytes:
+def pack_batch(batch: Any, *, step: int, rank: int, share: int) -> bytes:
     """A batch as safetensors: its tensors by `stream/quantity`; `step`, `rank` and each list of texts as metadata.
 
-    `stream/position` is the place of each image in the stream's global batch.
+    `stream/position` is the place of each image in the stream's global batch, of which this is share number `share`.
     """
     streams: dict[str, Any] = batch if "image" not in batch else {"batch": batch}
     tensors: dict[str, Tensor] = {}
@@ -160,5 +162,5 @@ def pack_batch(batch: Any, *, step: int, rank: int) -> bytes:
             else:
                 metadata[f"{stream}/{quantity}"] = json.dumps(value)
         count = len(content["image"])
-        tensors[f"{stream}/position"] = torch.arange(rank * count, (rank + 1) * count)
+        tensors[f"{stream}/position"] = torch.arange(share * count, (share + 1) * count)
     return safetensors.torch.save(tensors, metadata)

@@ -7,6 +7,7 @@ inside a signal handler could meet a half-done step or a collective call, so the
 from __future__ import annotations
 
 import signal
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -16,21 +17,30 @@ from torch import distributed
 from depth_anything_train.runtime import STOP_SIGNALS
 
 
+class Stopped(Exception):
+    """All ranks leave, because one of them was asked to; the state is saved."""
+
+
 class Interruption:
     """Whether this run was asked to stop; as a context it has the signals. A second Ctrl-C stops at once.
 
     Attributes:
         received: this rank was asked.
         agreed: all ranks know that one of them was; the run leaves as soon as its state is saved.
+
+    Args:
+        timeout_s: how long ranks wait for each other's word.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = 1800) -> None:
         self.received = self.agreed = False
+        self.timeout = timedelta(seconds=timeout_s)
         self._group: Any = None  # of torch.distributed
 
     def __enter__(self) -> Interruption:
         self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         self.listen()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # what came while the program was starting
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,7 +48,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Take over the signals. Lightning puts handlers of its own in front when a fit begins: listen again then."""
+        """Take over the signals."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
 
@@ -51,7 +61,7 @@ class Interruption:
         """Prepare to agree; every rank must call it, before the first `agree`."""
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             # On the CPU: the ranks' word must not wait for their GPUs.
-            self._group = distributed.new_group(backend="gloo")
+            self._group = distributed.new_group(backend="gloo", timeout=self.timeout)
 
     def agree(self) -> bool:
         """Whether any rank was asked to stop; the same answer on every rank, each of which must call it."""
@@ -60,3 +70,28 @@ class Interruption:
             distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._group)
         self.agreed = bool(flag)
         return self.agreed
+
+    def smallest(self, number: float) -> float:
+        """The smallest of all ranks' numbers; each rank must call it."""
+        least = torch.tensor(number, dtype=torch.float64)
+        if self._group is not None:
+            distributed.all_reduce(least, distributed.ReduceOp.MIN, group=self._group)
+        return least.item()
+
+    def check(self) -> None:
+        """Agree, and leave if so. Every rank must call it.
+
+        Raises:
+            Stopped: a rank was asked to stop.
+        """
+        self.agree()
+        self.check_agreed()
+
+    def check_agreed(self) -> None:
+        """Leave, if that is agreed.
+
+        Raises:
+            Stopped: it is.
+        """
+        if self.agreed:
+            raise Stopped

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -37,8 +37,18 @@ class TrainLoader:
     def __init__(self, loader: DataLoader[Loaded], bad: BadSamples) -> None:
         self.loader, self.bad = loader, bad
         self.waited = 0.0
+        self._running: Generator[Batch, None, None] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
+        self._running = self._batches()
+        return self._running
+
+    def close(self) -> None:
+        """End the workers. They ignore what asks the run to stop, so a process that is leaving would wait for them."""
+        if self._running is not None:
+            self._running.close()
+
+    def _batches(self) -> Generator[Batch, None, None]:
         start = time.perf_counter()
         for collated in self.loader:
             if isinstance(collated, UserError):
@@ -71,6 +81,8 @@ class ShardDataModule(LightningDataModule):
         cutmix: rectangles exchanged between them.
         max_bad_share: share of samples that may be unusable.
         cache_mb: megabytes of decoded samples that stay in memory, in this process or shared out to its workers.
+        max_per_device: images that a device takes at a time; a larger share of the batch comes in several parts, whose
+            gradients are added up. None takes it at once.
 
     Raises:
         UserError: the batch cannot be made of these sources.
@@ -94,6 +106,7 @@ class ShardDataModule(LightningDataModule):
         cutmix: CutMix | None = None,
         max_bad_share: float = 0.1,
         cache_mb: float = 0,
+        max_per_device: int | None = None,
     ) -> None:
         super().__init__()
         if set(sources) != set(batch):
@@ -109,8 +122,9 @@ class ShardDataModule(LightningDataModule):
         if shuffle_shards is None:
             _warn_of_traffic(sources.values())
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
-        self.cutmix = cutmix
+        self.cutmix, self.max_per_device = cutmix, max_per_device
         self.bad = BadSamples(max_bad_share)
+        self.loaders: list[TrainLoader] = []
         geometry = Geometry(size, flip=flip, rotate_deg=rotate_deg)
         if cutmix is not None and geometry.stretched:
             raise UserError(f"Expected one number as data.size where CutMix is used, but came {size}.")
@@ -155,16 +169,42 @@ class ShardDataModule(LightningDataModule):
                 f"Expected trainer.max_steps in 0 to data.steps={self.steps}, but came {trainer.max_steps}; "
                 "set both by steps=."
             )
-        repeat = trainer.accumulate_grad_batches
         return self.loader(
-            start=trainer.global_step * repeat,
-            stop=self.steps * repeat,
+            start=trainer.global_step,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            parts=trainer.accumulate_grad_batches,
         )
 
-    def loader(self, *, start: int = 0, stop: int | None = None, rank: int = 0, world_size: int = 1) -> TrainLoader:
-        """The batches `start` to `stop` (default: `steps`) of one of `world_size` processes.
+    def parts(self, world_size: int) -> int:
+        """In how many parts each of `world_size` devices takes its share of a batch: as few as `max_per_device` allows.
+
+        Raises:
+            UserError: the share cannot be divided so far.
+        """
+        slots = {name: stream.slots for name, stream in self.streams.items()}
+        images = sum(slots.values())
+        if self.max_per_device is None:
+            return 1
+        for parts in range(1, images // world_size + 1):
+            if images > self.max_per_device * world_size * parts:
+                continue
+            if all(count % (world_size * parts * self._pairs(name)) == 0 for name, count in slots.items()):
+                return parts
+        raise UserError(
+            f"Expected a batch of which each of {world_size} devices can take at most max_per_device="
+            f"{self.max_per_device} images at a time, but data.batch is {slots} and cannot be divided into equal parts "
+            "of that size; change max_per_device, or the number of devices."
+        )
+
+    def _pairs(self, stream: str) -> int:
+        """How many images of a stream belong together."""
+        return 2 if stream == UNLABELLED and self.cutmix is not None else 1
+
+    def loader(
+        self, *, start: int = 0, stop: int | None = None, rank: int = 0, world_size: int = 1, parts: int = 1
+    ) -> TrainLoader:
+        """The batches of the steps `start` to `stop` (default: `steps`) of one of `world_size` processes.
 
         Raises:
             UserError: the processes cannot share a batch.
@@ -176,13 +216,16 @@ class ShardDataModule(LightningDataModule):
             start_step=start,
             rank=rank,
             world_size=world_size,
+            parts=parts,
         )
-        share = self.streams[UNLABELLED].slots // world_size if UNLABELLED in self.streams else 0
-        if self.cutmix is not None and share % 2:
-            raise UserError(
-                f"Expected an even number of unlabelled images in each of {world_size} processes, because CutMix "
-                f"pairs them, but it is {share}; use a multiple of {2 * world_size} for data.batch.unlabelled."
-            )
+        shares = world_size * parts
+        for name, stream in self.streams.items():
+            if stream.slots // shares % self._pairs(name):
+                raise UserError(
+                    f"Expected an even number of {name} images in each of {shares} shares of a batch, because CutMix "
+                    f"pairs them, but it is {stream.slots // shares}; use a multiple of {2 * shares} for "
+                    f"data.batch.{name}."
+                )
         # A process forked from this one starts at once and ends with it: torch's workers watch their parent, which
         # under "forkserver" is the server, so that killing the run would leave them behind. Forking is safe although
         # this process has threads, because a worker computes in one thread, and never touches the device.
@@ -198,17 +241,22 @@ class ShardDataModule(LightningDataModule):
             generator=torch.Generator(),  # else every start would draw from the seed of the training itself
         )
         self.bad = BadSamples(self.max_bad_share)
-        return TrainLoader(loader, self.bad)
+        self.loaders.append(TrainLoader(loader, self.bad))
+        return self.loaders[-1]
 
-    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
-        """The batch of any step, loaded here and now: what the loader gives, gave or will give.
+    def on_exception(self, exception: BaseException) -> None:
+        """End the workers when training ends before its last batch."""
+        for loader in self.loaders:
+            loader.close()
+
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1, parts: int = 1, part: int = 0) -> Batch:
+        """The batch of any step, or a part of it, loaded here and now: what the loader gives, gave or will give.
 
         Raises:
             UserError: a source cannot be read.
         """
-        order = StepBatches(
-            self.streams, steps=step + 1, seed=self.seed, start_step=step, rank=rank, world_size=world_size
-        )
+        share = {"rank": rank * parts + part, "world_size": world_size * parts}
+        order = StepBatches(self.streams, steps=step + 1, seed=self.seed, start_step=step, **share)
         collated = self.collate([self.views[slot] for slot in next(iter(order))])
         if isinstance(collated, UserError):
             raise collated

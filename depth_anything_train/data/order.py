@@ -209,7 +209,8 @@ class StepBatches:
     """The batches of one rank from `start_step` to `steps`, each a list of `Slot`s: a batch sampler without state.
 
     Every rank takes an equal, contiguous share of every stream's slots, so all ranks take equally many steps, and any
-    world size that divides the slots sees the same global batches.
+    world size that divides the slots sees the same global batches. A rank may take its share in several parts, one
+    batch after the other, where its device cannot hold it at once.
 
     It has no length on purpose: Lightning counts a resumed run's batches from the start of the run, so a sized loader
     would have to lie about how many are left.
@@ -221,9 +222,10 @@ class StepBatches:
         start_step: the step to begin with.
         rank: which of the shares.
         world_size: number of shares.
+        parts: batches in a share.
 
     Raises:
-        UserError: a stream is empty, or the world size does not divide its slots.
+        UserError: a stream is empty, or its slots cannot be divided so.
     """
 
     def __init__(
@@ -235,6 +237,7 @@ class StepBatches:
         start_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        parts: int = 1,
     ) -> None:
         assert 0 <= rank < world_size and start_step >= 0
         for name, stream in streams.items():
@@ -242,21 +245,26 @@ class StepBatches:
                 raise UserError(f"Expected at least one {name} sample, but the folders hold none; prepare them first.")
             if stream.slots < 1:
                 raise UserError(f"Expected at least 1 {name} image a batch, but data.batch.{name} is {stream.slots}.")
-            if stream.slots % world_size:
+            if stream.slots % (world_size * parts):
                 raise UserError(
-                    f"Expected a number of {name} images in a batch that {world_size} processes can share equally, "
-                    f"but data.batch.{name} is {stream.slots}; use a multiple of {world_size}."
+                    f"Expected a number of {name} images in a batch that {_sharers(world_size, parts)} can share "
+                    f"equally, but data.batch.{name} is {stream.slots}; use a multiple of {world_size * parts}."
                 )
         self.streams, self.steps, self.seed = dict(streams), steps, seed
-        self.start_step, self.rank, self.world_size = start_step, rank, world_size
+        self.start_step, self.rank, self.world_size, self.parts = start_step, rank, world_size, parts
 
     def __iter__(self) -> Iterator[list[Slot]]:
         for step in range(self.start_step, self.steps):
-            yield [slot for name, stream in self.streams.items() for slot in self._slots(name, stream, step)]
+            for part in range(self.rank * self.parts, (self.rank + 1) * self.parts):
+                yield [slot for name, stream in self.streams.items() for slot in self._slots(name, stream, step, part)]
 
-    def _slots(self, name: str, stream: Stream, step: int) -> Iterator[Slot]:
-        share = stream.slots // self.world_size
-        positions = np.arange(self.rank * share, (self.rank + 1) * share)
+    def _slots(self, name: str, stream: Stream, step: int, part: int) -> Iterator[Slot]:
+        size = stream.slots // (self.world_size * self.parts)
+        positions = np.arange(part * size, (part + 1) * size)
         epochs, indices = stream.order(step * stream.slots + positions, self.seed, name)
         for epoch, index, position in zip(epochs.tolist(), indices.tolist(), positions.tolist(), strict=True):
             yield Slot(name, epoch, index, step, position)
+
+
+def _sharers(world_size: int, parts: int) -> str:
+    return f"{world_size} processes" + (f" in {parts} parts each" if parts > 1 else "")

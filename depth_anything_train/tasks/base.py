@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from depth_anything_train.callbacks.metrics_log import has_row
-from depth_anything_train.models.checkpoints import describe, save_model
+from depth_anything_train.devices import share_out
+from depth_anything_train.models.checkpoints import assemble, describe, save_model
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops, on_meta
 from depth_anything_train.ops.color import normalize
@@ -56,6 +58,7 @@ class Task(LightningModule):
         self.optim, self.steps = optim, steps
         self.record: dict[str, Any] = {}  # what the model's file will say about its training
         self.weights = dict(weights)
+        self._parts: list[dict[str, Tensor]] = []  # numbers of this step so far, where a device takes it in parts
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser, one schedule, advanced by step."""
@@ -69,6 +72,9 @@ class Task(LightningModule):
     def count_flops(self, batch: Any) -> int | None:
         """Floating-point operations of a step on this batch, forward and backward; None where nobody counted."""
         return None
+
+    def gather(self) -> None:
+        """Have the whole model on every rank, each of which must call this."""
 
     def combine(self, losses: Mapping[str, Scalar]) -> Scalar:
         """The weighted mean of the named losses; logs each of them, the total and the learning rates.
@@ -84,11 +90,19 @@ class Task(LightningModule):
         total = total / sum(self.weights[name] for name in losses)
         if not has_row(self.trainer.global_step + 1, self.trainer):
             return total
-        self.log_dict({f"train/loss/{name}": loss.detach() for name, loss in losses.items()}, sync_dist=True)
-        self.log("train/loss", total.detach(), sync_dist=True)
+        numbers = {f"train/loss/{name}": loss.detach() for name, loss in losses.items()}
+        self._parts.append({**numbers, "train/loss": total.detach()})
+        if len(self._parts) == self.trainer.accumulate_grad_batches:
+            self._log_step()
+        return total
+
+    def _log_step(self) -> None:
+        """Log the means over the parts of the step: equal parts have the mean of the whole."""
+        for name in self._parts[0]:
+            self.log(name, torch.stack([part[name] for part in self._parts]).mean(), sync_dist=True)
+        self._parts.clear()
         for group in self.trainer.optimizers[0].param_groups:
             self.log(f"train/lr/{group.get('name', 'all')}", group["lr"])
-        return total
 
 
 class DepthTask(Task):
@@ -100,6 +114,23 @@ class DepthTask(Task):
         """Those of the model; the losses need none that count."""
         images, _, height, width = batch["image"].shape
         return images * count_flops(on_meta(self.model), height, width).training
+
+    def configure_model(self) -> None:
+        """Where the weights are shared out among the devices (`trainer=fsdp`), do so, a block at a time."""
+        if self.device_mesh is not None:
+            self.model.to(memory_format=torch.contiguous_format)  # the only layout that can be cut
+            share_out(
+                self.model,
+                self.model.pretrained.blocks,
+                self.device_mesh["data_parallel"],
+                methods=("forward_features",),
+            )
+
+    def gather(self) -> None:
+        """Have the whole model on every rank, each of which must call this."""
+        if self.device_mesh is not None:
+            state = {name: x.full_tensor() for name, x in self.model.state_dict().items() if isinstance(x, DTensor)}
+            self.model = assemble(self.model.config, state, source="this run")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint say what model it holds."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.pretrained import save_encoder
+from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.types import Image, Scalar, SemanticBatch
 
@@ -53,11 +54,15 @@ class SemanticTask(Task):
         super().__init__(SemanticModel(model.pretrained, num_classes), **options)
 
     def training_step(self, batch: SemanticBatch, batch_idx: int) -> Scalar:
-        """One step; returns the mean cross-entropy over labelled pixels."""
+        """One step; returns the mean cross-entropy over the labelled pixels of an image, and over the images.
+
+        Over pixels at once, a rank with few of them would weigh as much as one with many.
+        """
         classes = batch["classes"][:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
         scores = self.model(self.to_model(batch["image"]))
         scores = F.interpolate(scores, classes.shape[-2:], mode="bilinear", align_corners=False)
-        return self.combine({"semantic": F.cross_entropy(scores, classes.long(), ignore_index=NO_CLASS)})
+        loss = F.cross_entropy(scores, classes.long(), ignore_index=NO_CLASS, reduction="none")
+        return self.combine({"semantic": masked_mean(loss, classes != NO_CLASS).mean()})
 
     def export(self, folder: Path) -> None:
         """Write the encoder alone."""

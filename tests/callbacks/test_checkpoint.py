@@ -1,80 +1,113 @@
+import os
+import random
+import signal
+
+import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from depth_anything_train.callbacks.checkpoint import (
-    CheckpointEvery,
-    SoundCheckpointIO,
-    checkpoints,
-    is_sound,
-    newest_sound_checkpoint,
-)
-from depth_anything_train.callbacks.interruption import Interruption
+from depth_anything_train.callbacks.checkpoint import CheckpointEvery
+from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, newest_sound_checkpoint
+from depth_anything_train.callbacks.interruption import Interruption, Stopped
+from depth_anything_train.callbacks.random_state import RandomState
 from depth_anything_train.runtime import UserError
 
-
-def save(folder, step):
-    path = folder / f"step-{step:08d}.ckpt"
-    SoundCheckpointIO().save_checkpoint({"step": step, "weights": torch.arange(1000.0) + step}, path)
-    return path
+STEPS = 8
 
 
-def test_save__can_be_read_back_equal(tmp_path):
-    content = SoundCheckpointIO().load_checkpoint(save(tmp_path, 3))
-    assert content["step"] == 3
-    assert torch.equal(content["weights"], torch.arange(1000.0) + 3)
+class Noisy(pl.LightningModule):
+    """Two weights that every source of random numbers pushes around, and a validation that draws none."""
+
+    def __init__(self, stop_in=()):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(2))
+        self.stop_in = set(stop_in)
+        self.validated = []
+
+    def interrupt(self, moment):
+        if moment in self.stop_in:
+            self.stop_in.remove(moment)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def setup(self, stage):
+        self.interrupt("start-up")
+
+    def training_step(self, batch, batch_idx):
+        self.interrupt(("step", self.global_step))
+        noise = torch.randn(2) + random.random() + np.random.rand()
+        return (self.weight * noise).sum()
+
+    def validation_step(self, batch, batch_idx):
+        moment = "sanity check" if self.trainer.sanity_checking else ("validation", self.global_step, batch_idx)
+        self.interrupt(moment)
+        if not self.trainer.sanity_checking and batch_idx == 2:
+            self.validated.append((self.global_step, self.weight.sum().item()))
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.1)
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9), "interval": "step"}]
 
 
-def test_newest__passes_over_torn_unmarked_and_flipped_checkpoints(tmp_path, capsys):
-    sound, torn, flipped, unmarked = (save(tmp_path, step) for step in (1, 2, 3, 4))
-    torn.write_bytes(torn.read_bytes()[:-10])
-    content = bytearray(flipped.read_bytes())
-    content[len(content) // 2] ^= 1
-    flipped.write_bytes(content)
-    unmarked.with_suffix(".json").unlink()
-    (tmp_path / ".step-00000005.ckpt.abc.tmp").write_bytes(b"half")
+class Endless:
+    """A loader without a length, like that of the shards, that knows where it is to begin."""
 
-    assert newest_sound_checkpoint(tmp_path) == sound
-    said = capsys.readouterr().err
-    assert all(path.name in said for path in (torn, flipped, unmarked))
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def __iter__(self):
+        yield from range(self.trainer.global_step, STEPS)
 
 
-def test_newest__an_empty_folder_has_none(tmp_path):
-    assert newest_sound_checkpoint(tmp_path / "none") is None
+def fit(folder, module, every=3, background=False):
+    """One start of the program: from the newest checkpoint to the end, or until it is asked to stop."""
+    pl.seed_everything(0, verbose=False)
+    with Interruption() as interruption:
+        callback = CheckpointEvery(folder, every_n_steps=every, interruption=interruption)
+        trainer = pl.Trainer(
+            max_steps=STEPS, max_epochs=-1, val_check_interval=4, check_val_every_n_epoch=None, num_sanity_val_steps=2,
+            callbacks=[RandomState(), callback], plugins=[SoundCheckpointIO(background=background)], logger=False,
+            accelerator="cpu", devices=1, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+        trainer._signal_connector.register_signal_handlers = interruption.listen
+        validation = torch.utils.data.DataLoader(torch.zeros(3), batch_size=1)
+        newest = newest_sound_checkpoint(folder)
+        trainer.fit(module, Endless(trainer), validation, ckpt_path=newest, weights_only=True)
 
 
-def test_load__a_torn_checkpoint_is_refused(tmp_path):
-    path = save(tmp_path, 1)
-    path.write_bytes(b"")
-    with pytest.raises(UserError, match="torn"):
-        SoundCheckpointIO().load_checkpoint(path)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    module = Noisy()
+    fit(tmp_path_factory.mktemp("undisturbed"), module)
+    assert [step for step, _ in module.validated] == [4, 8]
+    return module
 
 
-def test_load__never_runs_code(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
-
-    path = tmp_path / "step-00000001.ckpt"
-    SoundCheckpointIO().save_checkpoint({"evil": Evil()}, path)
-    assert is_sound(path)
-    with pytest.raises(Exception, match="[Ww]eights.only"):
-        SoundCheckpointIO().load_checkpoint(path)
-    assert not (tmp_path / "executed").exists()
-
-
-def test_remove__takes_the_mark_too(tmp_path):
-    path = save(tmp_path, 1)
-    SoundCheckpointIO().remove_checkpoint(path)
-    assert list(tmp_path.iterdir()) == []
-    assert checkpoints(tmp_path) == []
-
-
-@pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"every_n_steps": 1, "keep": 0}])
-def test_every__refuses_zero(tmp_path, options):
-    with pytest.raises(UserError, match="must be >= 1, got"):
-        CheckpointEvery(tmp_path, interruption=Interruption(), **options)
+@pytest.mark.filterwarnings("ignore:.*num_workers|.*does not have many workers:UserWarning")
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ["sanity check"],
+        [("step", 4), "start-up", ("step", 5)],
+        [("validation", 4, 1), ("validation", 4, 0)],
+        [("validation", 8, 1)],
+    ],
+)
+def test_stop__at_any_moment_continues_to_the_same_weights_and_validations(tmp_path, undisturbed, moments):
+    validated = []
+    for background, moment in enumerate(moments):
+        module = Noisy([moment])
+        with pytest.raises(Stopped):
+            fit(tmp_path, module, background=bool(background))
+        assert not module.stop_in
+        validated += module.validated
+    module = Noisy()
+    fit(tmp_path, module)
+    assert torch.equal(module.weight, undisturbed.weight)
+    assert validated + module.validated == undisturbed.validated
 
 
-def test_is_sound__a_mark_without_its_keys_is_torn(tmp_path):
-    save(tmp_path, 1).with_suffix(".json").write_text("{}")
-    assert newest_sound_checkpoint(tmp_path) is None
+def test_every__refuses_zero(tmp_path):
+    with pytest.raises(UserError, match="every_n_steps to be at least 1, but came 0"):
+        CheckpointEvery(tmp_path, every_n_steps=0, interruption=Interruption())

@@ -381,11 +381,27 @@ def test_trainer__finished_run_can_be_made_longer(labelled_folders, tmp_path):
     assert trainer.global_step == 5
 
 
-def test_trainer__accumulated_batches_are_not_repeated_after_a_stop(labelled_folders, tmp_path):
+def test_trainer__a_batch_in_parts_is_the_whole_batch_and_not_repeated_after_a_stop(labelled_folders, tmp_path):
     first, _ = fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, last=2, accumulate=2)
     second, trainer = fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, resume=2, accumulate=2)
-    assert first.keys + second.keys == [batch["key"] for batch in teacher(labelled_folders, steps=8).loader()]
+    keys = first.keys + second.keys
+    pairs = zip(keys[::2], keys[1::2], strict=True)
+    assert [a + b for a, b in pairs] == [batch["key"] for batch in teacher(labelled_folders, steps=4).loader()]
     assert trainer.global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("world_size", "most", "parts"), [(1, None, 1), (1, 12, 1), (1, 11, 2), (2, 6, 1), (1, 3, 4), (2, 3, 2), (4, 3, 1)]
+)
+def test_parts__are_as_few_as_fit_a_device(labelled_folders, pseudo_folder, world_size, most, parts):
+    data = student(labelled_folders, pseudo_folder, max_per_device=most)
+    assert data.parts(world_size) == parts
+
+
+def test_parts__refuses_what_cannot_be_divided(labelled_folders, pseudo_folder):
+    data = student(labelled_folders, pseudo_folder, max_per_device=2)
+    with pytest.raises(UserError, match="at most max_per_device=2 images at a time"):
+        data.parts(1)
 
 
 @pytest.mark.parametrize("steps", [-1, 9])

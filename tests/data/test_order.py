@@ -226,6 +226,20 @@ def test_step_batches__ranks_share_the_global_batch(streams, world_size):
 
 
 @KINDS
+@pytest.mark.parametrize(("world_size", "parts"), [(1, 2), (2, 2), (1, 4), (4, 1)])
+def test_step_batches__ranks_and_parts_share_the_global_batch(streams, world_size, parts):
+    """In this order: what 4 ranks take at once, one rank takes in 4 parts."""
+    shares = [batches(streams, rank=rank, world_size=world_size, parts=parts) for rank in range(world_size)]
+    assert all(len(share) == 12 * parts for share in shares)
+    for step, whole in enumerate(batches(streams)):
+        for name in streams:
+            turns = [batch for share in shares for batch in share[step * parts : (step + 1) * parts]]
+            assert len({len(batch) for batch in turns}) == 1
+            joined = [slot for batch in turns for slot in batch if slot.stream == name]
+            assert joined == [slot for slot in whole if slot.stream == name]
+
+
+@KINDS
 @pytest.mark.parametrize("start", [0, 1, 7, 11, 12, 20])
 def test_step_batches__start_anywhere_and_end_at_the_last_step(streams, start):
     assert batches(streams, start_step=start) == batches(streams)[start:]
@@ -248,3 +262,8 @@ def test_step_batches__a_set_smaller_than_its_slots_repeats_in_new_orders():
 def test_step_batches__refuses_what_cannot_be_shared(streams, world_size, message):
     with pytest.raises(UserError, match=message):
         StepBatches(streams, steps=1, seed=0, world_size=world_size)
+
+
+def test_step_batches__refuses_parts_that_cannot_be_equal():
+    with pytest.raises(UserError, match="2 processes in 3 parts each .* use a multiple of 6"):
+        StepBatches({"labelled": Stream(Shuffle(9), 8)}, steps=1, seed=0, world_size=2, parts=3)

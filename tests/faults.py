@@ -1,0 +1,196 @@
+"""Trainings that are killed or asked to stop at a certain moment, on several ranks, and what must hold all the same.
+
+Every start is a process of its own, forked from a server that has imported torch once. The fault sits inside it, so
+that the moment is sure: between two hooks, or when half of a checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from scenes import SIZE, write_shards
+from torch.utils.data import DataLoader
+
+from data_engine.engines.local import LocalEngine
+from data_engine.label import label
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.settings import LabelSettings
+from data_engine.labelling.teacher import ModelTeacher
+from depth_anything_train import train as program
+from depth_anything_train.callbacks import checkpoint_io
+from depth_anything_train.command import compose
+from depth_anything_train.data.datamodule import ShardDataModule
+from depth_anything_train.runtime import RUN_AGAIN, UserError, console, hold_signals
+from depth_anything_train.tasks.base import DepthTask
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [f"depth_anything_train.{name}" for name in ("train", "tasks.student", "tasks.teacher", "data.datamodule")]
+    + [f"depth_anything_train.losses.{name}" for name in ("affine_invariant", "feature_alignment", "pseudo_label")]
+    + ["depth_anything_train.models.pretrained", "depth_anything_train.optim.adamw", "data_engine.labelling.labeller"]
+)
+MOMENTS = ("start-up", "step", "validation", "checkpoint")
+
+
+@dataclass(eq=False)  # Lightning writes to it
+class Fault(pl.Callback):
+    """A signal that a rank sends to itself.
+
+    Args:
+        number: of the signal.
+        moment: one of `MOMENTS`.
+        step: at which; steps that are done count, so that the first is 0.
+        rank: which one.
+    """
+
+    number: signal.Signals
+    moment: str
+    step: int = 0
+    rank: int = 0
+
+    def strike(self) -> None:
+        """Send it."""
+        os.kill(os.getpid(), self.number)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Before the state is loaded."""
+        if self.moment == "start-up":
+            self.strike()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Before a step."""
+        if self.moment == "step" and trainer.global_step == self.step:
+            self.strike()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """In the middle of a validation."""
+        if self.moment == "validation" and trainer.global_step == self.step:
+            self.strike()
+
+    def tear(self) -> None:
+        """Let the signal come when half of that step's checkpoint is on disk."""
+        write = checkpoint_io._HashingStream.write
+
+        def write_half(stream: Any, block: Any) -> int:
+            if f"step-{self.step:08d}.ckpt" in stream.file.name and stream.size > 10_000 and not torn:
+                torn.append(stream)
+                stream.file.flush()
+                self.strike()
+            return write(stream, block)
+
+        torn: list[Any] = []
+        checkpoint_io._HashingStream.write = write_half  # type: ignore[method-assign]
+
+
+def validate_every(steps: int) -> None:
+    """Give this process's tasks a validation, on what they were trained on: the tiny recipes have none."""
+
+    def validation_step(task: Any, batch: Any, batch_idx: int) -> None:
+        labelled = batch.get("labelled", batch)
+        prediction = task.model(task.to_model(labelled["image"]))
+        loss = task.labelled(prediction, labelled["disparity"], labelled["valid"])
+        task.log("val/loss", loss, sync_dist=True, batch_size=len(prediction))
+
+    def val_dataloader(data: Any) -> Any:
+        trainer = data.trainer
+        batches = data.loader(stop=2, rank=trainer.global_rank, world_size=trainer.world_size)
+        return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
+
+    DepthTask.validation_step = validation_step  # type: ignore[assignment]
+    ShardDataModule.val_dataloader = val_dataloader  # type: ignore[assignment,method-assign]
+
+
+def run_rank(cfg: DictConfig, rank: int, ranks: int, port: int, fault: Fault | None, validates: int | None) -> None:
+    """What one process of a start does; its exit status is the program's."""
+    hold_signals()
+    torch.set_num_threads(1)
+    if ranks > 1:  # as torchrun says it
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
+        os.environ |= {name: str(value) for name, value in names.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "faults"}
+    if validates:
+        validate_every(validates)
+    if fault is not None and fault.rank == rank:
+        if fault.moment == "checkpoint":
+            fault.tear()
+        trainer = program._trainer
+        program._trainer = lambda cfg, callbacks, **more: trainer(cfg, callbacks=[fault, *callbacks], **more)
+    try:
+        program.train(cfg)
+    except UserError as error:
+        console.print(f"error: {error}", soft_wrap=True)
+        sys.exit(2)
+
+
+def start(cfg: DictConfig, *, ranks: int = 1, fault: Fault | None = None, validates: int | None = None) -> list[Any]:
+    """Start the ranks of a training; `validates`: after how many steps."""
+    cfg = cfg.copy()
+    cfg.trainer.devices = ranks
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    processes = [
+        CONTEXT.Process(target=run_rank, args=(cfg, rank, ranks, port, fault, validates)) for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def end(processes: Sequence[BaseProcess], timeout: float = 600) -> list[int | None]:
+    """Wait for all of them, and return their exit statuses; None for one that hangs, which is killed."""
+    for process in processes:
+        process.join(timeout)
+    statuses = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    return statuses
+
+
+def expected(statuses: Sequence[int | None], fault: Fault) -> bool:
+    """Whether the ranks ended as they should after a fault: saved and ready to go on, or with an error."""
+    if fault.number == signal.SIGKILL:
+        others = [status for rank, status in enumerate(statuses) if rank != fault.rank]
+        return statuses[fault.rank] == -signal.SIGKILL and not {None, 0, RUN_AGAIN} & {*others}
+    return {*statuses} == {RUN_AGAIN}
+
+
+def weights(run: Path) -> bytes:
+    """The weights of a finished run."""
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def run_to_the_end(cfg: DictConfig, *faults: Fault, ranks: int = 1, validates: int | None = None) -> list[Any]:
+    """Start a training once for each fault and once more, which must finish; the exit statuses of the others."""
+    ends = [end(start(cfg, ranks=ranks, fault=fault, validates=validates)) for fault in faults]
+    assert end(start(cfg, ranks=ranks, validates=validates)) == [0] * ranks
+    return ends
+
+
+def tiny_runs(folder: Path, *, steps: int, every: int) -> Callable[..., DictConfig]:
+    """Write small shards and pseudo labels; returns what makes a config of experiment, run folder and more keys."""
+    labelled = write_shards(folder / "labelled", "labelled")
+    images = write_shards(folder / "images", "images", first=100)
+
+    def run(experiment: str, out: Path, *more: str) -> DictConfig:
+        data = [f"labelled=[{labelled}]", f"unlabelled=[{folder / 'labels'}]"]
+        keys = [f"steps={steps}", f"checkpoint.every_n_steps={every}", "timeout_s=60"]
+        validation = [f"+trainer.val_check_interval={every}", "+trainer.check_val_every_n_epoch=null"]
+        return compose("train", [f"experiment={experiment}", f"out={out}", *data, *keys, *validation, *more])
+
+    run_to_the_end(run("tiny_teacher", folder / "teacher", "steps=2"))
+    labeller = ShardLabeller(ModelTeacher(folder / "teacher", device="cpu"), LabelSettings(size=SIZE))
+    label(labeller, images, folder / "labels", engine=LocalEngine())
+    return run

@@ -1,0 +1,80 @@
+"""Faults at moments that are made sure: final weights are those of an undisturbed run, to the last bit."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from faults import Fault, end, expected, run_to_the_end, start, tiny_runs, weights
+
+from depth_anything_train.callbacks.metrics_log import read_metrics
+from depth_anything_train.models.sources import load_depth_model
+
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
+STEPS, EVERY = 12, 4
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tiny_runs(tmp_path_factory.mktemp("runs"), steps=STEPS, every=EVERY)
+
+
+def numbers(cfg):
+    return [row["train/loss"] for row in read_metrics(Path(cfg.out) / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "faults"),
+    [
+        (
+            1,
+            [
+                Fault(KILL, "checkpoint", 4),
+                Fault(TERM, "validation", 4),
+                Fault(KILL, "step", 4),
+                Fault(TERM, "start-up"),
+            ],
+        ),
+        (2, [Fault(KILL, "step", 5, rank=1), Fault(TERM, "checkpoint", 8)]),
+    ],
+)
+def test_faults__several_in_a_row_leave_no_trace_in_the_weights(runs, tmp_path, ranks, faults):
+    undisturbed = runs("tiny_student", tmp_path / "undisturbed")
+    run_to_the_end(undisturbed, ranks=ranks, validates=EVERY)
+    disturbed = runs("tiny_student", tmp_path / "disturbed", "workers=2", "checkpoint.background=true")
+    ends = run_to_the_end(disturbed, *faults, ranks=ranks, validates=EVERY)
+    assert all(map(expected, ends, faults)), ends
+    assert weights(Path(disturbed.out)) == weights(Path(undisturbed.out))
+    assert numbers(disturbed) == numbers(undisturbed)
+
+
+def test_fewer_ranks__continue_with_the_same_samples_and_losses(runs, tmp_path):
+    # Steps so small that rounding, which differs, cannot grow: medians make the loss a rough surface.
+    careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7"]
+    one = runs("tiny_student", tmp_path / "one", *careful)
+    run_to_the_end(one)
+    shrunk = runs("tiny_student", tmp_path / "shrunk", *careful, "max_per_device=3")
+    assert end(start(shrunk, ranks=2, fault=Fault(TERM, "step", 6, rank=1))) == [75, 75]
+    assert len(numbers(shrunk)) == 7
+    assert end(start(shrunk)) == [0]
+    assert len(numbers(shrunk)) == STEPS
+    assert numbers(shrunk) == pytest.approx(numbers(one), rel=1e-5)
+
+
+def test_silent_rank__is_given_up_after_the_timeout(runs, tmp_path):
+    cfg = runs("tiny_teacher", tmp_path / "run", "timeout_s=3")
+    processes = start(cfg, ranks=2, fault=Fault(signal.SIGSTOP, "step", 5, rank=1))
+    processes[0].join(120)
+    assert processes[0].exitcode == 2  # a sentence, as for every UserError
+    end(processes, timeout=0)
+
+
+def test_fsdp__continues_and_ends_in_a_whole_model(runs, tmp_path):
+    undisturbed = runs("tiny_teacher", tmp_path / "undisturbed", "trainer.strategy=fsdp2")
+    run_to_the_end(undisturbed, ranks=2)
+    disturbed = runs("tiny_teacher", tmp_path / "disturbed", "trainer.strategy=fsdp2")
+    assert end(start(disturbed, ranks=2, fault=Fault(TERM, "step", 5))) == [75, 75]
+    model, _ = load_depth_model(tmp_path / "disturbed" / "checkpoints" / "step-00000006.ckpt")
+    assert torch.isfinite(model(torch.zeros(1, 3, 28, 28))).all()
+    run_to_the_end(disturbed, ranks=2)
+    assert weights(Path(disturbed.out)) == weights(Path(undisturbed.out))
