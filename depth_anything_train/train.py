@@ -1,7 +1,8 @@
 """`depth-anything train experiment=...`: any stage of training, from a config to a run folder.
 
 The run folder holds everything: `config.yaml` (resolved), `provenance.json`, `metrics.jsonl`, `checkpoints/`,
-`previews/` and, when the last step is done, `model/`. The same command continues an interrupted run.
+`previews/`, with `validation=` also `validation/` and `best/`, and, when the last step is done, `model/`. The same
+command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import build, command
 from depth_anything_train.devices import is_lost_rank, register_strategies
+from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.inference.validation import Validation
 from depth_anything_train.models.flops import peak_flops
 from depth_anything_train.runtime import (
     RUN_AGAIN,
@@ -42,6 +45,7 @@ from depth_anything_train.runtime import (
     write_bytes,
     write_json,
 )
+from depth_anything_train.tasks.base import DepthTask, Task
 
 FINISHED = "finished.json"
 """In a run folder: the last step is done and the model is written."""
@@ -55,6 +59,7 @@ MAY_CHANGE = (
     "preview",
     "trainer",
     "log_every_n_steps",
+    "validate",
     "max_per_device",
     "timeout_s",
 )
@@ -95,18 +100,23 @@ def train(cfg: DictConfig) -> Path:
 def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     pl.seed_everything(cfg.seed, verbose=False)
     model = build(cfg.model)
-    build(cfg.initialise, model=model)
+    start = build(cfg.initialise, model=model)
     task = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps)
     data = build(cfg.data)
-    origin = {"encoder": cfg.encoder, "data": data.record(), "run": read_json(run / "provenance.json")}
-    task.record = {"size": cfg.size, "experiment": cfg.name, "steps": cfg.steps, **origin}
+    origin = {**start, "data": data.record(), "run": read_json(run / "provenance.json")}
+    size = cfg.size if isinstance(cfg.size, int) else list(cfg.size)
+    task.record = {"size": size, "experiment": cfg.name, "steps": cfg.steps, **origin}
 
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")
     log.continue_from(_step_of(newest))
+    validation = _validation(cfg, run, task)
+    for judging in validation:
+        judging.continue_from(_step_of(newest))
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
     disk = SoundCheckpointIO(keep=cfg.checkpoint.keep, background=cfg.checkpoint.background)
-    callbacks = _callbacks(cfg, run, interruption)
+    # Judged before the checkpoint of the same step: a run that continues there has its row.
+    callbacks = [*validation, *_callbacks(cfg, run, interruption)]
     trainer = _trainer(cfg, logger=[log, *mirrors], callbacks=callbacks, plugins=[disk, *_slurm()])
     trainer.accumulate_grad_batches = data.parts(trainer.world_size)
     if isinstance(trainer.val_check_interval, int):  # Lightning counts batches there
@@ -152,6 +162,24 @@ def run_key(cfg: DictConfig) -> str:
     decisive = cfg.copy()
     decisive.update(dict.fromkeys(MAY_CHANGE))  # before resolving: data.workers, for one, is ${workers}
     return fingerprint(OmegaConf.to_container(decisive, resolve=True))
+
+
+def _validation(cfg: DictConfig, run: Path, task: Task) -> list[Validation]:
+    """What judges the model while it learns, if there are folders to judge it on.
+
+    Raises:
+        UserError: one of them is trained on, or the model predicts no depth.
+    """
+    if not cfg.validation:
+        return []
+    if not isinstance(task, DepthTask):
+        raise UserError(f"Expected no validation folders, because {cfg.name} trains no depth model.")
+    data = open_data(OmegaConf.to_container(cfg.validation))
+    trained = {Path(folder).resolve() for folder in (*cfg.labelled, *cfg.unlabelled)}
+    if shared := [name for name, folder in data.items() if Path(str(folder.path)).resolve() in trained]:
+        raise UserError(f"{shared[0]} stands under validation and is trained on; hold some of its images out.")
+    settings = {name: value for name, value in cfg.validate.items() if name != "protocol"}
+    return [Validation(run, data=data, protocol=build(cfg.validate.protocol), size=task.record["size"], **settings)]
 
 
 def open_run(run: Path, cfg: DictConfig) -> None:

@@ -26,7 +26,7 @@ LARGEST_SEED = 2**32 - 1
 NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "fov_deg")
 """Numbers whose default is null."""
 
-PATHS = ("out", "root", "model", "teacher", "shards", "pairs", "photos")
+PATHS = ("out", "root", "model", "init", "teacher", "shards", "pairs", "photos")
 
 
 def check_values(name: str, folder: Path, overrides: list[str], composed: DictConfig) -> None:

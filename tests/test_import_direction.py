@@ -18,7 +18,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Within the layer of commands, some build on inference, and `evaluate` on its parts, which share pages with `report`.
-ALLOWED = {(name, "inference") for name in ("evaluate", "evaluation", "export", "report", "plan", "app")}
+ALLOWED = {(name, "inference") for name in ("train", "evaluate", "evaluation", "export", "report", "plan", "app")}
 ALLOWED |= {("evaluate", "evaluation"), ("evaluation", "report")}
 
 

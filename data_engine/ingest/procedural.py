@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from data_engine.ingest.base import JPEG_QUALITY, RawSample, encode
-from data_engine.world import CLASSES, Rendering, render, select_domains
+from data_engine.world import CLASSES, FLAT, Rendering, render, select_domains
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.runtime import UserError
 
@@ -36,6 +36,8 @@ class Procedural:
         count: number of scenes in all.
         seed: which scenes.
         height, width: size of the pictures.
+        eye_m: height of the camera in metres in rooms, corridors and streets; None: as each scene has it.
+        view_deg: horizontal angle of view in degrees; None: as each scene has it.
         kind: `labelled` (image, exact disparity in 1/m with 0 on the sky, classes, json) or `images` (image only).
 
     Raises:
@@ -45,7 +47,15 @@ class Procedural:
     source = "procedural"
 
     def __init__(
-        self, domains: Sequence[str], count: int, seed: int, height: int = 168, width: int = 224, kind: str = "labelled"
+        self,
+        domains: Sequence[str],
+        count: int,
+        seed: int,
+        height: int = 168,
+        width: int = 224,
+        eye_m: float | None = None,
+        view_deg: float | None = None,
+        kind: str = "labelled",
     ) -> None:
         if kind not in ("labelled", "images"):
             raise UserError(f"Expected kind=labelled or kind=images, but got {kind!r}.")
@@ -53,9 +63,16 @@ class Procedural:
             raise UserError(f"Expected a number of scenes to draw, but got {count}; say count=200.")
         if min(height, width) < SMALLEST_SIDE:
             raise UserError(f"Expected pictures of {SMALLEST_SIDE} pixels a side or more, but got {height} x {width}.")
+        if eye_m is not None and not 0.3 <= eye_m <= 2.2:
+            raise UserError(f"Expected the camera between 0.3 and 2.2 m above the floor, but got eye_m={eye_m}.")
+        if view_deg is not None and not 20 <= view_deg <= 120:
+            raise UserError(f"Expected an angle of view between 20 and 120 degrees, but got view_deg={view_deg}.")
         if isinstance(domains, str) or not domains:
             raise UserError(f"Expected a list of domains such as [room-day,*-night], but got {domains!r}.")
         self.domains = select_domains(list(domains))
+        self.camera = {name: value for name, value in (("eye_m", eye_m), ("view_deg", view_deg)) if value is not None}
+        if eye_m is not None and (uneven := [d for d in self.domains if d.split("-")[0] not in FLAT]):
+            raise UserError(f"Expected eye_m for domains of {', '.join(FLAT)} alone, but {uneven[0]} is among them.")
         self.kind, self.count, self.seed = kind, count, seed
         self.height, self.width = height, width
 
@@ -66,7 +83,9 @@ class Procedural:
 
     def load(self, item: Item) -> RawSample:
         """Draw one scene and encode it; the same item gives the same bytes."""
-        drawn = render(item.domain, seed=self.seed, index=item.index, height=self.height, width=self.width)
+        eye_m, view_deg = self.camera.get("eye_m"), self.camera.get("view_deg")
+        size = {"height": self.height, "width": self.width}
+        drawn = render(item.domain, seed=self.seed, index=item.index, **size, eye_m=eye_m, view_deg=view_deg)
         members = {"jpg": encode(".jpg", drawn.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)}
         if self.kind == "labelled":
             disparity = np.divide(np.float32(1), drawn.depth_m)  # 0 on the sky, where depth is inf
@@ -98,4 +117,5 @@ class Procedural:
             "seed": self.seed,
             "height": self.height,
             "width": self.width,
+            **self.camera,
         }

@@ -17,7 +17,7 @@ from depth_anything_train.inference.preprocess import network_size
 from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
-ON_RECORD = ("experiment", "steps", "encoder", "data", "licence", "source")
+ON_RECORD = ("experiment", "steps", "encoder", "init", "data", "licence", "source")
 """What the labels' folder repeats of what is on record about their teacher."""
 
 
@@ -52,6 +52,8 @@ class ModelTeacher:
             raise UserError(
                 "Expected a relative teacher, but this model is metric; pseudo labels are relative disparity."
             )
+        if not isinstance(self._loaded.size, int):
+            raise UserError(f"Expected a teacher that keeps the aspect, but {source} stretches to {self._loaded.size}.")
         self.hash, self.size = self._loaded.hash, self._loaded.size
         self.record = {key: value for key, value in self._loaded.extra.items() if key in ON_RECORD}
         self._patch = self._loaded.model.config.encoder.patch_size

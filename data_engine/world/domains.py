@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,14 @@ from data_engine.world.appearance import APPEARANCES
 from data_engine.world.layouts import LAYOUTS
 from data_engine.world.picture import photograph
 from data_engine.world.scene import CLASS_ID
+from data_engine.world.shapes import vector
 from depth_anything_train.runtime import UserError, keyed_seed
 
 DOMAINS = tuple(f"{geometry}-{appearance}" for geometry in LAYOUTS for appearance in APPEARANCES)
 """Every domain there is."""
+
+FLAT = ("room", "corridor", "street")
+"""Geometries in which a camera may stand at any height that is lower than a room."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,20 @@ def select_domains(names: Sequence[str]) -> list[str]:
     return [domain for domain in DOMAINS if domain in chosen]
 
 
-def render(domain: str, *, seed: int, index: int, height: int = 168, width: int = 224) -> Rendering:
+def render(
+    domain: str,
+    *,
+    seed: int,
+    index: int,
+    height: int = 168,
+    width: int = 224,
+    eye_m: float | None = None,
+    view_deg: float | None = None,
+) -> Rendering:
     """Draw scene `index` of a domain. A pure function: the same arguments give the same pixels.
+
+    With one height of the camera and one angle of view a picture shows how far things are in metres: where they stand
+    on the ground says it. `eye_m` and `view_deg` set them; None draws them as the domain does.
 
     Raises:
         UserError: an unknown domain.
@@ -67,9 +83,15 @@ def render(domain: str, *, seed: int, index: int, height: int = 168, width: int 
             f"Expected a domain of the procedural world, but got {domain!r}; known are {', '.join(DOMAINS)}."
         )
     geometry, _, appearance = domain.partition("-")
+    assert eye_m is None or geometry in FLAT, f"{domain} has no height above a flat floor"
     look = APPEARANCES[appearance]
+    if view_deg is not None:
+        look = replace(look, view=(view_deg, view_deg))
     rng = np.random.default_rng(keyed_seed(seed, "world", domain, index))
     scene = LAYOUTS[geometry](look, rng)
+    if eye_m is not None:
+        x, _, z = scene.camera.position
+        scene.camera = replace(scene.camera, position=vector(x, eye_m, z))
     image, depth_m, classes = photograph(scene, look, rng, height, width)
     focal = scene.camera.focal(width)
     return Rendering(image=image, depth_m=depth_m, sky=classes == CLASS_ID["sky"], classes=classes, focal=focal)

@@ -28,7 +28,7 @@ class MetricsLog(Logger):
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         self.path, self.machine = Path(folder) / "metrics.jsonl", Path(folder) / "machine.jsonl"
-        self.last = 0  # step of the newest row
+        self.last = -1  # step of the newest row
 
     @property
     def name(self) -> str:
@@ -46,11 +46,14 @@ class MetricsLog(Logger):
         for path in (self.machine, self.path):
             rows = [row for row in read_metrics(path) if row["step"] <= step]
             write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        self.last = rows[-1]["step"] if rows else 0
+        self.last = rows[-1]["step"] if rows else -1
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row, unless the step has one. Steps count from 1: the row of step n describes the n-th step."""
+        """Append one row, unless the step has one. Steps count from 1: the row of step n describes the n-th step.
+
+        Row 0 describes what a run starts from.
+        """
         number = (step or 0) + 1
         numbers = {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
         if numbers and number > self.last:

@@ -43,4 +43,4 @@ class Preview(Callback):
         image = stream["image"][: self.num_images]
         with torch.autocast(image.device.type, enabled=False):
             task: Any = pl_module
-            return task.model(task.to_model(image))
+            return task.disparity(image)

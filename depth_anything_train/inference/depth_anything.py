@@ -14,7 +14,7 @@ from torch import Tensor
 
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
-from depth_anything_train.inference.preprocess import prepare, resize_map
+from depth_anything_train.inference.preprocess import Size, prepare, resize_map
 from depth_anything_train.models.attention import Kernel, set_kernel
 from depth_anything_train.models.card import model_card
 from depth_anything_train.models.checkpoints import save_model
@@ -35,7 +35,7 @@ class DepthAnything:
 
     Args:
         model: the network; it is put into evaluation mode.
-        size: shorter side in pixels at which it sees a photograph unless told otherwise.
+        size: shorter side in pixels at which it sees a photograph unless told otherwise, or (height, width).
         extra: what is stored beside the weights (training size, provenance); passed on by `save_pretrained`.
         device: where it runs; a CUDA device where there is one.
         precision: `fp32`, or `bf16` for weights and features in bfloat16 with the last convolution in float32.
@@ -50,7 +50,7 @@ class DepthAnything:
         self,
         model: DepthModel,
         *,
-        size: int = RELEASED_SIZE,
+        size: Size = RELEASED_SIZE,
         extra: dict[str, Any] | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "fp32",
@@ -95,8 +95,10 @@ class DepthAnything:
             UserError: there is no such model, or its files are damaged or do not belong together.
         """
         model, extra = load_depth_model(source, taps=taps, max_depth_m=max_depth_m, num_heads=num_heads)
-        if not isinstance(extra["size"], int):
-            raise UserError(f"Expected a whole number as extra.size of {source}, but it says {extra['size']!r}.")
+        if not (isinstance(extra["size"], int) or _is_pair(extra["size"])):
+            raise UserError(
+                f"Expected a whole number or [height, width] as extra.size of {source}, but it says {extra['size']!r}."
+            )
         return cls(model, size=extra["size"], extra=extra, **options)
 
     def save_pretrained(self, folder: str | Path, format: Format = "native") -> None:
@@ -137,7 +139,7 @@ class DepthAnything:
         dtype = self.model.pretrained.cls_token.dtype
         return self._network(image.to(self.device, dtype, memory_format=torch.channels_last)).float()
 
-    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+    def forward(self, images: list[NDArray[np.uint8]], size: Size | None = None) -> list[NDArray[np.float32]]:
         """What the network states, (h, w) at its own resolution, for RGB images (H, W, 3) of one common size.
 
         Relative disparity of a relative model, metres of a metric one.
@@ -145,11 +147,11 @@ class DepthAnything:
         batch = prepare(images, size or self.size, patch=self.model.config.encoder.patch_size)
         return list(self.infer(batch)[:, 0].cpu().numpy())
 
-    def disparity(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+    def disparity(self, images: list[NDArray[np.uint8]], size: Size | None = None) -> list[NDArray[np.float32]]:
         """Inverse depth (h, w) at network resolution for RGB images (H, W, 3) of one common size."""
         return [Prediction(values, self.kind).disparity for values in self.forward(images, size)]
 
-    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
+    def predict(self, image: ImageLike, size: Size | None = None) -> Prediction:
         """Predict one photograph at its own size.
 
         Args:
@@ -163,3 +165,7 @@ class DepthAnything:
         pixels = load_image(image)
         height, width = pixels.shape[:2]
         return Prediction(resize_map(self.forward([pixels], size)[0], height, width), self.kind)
+
+
+def _is_pair(size: Any) -> bool:
+    return isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)

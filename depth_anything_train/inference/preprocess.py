@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -12,18 +14,26 @@ from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Disparity, Image
 
+Size = int | Sequence[int]
+"""Shorter side in pixels, the aspect kept; or (height, width), to which an image is stretched."""
+
 MAX_NETWORK_PIXELS = 2**24  # a strip of 1 x 10000 pixels must end in a sentence, not in 5 million columns
 
 
-def network_size(height: int, width: int, size: int, *, patch: int = 14) -> tuple[int, int]:
+def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tuple[int, int]:
     """Height and width at which the network sees an image of `height` x `width`.
 
     The shorter side becomes `size`, the other keeps the aspect; each is rounded to the nearest multiple of `patch`,
-    and up where rounding down would fall below `size`.
+    and up where rounding down would fall below `size`. A pair is taken as it is: metric models of V1 were trained so.
 
     Raises:
-        UserError: `size` is below one patch, or the image is so narrow that its other side would be enormous.
+        UserError: `size` is below one patch or no multiple of it where it has to be, or the image is so narrow that its
+            other side would be enormous.
     """
+    if not isinstance(size, int):
+        if len(size) != 2 or any(not isinstance(side, int) or side < patch or side % patch for side in size):
+            raise UserError(f"Expected a size of [height, width] in multiples of {patch} pixels, got {list(size)}.")
+        return size[0], size[1]
     if size < patch:
         raise UserError(f"Expected a size of at least one patch ({patch} pixels), got {size}.")
     scale = size / min(height, width)
@@ -37,7 +47,7 @@ def network_size(height: int, width: int, size: int, *, patch: int = 14) -> tupl
     return new_height, new_width
 
 
-def prepare(images: list[NDArray[np.uint8]], size: int, *, patch: int = 14, fast: bool = False) -> Image:
+def prepare(images: list[NDArray[np.uint8]], size: Size, *, patch: int = 14, fast: bool = False) -> Image:
     """RGB images (H, W, 3) of one common network size -> network input (B, 3, h, w).
 
     Bicubic without antialiasing and in floating point, as the released models were trained and run. With `fast` it is

@@ -130,7 +130,11 @@ def _licences(config: DepthModelConfig, extra: Record) -> Iterator[str]:
     yield f"- licence of these weights: {extra.get('licence', UNKNOWN)}"
     if "source" in extra:
         yield f"- taken over from: {_last_parts(extra['source'])}"
-    yield f"- the encoder started from: {encoder}{dinov2}"
+    if init := extra.get("init"):
+        yield f"- training started from: {_last_parts(init['source'])} ({init['hash'][:16]}), which learnt from"
+        yield from _data(init, "  ")
+    else:
+        yield f"- the encoder started from: {encoder}{dinov2}"
     yield from _data(extra, "")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ BACKBONE_FIXED = {
 }
 
 
-def load_hf(folder: str | Path) -> tuple[DepthModel, int]:
+def load_hf(folder: str | Path) -> tuple[DepthModel, int | list[int]]:
     """The model of a Hugging Face folder, and the shorter side in pixels at which its processor shows it a photograph.
+
+    A processor that does not keep the aspect gives [height, width] instead.
 
     Positions are resampled as transformers does, so that the numbers are those of transformers.
 
@@ -60,13 +62,13 @@ def load_hf(folder: str | Path) -> tuple[DepthModel, int]:
     return model, _processor_size(folder)
 
 
-def save_hf(folder: str | Path, model: DepthModel, *, size: int, card: str) -> Path:
+def save_hf(folder: str | Path, model: DepthModel, *, size: int | Sequence[int], card: str) -> Path:
     """Write the folder that `DepthAnythingForDepthEstimation.from_pretrained` and its processor load.
 
     Args:
         folder: gets weights, processor, README.md and, last, config.json.
         model: any of ours.
-        size: shorter side in pixels at which the processor shows it a photograph.
+        size: shorter side in pixels at which the processor shows it a photograph, or (height, width).
         card: text of README.md.
 
     Raises:
@@ -187,8 +189,12 @@ def _taps(vit: Mapping[str, Any], source: str) -> Any:
     return tuple(int(index) - 1 for index in indices)
 
 
-def processor_of(config: DepthModelConfig, size: int) -> dict[str, Any]:
-    """The content of `preprocessor_config.json`: shorter side to `size`, multiple of the patch, ImageNet's colours."""
+def processor_of(config: DepthModelConfig, size: int | Sequence[int]) -> dict[str, Any]:
+    """The content of `preprocessor_config.json`: shorter side to `size`, multiple of the patch, ImageNet's colours.
+
+    For a pair (height, width) the photograph is stretched to it.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
     return {
         "do_normalize": True,
         "do_pad": False,
@@ -198,20 +204,21 @@ def processor_of(config: DepthModelConfig, size: int) -> dict[str, Any]:
         "image_mean": list(IMAGENET_MEAN),
         "image_processor_type": "DPTImageProcessor",
         "image_std": list(IMAGENET_STD),
-        "keep_aspect_ratio": True,
+        "keep_aspect_ratio": isinstance(size, int),
         "resample": 3,  # bicubic
         "rescale_factor": 1 / 255,
-        "size": {"height": size, "width": size},
+        "size": {"height": height, "width": width},
         "size_divisor": None,
     }
 
 
-def _processor_size(folder: Path) -> int:
+def _processor_size(folder: Path) -> int | list[int]:
     path = folder / PROCESSOR
     if not path.exists():
         return RELEASED_SIZE
-    size = read_json(path).get("size")
+    content = read_json(path)
+    size = content.get("size")
     height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
     if not (isinstance(height, int) and isinstance(width, int)):
         raise UserError(f"Expected a size with height and width in {path}, got {size!r}.")
-    return min(height, width)
+    return min(height, width) if content.get("keep_aspect_ratio", True) else [height, width]

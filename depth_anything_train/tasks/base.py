@@ -21,7 +21,7 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops, on_meta
 from depth_anything_train.ops.color import normalize
 from depth_anything_train.runtime import UserError
-from depth_anything_train.types import Image, ImageBytes, Scalar
+from depth_anything_train.types import Disparity, Image, ImageBytes, Scalar
 
 
 class OptimizerRecipe(Protocol):
@@ -131,6 +131,11 @@ class DepthTask(Task):
         if self.device_mesh is not None:
             state = {name: x.full_tensor() for name, x in self.model.state_dict().items() if isinstance(x, DTensor)}
             self.model = assemble(self.model.config, state, source="this run")
+
+    def disparity(self, image: ImageBytes) -> Disparity:
+        """What the model predicts, as inverse depth: for pictures of it."""
+        prediction = self.model(self.to_model(image))
+        return prediction if self.model.config.kind == "relative" else 1.0 / prediction
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint say what model it holds."""

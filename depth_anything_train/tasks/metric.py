@@ -1,0 +1,77 @@
+"""Fine-tuning to depth in metres (V1 section 6), on one kind of scene or on several with a head each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.metric_bins import MetricBinsHead
+from depth_anything_train.runtime import UserError
+from depth_anything_train.tasks.base import DepthTask
+from depth_anything_train.types import DepthMetres, Disparity, LabelledBatch, Scalar, Valid
+
+
+class MetricTask(DepthTask):
+    """A loss of logarithms on labels in metres, nothing else.
+
+    Args:
+        model: a metric `DepthModel`.
+        depth: loss of (prediction, depth, valid), in metres.
+        options: see `Task`.
+    """
+
+    def __init__(self, model: DepthModel, *, depth: nn.Module, **options: Any) -> None:
+        super().__init__(model, **options)
+        if model.config.kind != "metric":
+            raise UserError(
+                "Expected a metric model to fine-tune in metres, got a relative one; set model.kind=metric."
+            )
+        self.depth = depth
+
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Scalar:
+        """One step; returns the total loss."""
+        prediction = self.model(self.to_model(batch["image"]))
+        return self.combine({"depth": self.depth(prediction, *metres(batch["disparity"], batch["valid"]))})
+
+
+class RoutedMetricTask(MetricTask):
+    """Several domains with their own bins: each learns from its own images, and the router which is which.
+
+    The stream of a batch says the domain of its images; the depth loss of each is taken alone, as the published code
+    does with batches of one domain.
+    """
+
+    def __init__(self, model: DepthModel, **options: Any) -> None:
+        super().__init__(model, **options)
+        if model.config.bins is None or len(model.config.bins.domains) < 2:
+            raise UserError("Expected a model with several model.bins.domains to route between, got one head.")
+        self.domains = model.config.bins.names
+
+    def count_flops(self, batch: Mapping[str, LabelledBatch]) -> int:
+        """Those of the model on the images of all domains."""
+        counts = (super(RoutedMetricTask, self).count_flops(stream) or 0 for stream in batch.values())
+        return sum(counts)
+
+    def training_step(self, batch: Mapping[str, LabelledBatch], batch_idx: int) -> Scalar:  # type: ignore[override]
+        """One step; returns the total loss."""
+        streams = [batch[name] for name in self.domains]
+        counts = torch.tensor([len(stream["image"]) for stream in streams])
+        domain = torch.arange(len(streams)).repeat_interleave(counts).to(self.device)
+        image = self.to_model(torch.cat([stream["image"] for stream in streams]))
+        maps, _ = self.model.pretrained.forward_taps(image)
+        prediction, scores = cast(MetricBinsHead, self.model.depth_head).route(maps, image.shape[-2:], domain)
+
+        parts = zip(self.domains, prediction.split(counts.tolist()), streams, strict=True)
+        losses = {name: self.depth(part, *metres(s["disparity"], s["valid"])) for name, part, s in parts}
+        return self.combine({**losses, "domain": cross_entropy(cast(Tensor, scores).float(), domain)})
+
+
+def metres(disparity: Disparity, valid: Valid) -> tuple[DepthMetres, Valid]:
+    """Depth of inverse depth in 1/m, and where there is one."""
+    known = valid & (disparity > 0)
+    return 1.0 / disparity.where(known, 1.0), known
