@@ -19,14 +19,22 @@ MEAN_MAP = "mean_map"
 def open_model(model: str, labelled: Sequence[str], *, shown: bool = True) -> Predictor:
     """`mean_map` over the labelled folders, its progress `shown` or not, or whatever `load_predictor` takes.
 
+    `mean_map:40` is the one in metres, up to 40.
+
     Raises:
         UserError: there is no such model, or the mean map has no labels.
     """
-    if model != MEAN_MAP:
+    name, _, farthest = model.partition(":")
+    if name != MEAN_MAP:
         return load_predictor(model)
     if not labelled:
         raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")
-    return MeanMap.from_labels(_labels(open_data(list(labelled)).values(), shown))
+    labels = _labels(open_data(list(labelled)).values(), shown)
+    if not farthest:
+        return MeanMap.from_labels(labels)
+    if not farthest.isdecimal() or int(farthest) < 1:
+        raise UserError(f"Expected whole metres in model={model}, such as mean_map:40.")
+    return MeanMap.in_metres(labels, farthest_m=int(farthest))
 
 
 def _labels(folders: Collection[Records], shown: bool) -> Iterator[Label]:

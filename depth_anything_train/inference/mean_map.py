@@ -23,11 +23,12 @@ class MeanMap:
     """Predicts one map for every image: rooms and streets alike are nearer at the bottom.
 
     Args:
-        mean: average of the labels' normalised disparity (h, w), float32.
+        mean: disparity (h, w), float32: the average of the labels' normalised one, or 1/m.
+        kind: which of the two.
     """
 
-    def __init__(self, mean: NDArray[np.float32]) -> None:
-        self.mean = mean
+    def __init__(self, mean: NDArray[np.float32], kind: Kind = "relative") -> None:
+        self.mean, self.kind = mean, kind
 
     @classmethod
     def from_labels(cls, labels: Iterable[Label]) -> MeanMap:
@@ -50,10 +51,28 @@ class MeanMap:
         mean = np.divide(total, weight, out=np.full(GRID, total.sum() / weight.sum()), where=weight > 0)
         return cls(mean.astype(np.float32))
 
-    @property
-    def kind(self) -> Kind:
-        """Relative: the labels were normalised."""
-        return "relative"
+    @classmethod
+    def in_metres(cls, labels: Iterable[Label], *, farthest_m: float) -> MeanMap:
+        """The constant map of the smallest AbsRel on labels in metres: at each grid cell their median, weighted by 1/m.
+
+        Args:
+            labels: (disparity in 1/m, valid) of any sizes; their nearest pixel is a cell's.
+            farthest_m: what is farther does not count.
+
+        Raises:
+            UserError: no label has a valid pixel.
+        """
+        near = []
+        for disparity, valid in labels:
+            known = np.where(valid & (disparity >= 1 / farthest_m), disparity, 0).astype(np.float32)
+            near.append(cv2.resize(known, (GRID[1], GRID[0]), interpolation=cv2.INTER_NEAREST_EXACT))
+        if not near or not np.any(near):
+            raise UserError(f"Expected labels up to {farthest_m:g} m for the mean map, but none has a valid pixel.")
+        weights = np.sort(np.asarray(near, np.float32), axis=0)  # 1/m is the weight too; what is unknown weighs nothing
+        below = np.cumsum(weights, axis=0, dtype=np.float64)
+        middle = (below < below[-1] / 2).sum(axis=0)
+        mean = np.take_along_axis(weights, middle[None], axis=0)[0]
+        return cls(np.where(mean > 0, mean, np.median(mean[mean > 0])).astype(np.float32), "metric")
 
     @property
     def hash(self) -> str:
@@ -67,7 +86,8 @@ class MeanMap:
     def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
         """The mean map at the size of `image`."""
         height, width = load_image(image).shape[:2]
-        return Prediction(resize_map(self.mean, height, width))
+        values = self.mean if self.kind == "relative" else 1 / self.mean
+        return Prediction(resize_map(values, height, width), self.kind)
 
 
 def _normalized(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.transforms import MAX_ASPECT, Geometry, StrongPerturbation
+from depth_anything_train.data.transforms import MAX_ASPECT, Geometry, MildColour, StrongPerturbation
 from depth_anything_train.runtime import UserError
 
 
@@ -202,3 +202,61 @@ def test_perturbation__refuses_impossible_values():
 def test_importing_the_package__does_not_import_albumentations():
     code = "import sys, depth_anything_train.data.transforms; sys.exit('albumentations' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_geometry__a_pair_of_sides_stretches_and_cuts_nothing():
+    before = sample(30, 90)
+    view = Geometry([28, 56], flip=0.0)(before, rng())
+    assert view["image"].shape == (28, 56, 3) and view["disparity"].shape == view["valid"].shape == (28, 56)
+    expected = cv2.resize(before["image"], (56, 28), interpolation=cv2.INTER_CUBIC)
+    assert np.array_equal(view["image"], expected)
+
+
+def test_rotation__turns_image_and_label_together_and_leaves_no_label_in_the_corners():
+    rows, columns = np.mgrid[:56, :56]
+    board = ((rows // 8 + columns // 8) % 2).astype(np.float32)
+    before = {"image": np.repeat((board * 255).astype(np.uint8)[..., None], 3, 2), "disparity": board + 1}
+    before |= {"valid": np.ones(board.shape, bool), "key": "k"}
+    view = Geometry(56, flip=0.0, rotate_deg=20.0)(before, np.random.default_rng(5))
+    valid = view["valid"]
+    assert 0.7 < valid.mean() < 1 and not valid[0, 0]
+    clear = valid & ((view["image"][..., 0] < 20) | (view["image"][..., 0] > 235))
+    difference = (view["disparity"][clear] - 1) * 255 - view["image"][..., 0][clear]
+    assert np.abs(difference).max() < 25
+    assert not np.array_equal(view["disparity"], before["disparity"])
+
+
+def test_rotation__is_a_function_of_its_numbers_and_off_by_default():
+    before = sample(40, 40)
+    twice = [Geometry(28, rotate_deg=1.0)(before, rng(4)) for _ in range(2)]
+    assert all(np.array_equal(twice[0][name], twice[1][name]) for name in ("image", "disparity", "valid"))
+    plain = [Geometry(28, **options)(before, rng(4))["image"] for options in ({}, {"rotate_deg": 0.0})]
+    assert np.array_equal(*plain)
+
+
+@pytest.mark.parametrize("size", [[28], [28, 0], [28.0, 28]])
+def test_geometry__sides_that_cannot_be_are_refused(size):
+    with pytest.raises(UserError, match="height, width"):
+        Geometry(size)
+
+
+def test_mild_colour__is_gamma_brightness_and_a_factor_for_each_channel():
+    image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    options = dict(gamma=(1.1, 1.1), brightness=(0.8, 0.8), colour=(0.9, 0.9))
+    changed = MildColour(p=1.0, **options)(image, 3)
+    expected = np.clip(np.rint(255 * (image / 255) ** 1.1 * 0.8 * 0.9), 0, 255)
+    assert np.array_equal(changed, expected)
+
+
+def test_mild_colour__is_a_function_of_the_seed_and_leaves_its_share_alone():
+    image = np.full((4, 4, 3), 100, np.uint8)
+    change = MildColour()
+    results = [change(image, seed) for seed in range(200)]
+    assert all(np.array_equal(change(image, seed), results[seed]) for seed in (0, 7))
+    assert 60 < sum(np.array_equal(result, image) for result in results) < 140
+    assert len({tuple(result[0, 0]) for result in results}) > 50
+
+
+def test_mild_colour__ranges_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match="data.colour"):
+        MildColour(gamma=(1.1, 0.9))

@@ -46,3 +46,29 @@ def test_mean_map__needs_a_valid_pixel():
     disparity, valid = label(0)
     with pytest.raises(UserError, match="none has a valid pixel"):
         MeanMap.from_labels([(disparity, ~valid)])
+
+
+def test_in_metres__no_other_constant_map_has_a_smaller_abs_rel():
+    rng = np.random.default_rng(0)
+    labels = [(1 / rng.uniform(1, 50, GRID).astype(np.float32), rng.random(GRID) < 0.8) for _ in range(9)]
+    best = 1 / MeanMap.in_metres(labels, farthest_m=40).mean
+
+    def abs_rel(depth_m):
+        errors = [np.abs(depth_m * d - 1)[valid & (d >= 1 / 40)] for d, valid in labels]
+        return np.concatenate(errors).mean()
+
+    for factor in (0.9, 0.99, 1.01, 1.1):
+        assert abs_rel(best) < abs_rel(best * factor)
+    assert abs_rel(best) < abs_rel(np.full(GRID, 10.0))
+
+
+def test_in_metres__predicts_metres_at_the_photos_size():
+    disparity = np.full((20, 30), 0.25, np.float32)
+    model = MeanMap.in_metres([(disparity, np.ones((20, 30), bool))], farthest_m=40)
+    assert model.kind == "metric" and np.allclose(model.disparity([np.zeros((5, 6, 3), np.uint8)])[0], 0.25)
+    assert np.allclose(model.predict(np.zeros((50, 60, 3), np.uint8)).depth_m, 4)
+
+
+def test_in_metres__labels_without_a_near_pixel_are_refused():
+    with pytest.raises(UserError, match="up to 40 m"):
+        MeanMap.in_metres([(np.full((4, 4), 0.001, np.float32), np.ones((4, 4), bool))], farthest_m=40)

@@ -69,3 +69,14 @@ def test_resize_map__keeps_pixel_centres_in_place():
     ramp = np.tile(np.arange(4, dtype=np.float32), (3, 1))
     assert resize_map(ramp, 3, 8)[0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
     assert (resize_map(ramp, 3, 4) == ramp).all()
+
+
+def test_network_size__a_pair_is_taken_as_it_is():
+    assert network_size(480, 640, (392, 518)) == (392, 518)
+    assert prepare([np.zeros((30, 90, 3), np.uint8)], [28, 56]).shape == (1, 3, 28, 56)
+
+
+@pytest.mark.parametrize("size", [(392,), (392, 520), (0, 14), (14.0, 14)])
+def test_network_size__a_pair_that_cannot_be_is_refused(size):
+    with pytest.raises(UserError, match="height, width"):
+        network_size(480, 640, size)

@@ -201,3 +201,18 @@ def test_released_sizes__have_the_released_names_in_both_layouts(size, count):
     assert sum(t.numel() for t in reference.values()) == sum(t.numel() for t in ours.values())
     if size != "vitg":  # there, version 5 holds the two halves of the gate apart in memory, not on disk
         assert len(translated) == len(reference)
+
+
+def test_folder__a_model_that_stretches_says_so(tmp_path):
+    model = build(kind="metric", max_depth_m=20.0)
+    save_hf(tmp_path, model, size=[28, 56], card="")
+    assert load_hf(tmp_path)[1] == [28, 56]
+    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert processor["size"] == {"height": 28, "width": 56} and not processor["keep_aspect_ratio"]
+
+
+def test_folder__bins_are_refused_with_the_reason(tmp_path):
+    model = build(kind="metric", bins={"domains": [["nyu", 0.001, 10.0]]})
+    with pytest.raises(UserError, match="only in ZoeDepth"):
+        save_hf(tmp_path / "m", model, size=56, card="")
+    assert not (tmp_path / "m").exists()

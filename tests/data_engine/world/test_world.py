@@ -230,3 +230,17 @@ def test_paint__a_pattern_finer_than_the_pixel_is_its_mean():
     near, _ = paint([stripes], which, uv, np.full(500, 0.001, np.float32))
     np.testing.assert_allclose(far, 0.5, atol=1e-6)
     assert set(np.unique(near.round(3))) == {np.float32(0.2), np.float32(0.8)}
+
+
+@pytest.mark.parametrize("domain", ["room-day", "corridor-night", "street-day"])
+def test_render__with_one_height_and_lens_the_ground_says_how_far_it_is(domain):
+    """Every pixel of the floor lies where its ray meets the ground 1.6 m below the camera."""
+    drawn = render(domain, seed=1, index=2, height=84, width=112, eye_m=1.6, view_deg=65.0)
+    assert drawn.focal == pytest.approx(56 / np.tan(np.radians(32.5)))
+    rows, columns = np.nonzero(np.isin(drawn.classes, [CLASS_ID["floor"], CLASS_ID["road"]]))
+    assert len(rows) > 50
+    x, y = (columns + 0.5 - 56) / drawn.focal, (rows + 0.5 - 42) / drawn.focal
+    # The ground is a plane 1.6 m away: a x + b y + c = 1.6 / depth for a unit vector (a, b, c).
+    directions = np.stack([x, y, np.ones_like(x)], axis=1)
+    normal, *_ = np.linalg.lstsq(directions, 1 / drawn.depth_m[rows, columns], rcond=None)
+    assert np.linalg.norm(normal) == pytest.approx(1 / 1.6, rel=0.02)

@@ -1,0 +1,87 @@
+"""Judging while training: real runs of a few steps on small scenes."""
+
+import json
+
+import numpy as np
+import pytest
+from scenes import scene, write_shards
+
+from depth_anything_train.callbacks.metrics_log import read_metrics
+from depth_anything_train.command import compose
+from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.inference.validation import Validation, judge
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.runtime import UserError
+from depth_anything_train.train import train
+
+PROTOCOL = Protocol(name="validation", alignment="none", cap_m=40.0)
+
+
+def config(tmp_path, *changes, experiment="tiny_metric"):
+    names = [f"labelled=[{tmp_path / 'train'}]", f"validation=[{tmp_path / 'held_out'}]"]
+    return compose("train", [f"experiment={experiment}", f"out={tmp_path / 'run'}", "steps=4", *names, *changes])
+
+
+@pytest.fixture
+def folders(tmp_path):
+    write_shards(tmp_path / "train", "labelled")
+    write_shards(tmp_path / "held_out", "labelled", counts=(3,), first=50)
+    return tmp_path
+
+
+def test_run__is_judged_before_while_and_after_and_keeps_the_best(folders):
+    run = train(config(folders, "validate.every_n_steps=3", "optim.lr=0.02"))
+    rows = read_metrics(run / "validation" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 3, 4] and {row["images"] for row in rows} == {3}
+    best = json.loads((run / "best" / "model.json").read_text())["extra"]
+    assert best["validation"]["abs_rel"] == min(row["abs_rel"] for row in rows)
+    assert best["steps"] == min(rows, key=lambda row: row["abs_rel"])["step"]
+    model = DepthAnything.from_pretrained(run, device="cpu")
+    image, _ = scene(50)
+    prediction = model.predict(image)
+    assert prediction.depth_m.shape == image.shape[:2] and (prediction.depth_m > 0).all()
+    assert model.extra["encoder"] == "none" and model.extra["experiment"] == "tiny_metric"
+
+    # The same images under the same protocol through `evaluate` give the same mean.
+    data = open_data([str(folders / "held_out")])
+    again = evaluate(model, data, PROTOCOL).mean()["abs_rel"]
+    assert again == pytest.approx(rows[-1]["abs_rel"], rel=1e-5)
+
+
+def test_run__continues_with_its_rows(folders):
+    settings = config(folders, "checkpoint.every_n_steps=2", "validate.every_n_steps=2")
+    cut = train(settings)
+    whole = read_metrics(cut / "validation" / "metrics.jsonl")
+    for name in ("finished.json", "checkpoints/step-00000004.ckpt", "checkpoints/step-00000004.json"):
+        (cut / name).unlink()
+    train(settings)
+    assert read_metrics(cut / "validation" / "metrics.jsonl") == whole
+    assert [row["step"] for row in whole] == [0, 2, 4]
+
+
+def test_run__a_model_starts_from_a_relative_one(folders):
+    relative = train(
+        config(folders, "validation=[]", f"out={folders / 'relative'}", "steps=1", experiment="tiny_teacher")
+    )
+    run = train(config(folders, f"init={relative}", "validation=[]", "steps=1"))
+    record = json.loads((run / "model" / "model.json").read_text())["extra"]
+    assert record["init"]["experiment"] == "tiny_teacher" and record["init"]["data"][0]["source"] == "scenes"
+    assert record["init"]["hash"] == json.loads((relative / "model" / "model.json").read_text())["sha256"]
+
+
+def test_run__validation_on_what_is_trained_on_is_refused(folders):
+    with pytest.raises(UserError, match="is trained on"):
+        train(config(folders, f"validation=[{folders / 'train'}]"))
+
+
+def test_judge__the_model_stays_in_its_mode_and_images_are_spread(folders):
+    from networks import build
+
+    model = build(kind="metric", max_depth_m=40.0).train()
+    data = open_data([str(folders / "held_out")])
+    found = judge(model, [("held_out", data["held_out"], i) for i in (0, 2)], PROTOCOL, 28)
+    assert model.training and found["images"] == 2 and np.isfinite(found["abs_rel"])
+    chosen = Validation(folders, data=data, protocol=PROTOCOL, size=28, every_n_steps=1, limit=2).chosen
+    assert [index for _, _, index in chosen] == [0, 1]
