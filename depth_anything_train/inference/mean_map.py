@@ -86,7 +86,7 @@ class MeanMap:
     def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
         """The mean map at the size of `image`."""
         height, width = load_image(image).shape[:2]
-        values = self.mean if self.kind == "relative" else 1 / self.mean
+        values = self.mean if self.kind == "relative" else np.reciprocal(self.mean)
         return Prediction(resize_map(values, height, width), self.kind)
 
 
