@@ -26,6 +26,9 @@ LARGEST_SEED = 2**32 - 1
 NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "fov_deg")
 """Numbers whose default is null."""
 
+EITHER = ("taps", "size")
+"""A list, or a name or number that stands for one."""
+
 PATHS = ("out", "root", "model", "init", "teacher", "shards", "pairs", "photos")
 
 
@@ -77,7 +80,12 @@ def check_value(key: str, value: Any, default: Any) -> None:
             raise UserError(f"Expected true or false for {key}, but came {_shown(value)}.")
     elif (last in NUMBERS or isinstance(default, int | float)) and value is not None and not _is_number(value):
         raise UserError(f"Expected a number for {key}, but came {_shown(value)}.")
-    elif isinstance(default, ListConfig) and last != "taps" and not isinstance(value, ListConfig) and value is not None:
+    elif (
+        isinstance(default, ListConfig)
+        and last not in EITHER
+        and not isinstance(value, ListConfig)
+        and value is not None
+    ):
         raise UserError(f"Expected a list for {key}, but came {_shown(value)}; write {key}=[{value}].")
 
 

@@ -76,3 +76,12 @@ def test_routed__every_domain_is_judged_by_its_own_head_and_the_router_learns():
 def test_routed__one_head_is_refused():
     with pytest.raises(UserError, match="several model.bins.domains"):
         make_task("tiny_metric", task="metric_routed")
+
+
+def test_routed_recipe__has_a_stream_for_each_head():
+    from depth_anything_train.command import compose
+
+    cfg = compose("train", ["experiment=metric_nyu_kitti", "out=x", "nyu=[a]", "kitti=[b]"])
+    names = [domain[0] for domain in cfg.model.bins.domains]
+    assert names == list(cfg.data.sources) == list(cfg.data.batch) == [n for n in cfg.task.weights if n != "domain"]
+    assert sum(cfg.data.batch.values()) == 16
