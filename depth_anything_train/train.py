@@ -52,16 +52,8 @@ FINISHED = "finished.json"
 
 # What may differ when a run continues: none of it changes a number by more than rounding.
 MAY_CHANGE = (
-    "out",
-    "workers",
-    "logger",
-    "checkpoint",
-    "preview",
-    "trainer",
-    "log_every_n_steps",
-    "validate",
-    "max_per_device",
-    "timeout_s",
+    *("out", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps", "max_per_device", "timeout_s"),
+    *("validation", "validate", "workers", "data.cache_mb", "data.max_bad_share"),
 )
 
 
@@ -160,7 +152,8 @@ def _callbacks(cfg: DictConfig, run: Path, interruption: Interruption) -> list[p
 def run_key(cfg: DictConfig) -> str:
     """A hash of everything in a training's config that decides its numbers."""
     decisive = cfg.copy()
-    decisive.update(dict.fromkeys(MAY_CHANGE))  # before resolving: data.workers, for one, is ${workers}
+    for name in MAY_CHANGE:
+        OmegaConf.update(decisive, name, None)  # before resolving: data.workers, for one, is ${workers}
     return fingerprint(OmegaConf.to_container(decisive, resolve=True))
 
 

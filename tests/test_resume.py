@@ -13,7 +13,7 @@ from scenes import write_shards
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
 from depth_anything_train.runtime import RUN_AGAIN, UserError
-from depth_anything_train.train import train
+from depth_anything_train.train import run_key, train
 
 STEPS = 40
 
@@ -117,6 +117,13 @@ def test_finished__the_same_command_changes_nothing(data, undisturbed):
 def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):
     with pytest.raises(UserError, match="another configuration"):
         train(compose("train", options(data, undisturbed, "seed=1")))
+
+
+@pytest.mark.parametrize("change", ["workers=1", "data.cache_mb=0", "out=elsewhere", "seed=1", "size=42"])
+def test_run_key__is_that_of_the_settings_that_decide_a_number(change):
+    given = ["experiment=tiny_teacher", "out=run", "labelled=[a]"]
+    same = run_key(compose("train", given)) == run_key(compose("train", [*given, change]))
+    assert same == (change not in ("seed=1", "size=42"))
 
 
 def test_train__refused_before_its_first_step_leaves_the_folder_to_the_next(tmp_path):
