@@ -35,7 +35,8 @@ from loader import write_pictures  # noqa: E402
 from depth_anything_train.command import build, compose  # noqa: E402
 from depth_anything_train.models.flops import count_flops, on_meta, peak_flops  # noqa: E402
 from depth_anything_train.tasks.student import StudentTask  # noqa: E402
-from depth_anything_train.train import choose_precision, train  # noqa: E402
+from depth_anything_train.train import train  # noqa: E402
+from depth_anything_train.trainer import choose_precision  # noqa: E402
 
 WARM_UP, LOGGED = 3, 5  # steps that do not count; every how many are logged
 PARTS = ("data", "to the device", "student forward", "frozen forward", "losses", "backward", "optimiser")

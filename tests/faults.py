@@ -125,8 +125,8 @@ def run_rank(cfg: DictConfig, rank: int, ranks: int, port: int, fault: Fault | N
     if fault is not None and fault.rank == rank:
         if fault.moment == "checkpoint":
             fault.tear()
-        trainer = program._trainer
-        program._trainer = lambda cfg, callbacks, **more: trainer(cfg, callbacks=[fault, *callbacks], **more)
+        trainer = program.build_trainer
+        program.build_trainer = lambda cfg, callbacks, **more: trainer(cfg, callbacks=[fault, *callbacks], **more)
     try:
         program.train(cfg)
     except UserError as error:

@@ -11,7 +11,7 @@ LAYERS = [
     {"values"},
     {"ops", "command", "devices"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
-    {"tasks"},
+    {"tasks", "trainer", "run_folder"},
     {"inference", "train", "evaluate", "evaluation", "export", "report", "pipeline", "plan", "app"},
     {"ablate", "doctor"},
     {"cli"},

@@ -11,7 +11,8 @@ from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose, config_folder
-from depth_anything_train.train import run_key, train
+from depth_anything_train.run_folder import run_key
+from depth_anything_train.train import train
 
 TINY = ("model=test", "trainer=cpu", "steps=2", "size=28", "encoder=none", "precision=32-true", "workers=0",
         "log_every_n_steps=1", "preview.every_n_steps=0")  # fmt: skip

@@ -12,8 +12,9 @@ from scenes import write_shards
 
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
+from depth_anything_train.run_folder import run_key
 from depth_anything_train.runtime import RUN_AGAIN, UserError
-from depth_anything_train.train import run_key, train
+from depth_anything_train.train import train
 
 STEPS = 40
 

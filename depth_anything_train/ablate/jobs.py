@@ -14,8 +14,8 @@ from depth_anything_train.command import as_override
 from depth_anything_train.data.schema import DATASET_FILE
 from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.pipeline import Stage
+from depth_anything_train.run_folder import FINISHED
 from depth_anything_train.runtime import UserError, fingerprint
-from depth_anything_train.train import FINISHED
 
 RESULTS = "results.json"
 

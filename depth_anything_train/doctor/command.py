@@ -23,7 +23,7 @@ from depth_anything_train.doctor.precision import check_precision
 from depth_anything_train.doctor.steps import check_overfit, check_speed, learn
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.runtime import console, require_writable, write_json
-from depth_anything_train.train import choose_precision, quiet_lightning
+from depth_anything_train.trainer import choose_precision, quiet_lightning
 
 
 @command("doctor")
