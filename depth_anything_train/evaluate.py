@@ -53,7 +53,3 @@ def refuse_false_names(cfg: DictConfig, typed: list[str]) -> None:
             f"{cfg.benchmark.name} is a published protocol, and {', '.join(changed)} makes it another; a number under "
             "that name would mislead, so name yours: benchmark.name=mine benchmark.family=own."
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -69,7 +69,14 @@ def test_silent_rank__is_given_up_after_the_timeout(runs, tmp_path):
     end(processes, timeout=0)
 
 
-def test_fsdp__continues_and_ends_in_a_whole_model(runs, tmp_path):
+def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, tmp_path):
+    careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7"]
+    whole = runs("tiny_teacher", tmp_path / "whole", *careful)
+    sharded = runs("tiny_teacher", tmp_path / "sharded", *careful, "trainer.strategy=fsdp2")
+    for cfg in (whole, sharded):
+        run_to_the_end(cfg, ranks=2)
+    assert numbers(sharded) == pytest.approx(numbers(whole), rel=1e-5)
+
     undisturbed = runs("tiny_teacher", tmp_path / "undisturbed", "trainer.strategy=fsdp2")
     run_to_the_end(undisturbed, ranks=2)
     disturbed = runs("tiny_teacher", tmp_path / "disturbed", "trainer.strategy=fsdp2")

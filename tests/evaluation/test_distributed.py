@@ -30,7 +30,7 @@ def start(rank, port, arguments):
     """What torchrun would start."""
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = {**os.environ, **{key: str(value) for key, value in ranks.items()}, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "depth_anything_train.evaluate", *arguments]
+    command = [sys.executable, "-m", "depth_anything_train.cli", "evaluate", *arguments]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
