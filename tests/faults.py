@@ -179,17 +179,19 @@ def run_to_the_end(cfg: DictConfig, *faults: Fault, ranks: int = 1, validates: i
     return ends
 
 
-def tiny_runs(folder: Path, *, steps: int, every: int) -> Callable[..., DictConfig]:
-    """Write small shards and pseudo labels; returns what makes a config of experiment, run folder and more keys."""
+def tiny_runs(folder: Path, *, steps: int, every: int, labels: bool = True) -> Callable[..., DictConfig]:
+    """Write small shards, and pseudo labels; returns what makes a config of experiment, run folder and more keys."""
     labelled = write_shards(folder / "labelled", "labelled")
     images = write_shards(folder / "images", "images", first=100)
 
     def run(experiment: str, out: Path, *more: str) -> DictConfig:
-        data = [f"labelled=[{labelled}]", f"unlabelled=[{folder / 'labels'}]"]
+        data = [f"labelled=[{labelled}]", *([f"unlabelled=[{folder / 'labels'}]"] if labels else [])]
         keys = [f"steps={steps}", f"checkpoint.every_n_steps={every}", "timeout_s=60"]
         validation = [f"+trainer.val_check_interval={every}", "+trainer.check_val_every_n_epoch=null"]
         return compose("train", [f"experiment={experiment}", f"out={out}", *data, *keys, *validation, *more])
 
+    if not labels:
+        return run
     run_to_the_end(run("tiny_teacher", folder / "teacher", "steps=2"))
     labeller = ShardLabeller(ModelTeacher(folder / "teacher", device="cpu"), LabelSettings(size=SIZE))
     label(labeller, images, folder / "labels", engine=LocalEngine())

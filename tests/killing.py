@@ -79,7 +79,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + seconds
     while not condition():

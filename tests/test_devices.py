@@ -5,82 +5,48 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from scenes import write_shards
+from faults import run_to_the_end, tiny_runs, weights
 
 from depth_anything_train.callbacks.metrics_log import read_metrics
-from depth_anything_train.command import compose
 from depth_anything_train.runtime import RUN_AGAIN
-from depth_anything_train.train import train
 
 STEPS = 30
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("data") / "labelled", "labelled")
+def runs(tmp_path_factory):
+    return tiny_runs(tmp_path_factory.mktemp("runs"), steps=STEPS, every=1000, labels=False)
 
 
-def start(labelled, out, *more):
-    keys = ["experiment=tiny_teacher", f"out={out}", f"labelled=[{labelled}]", f"steps={STEPS}", *more]
-    command = [sys.executable, "-m", "depth_anything_train.cli", "train", *keys]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-
-
-def wait_for_step(process, out, step):
-    while len(read_metrics(out / "metrics.jsonl")) < step:
+def launch(cfg, *more):
+    """The program, which starts the second process by itself; it is on its way when this returns."""
+    keys = ["experiment=tiny_teacher", f"out={cfg.out}", f"labelled=[{cfg.labelled[0]}]", f"steps={STEPS}", *more]
+    command = [sys.executable, "-m", "depth_anything_train.cli", "train", "trainer.devices=2", *keys]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    while len(read_metrics(Path(cfg.out) / "metrics.jsonl")) < 2:
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.01)
+    return process
 
 
-def end(process):
-    errors = process.communicate()[1].decode()
-    return process.returncode, errors
-
-
-def numbers(out):
-    return [row["train/loss"] for row in read_metrics(out / "metrics.jsonl")]
-
-
-def weights(out):
-    return (out / "model" / "model.safetensors").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(labelled, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    status, errors = end(start(labelled, out, "trainer.devices=2"))
-    assert status == 0, errors
-    return out
-
-
-def test_two_ranks__have_the_losses_of_one(labelled, tmp_path):
-    # Steps so small that rounding, which differs, cannot grow: medians make the loss a rough surface.
-    careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7", "steps=6"]
-    train(compose("train", ["experiment=tiny_teacher", f"out={tmp_path / 'one'}", f"labelled=[{labelled}]", *careful]))
-    status, errors = end(start(labelled, tmp_path / "two", "trainer.devices=2", *careful))
-    assert status == 0, errors
-    assert len(numbers(tmp_path / "two")) == 6
-    assert numbers(tmp_path / "two") == pytest.approx(numbers(tmp_path / "one"), rel=1e-5)
-
-
-def test_two_ranks__one_of_them_asked_to_stop_saves_and_continues_to_the_same_weights(labelled, undisturbed, tmp_path):
-    out = tmp_path / "run"
-    process = start(labelled, out, "trainer.devices=2", "checkpoint.every_n_steps=1000")
-    wait_for_step(process, out, 2)
+def test_launched_ranks__stop_when_one_is_asked_to_and_continue_to_the_same_weights(runs, tmp_path):
+    cfg = runs("tiny_teacher", tmp_path / "run")
+    process = launch(cfg, "checkpoint.every_n_steps=1000", "timeout_s=60")
     process.send_signal(signal.SIGTERM)  # the first process alone; the second must hear of it
-    status, errors = end(process)
-    assert status == RUN_AGAIN, errors
-    assert list((out / "checkpoints").glob("*.ckpt"))
-    status, errors = end(start(labelled, out, "trainer.devices=2"))
-    assert status == 0, errors
-    assert weights(out) == weights(undisturbed)
+    errors = process.communicate()[1].decode()
+    assert process.returncode == RUN_AGAIN, errors
+    assert list(tmp_path.glob("run/checkpoints/*.ckpt"))
+    run_to_the_end(cfg, ranks=2)
+    undisturbed = runs("tiny_teacher", tmp_path / "undisturbed")
+    run_to_the_end(undisturbed, ranks=2)
+    assert weights(tmp_path / "run") == weights(tmp_path / "undisturbed")
 
 
-def test_two_ranks__the_run_ends_when_one_dies(labelled, tmp_path):
-    process = start(labelled, tmp_path / "run", "trainer.devices=2", "steps=100000")
-    wait_for_step(process, tmp_path / "run", 2)
+def test_launched_ranks__end_when_one_dies(runs, tmp_path):
+    process = launch(runs("tiny_teacher", tmp_path / "run"), "steps=100000")
     children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
     (second,) = [line.split()[0] for line in children.stdout.splitlines() if "train" in line]
     os.kill(int(second), signal.SIGKILL)

@@ -244,10 +244,14 @@ class ShardDataModule(LightningDataModule):
         self.loaders.append(TrainLoader(loader, self.bad))
         return self.loaders[-1]
 
-    def on_exception(self, exception: BaseException) -> None:
-        """End the workers when training ends before its last batch."""
+    def teardown(self, stage: str) -> None:
+        """End the workers: training may end before the last batch."""
         for loader in self.loaders:
             loader.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the workers."""
+        self.teardown("fit")
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1, parts: int = 1, part: int = 0) -> Batch:
         """The batch of any step, or a part of it, loaded here and now: what the loader gives, gave or will give.

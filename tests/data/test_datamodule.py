@@ -47,11 +47,11 @@ def test_teacher_batch__has_the_stated_types(labelled_folders):
     batches = list(teacher(labelled_folders).loader())
     assert len(batches) == STEPS
     for batch in batches:
-        assert batch.keys() == {"image", "disparity", "valid", "key"}
+        assert batch.keys() == {"image", "disparity", "valid", "key", "source"}
         assert batch["image"].shape == (4, 3, SIZE, SIZE) and batch["image"].dtype == torch.uint8
         assert batch["disparity"].shape == (4, 1, SIZE, SIZE) and batch["disparity"].dtype == torch.float32
         assert batch["valid"].shape == (4, 1, SIZE, SIZE) and batch["valid"].dtype == torch.bool
-        assert len(batch["key"]) == 4
+        assert len(batch["key"]) == len(batch["source"]) == 4
 
 
 def test_teacher_batch__images_are_rgb_and_named_by_their_key(labelled_folders):
@@ -65,7 +65,7 @@ def test_student_batch__has_the_stated_types(labelled_folders, pseudo_folder):
         assert batch.keys() == {"labelled", "unlabelled"}
         assert batch["labelled"]["image"].shape == (4, 3, SIZE, SIZE)
         unlabelled = batch["unlabelled"]
-        assert unlabelled.keys() == {"image", "disparity", "valid", "region", "key"}
+        assert unlabelled.keys() == {"image", "disparity", "valid", "region", "key", "source"}
         assert unlabelled["image"].shape == (8, 3, SIZE, SIZE) and unlabelled["image"].dtype == torch.uint8
         assert unlabelled["region"].shape == (8, 1, SIZE, SIZE) and unlabelled["region"].dtype == torch.bool
 
@@ -275,8 +275,8 @@ def test_loader__from_s3_is_the_same_as_from_disk(
     remote_folders = [s3.upload(folder, f"{name}/{folder.name}") for folder in labelled_folders]
     images = s3.upload(tmp_path / "images", f"{name}/images")
     if local_labels:
-        facts = {"schema": 1, "kind": "pseudo_labels", "images": images}
-        (pseudo_folder / "dataset.json").write_text(json.dumps(facts))
+        info = pseudo_folder / "dataset.json"
+        info.write_text(json.dumps(json.loads(info.read_text()) | {"images": images}))
         labels = pseudo_folder
     else:
         labels = s3.upload(pseudo_folder, f"{name}/labels")
