@@ -41,7 +41,7 @@ def test_training__preempted_and_requeued_ends_with_the_weights_of_an_undisturbe
     assert finished(slurm.facts(urgent))
     assert slurm.facts(job)["Restarts"] == "1"
     log = (disturbed / "log").read_text()
-    assert "is saved at step" in log, log
+    assert "was asked to stop and is saved" in log, log
     weights = [(folder / "run" / "model" / "model.safetensors").read_bytes() for folder in (whole, disturbed)]
     assert weights[0] == weights[1]
     numbers = [(folder / "run" / "metrics.jsonl").read_text() for folder in (whole, disturbed)]
