@@ -19,8 +19,12 @@ def runs(tmp_path_factory):
     return tiny_runs(tmp_path_factory.mktemp("runs"), steps=STEPS, every=EVERY)
 
 
-def numbers(cfg):
-    return [row["train/loss"] for row in read_metrics(Path(cfg.out) / "metrics.jsonl")]
+def numbers(cfg, name="train/loss"):
+    return [row[name] for row in read_metrics(Path(cfg.out) / "metrics.jsonl") if name in row]
+
+
+def record(cfg):
+    return (Path(cfg.out) / "metrics.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,8 @@ def test_faults__several_in_a_row_leave_no_trace_in_the_weights(runs, tmp_path, 
     ends = run_to_the_end(disturbed, *faults, ranks=ranks, validates=EVERY)
     assert all(map(expected, ends, faults)), ends
     assert weights(Path(disturbed.out)) == weights(Path(undisturbed.out))
-    assert numbers(disturbed) == numbers(undisturbed)
+    assert record(disturbed) == record(undisturbed)
+    assert len(numbers(disturbed)) == STEPS and len(numbers(disturbed, "val/loss")) == STEPS / EVERY
 
 
 def test_fewer_ranks__continue_with_the_same_samples_and_losses(runs, tmp_path):

@@ -22,13 +22,16 @@ MACHINE = "machine/"
 class MetricsLog(Logger):
     """Append metrics to `metrics.jsonl`, those of the machine to `machine.jsonl`; `finalize` writes `metrics.csv` too.
 
-    A continued run first drops the rows behind the step it continues from, so that an interruption leaves no trace.
+    A step may have several lines, each with numbers of its own, such as those of a validation behind it; they are one
+    row for who reads them. A continued run first drops the lines behind the step it continues from, and writes no
+    number twice, so that an interruption leaves no trace.
     """
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         self.path, self.machine = Path(folder) / "metrics.jsonl", Path(folder) / "machine.jsonl"
         self.last = -1  # step of the newest row
+        self._written: set[str] = set()  # names of its numbers
 
     @property
     def name(self) -> str:
@@ -42,25 +45,28 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Keep the rows up to and including `step`; a torn last line goes too."""
-        for path in (self.machine, self.path):
-            rows = [row for row in read_metrics(path) if row["step"] <= step]
-            write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        self.last = rows[-1]["step"] if rows else -1
+        """Keep the lines up to and including `step`; a torn last one goes too."""
+        kept = {path: [line for line in _lines(path) if line["step"] <= step] for path in (self.machine, self.path)}
+        for path, lines in kept.items():
+            write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self.last = max((line["step"] for lines in kept.values() for line in lines), default=-1)
+        self._written = {name for lines in kept.values() for line in lines if line["step"] == self.last for name in line}
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row, unless the step has one. Steps count from 1: the row of step n describes the n-th step.
+        """Append what the row of the step has not yet. Steps count from 1: row n describes the n-th step.
 
         Row 0 describes what a run starts from.
         """
         number = (step or 0) + 1
-        numbers = {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
-        if numbers and number > self.last:
-            self.last = number
-            of_machine = {name: value for name, value in numbers.items() if name.startswith(MACHINE)}
-            _append(self.machine, number, of_machine)
-            _append(self.path, number, {name: value for name, value in numbers.items() if name not in of_machine})
+        written = self._written if number == self.last else set()
+        numbers = {name: value for name, value in metrics.items() if name not in {"epoch", "step", *written}}
+        if not numbers or number < self.last:
+            return
+        self.last, self._written = number, {*written, *numbers}
+        of_machine = {name: value for name, value in numbers.items() if name.startswith(MACHINE)}
+        _append(self.machine, number, of_machine)
+        _append(self.path, number, {name: value for name, value in numbers.items() if name not in of_machine})
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
@@ -85,14 +91,21 @@ def has_row(step: int, trainer: Trainer) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line torn by a kill is left out, a missing file has none."""
-    rows = []
+    """The rows of a metrics.jsonl, one a step; a last line torn by a kill is left out, a missing file has none."""
+    rows: dict[int, dict[str, Any]] = {}
+    for line in _lines(path):
+        rows.setdefault(line["step"], {}).update(line)
+    return [*rows.values()]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            lines.append(json.loads(line))
         except ValueError:
             break
-    return rows
+    return lines
 
 
 def _append(path: Path, step: int, numbers: dict[str, float]) -> None:

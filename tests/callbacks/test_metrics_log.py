@@ -31,6 +31,27 @@ def test_log__numbers_of_the_machine_have_a_file_of_their_own(tmp_path):
     assert read_metrics(log.machine) == [{"step": step, "machine/images_per_second": 9.0} for step in (1, 2)]
 
 
+def test_log__a_validation_and_the_step_before_it_are_one_row(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.log_metrics({"train/loss": 2.0}, step=0)
+    log.log_metrics({"train/loss": 2.0, "machine/memory_gb": 1.0}, step=0)  # once more, and a number that is new
+    log.log_metrics({"val/loss": 3.0, "epoch": 0}, step=0)
+    assert read_metrics(log.path) == [{"step": 1, "train/loss": 2.0, "val/loss": 3.0}]
+    assert read_metrics(log.machine) == [{"step": 1, "machine/memory_gb": 1.0}]
+    log.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text() == "step,train/loss,val/loss\n1,2.0,3.0\n"
+
+    whole = log.path.read_text()
+    for log in (MetricsLog(tmp_path), MetricsLog(tmp_path)):  # stopped behind the validation, which is done once more
+        log.continue_from(1)
+        log.log_metrics({"val/loss": 3.0}, step=0)
+        assert log.path.read_text() == whole
+    log.path.write_text(whole.splitlines(keepends=True)[0])  # stopped before it
+    log.continue_from(1)
+    log.log_metrics({"val/loss": 3.0}, step=0)
+    assert log.path.read_text() == whole
+
+
 def test_finalize__writes_the_same_numbers_as_a_table(tmp_path):
     log = MetricsLog(tmp_path)
     log.log_metrics({"a": 1.5}, step=0)
