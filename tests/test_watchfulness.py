@@ -49,6 +49,19 @@ def test_run__logs_all_that_is_worth_a_look(tmp_path):
         assert 0.05 < row["machine/memory_gb"] < 100
 
 
+def test_run__a_step_in_parts_has_the_numbers_of_the_whole(tmp_path):
+    given = ["steps=2", "log_every_n_steps=1", "optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7"]
+    given += ["data.batch.labelled=4", "data.batch.unlabelled=8", "preview.every_n_steps=1"]
+    whole = train(student_config(tmp_path, tmp_path / "whole", *given))
+    parts = train(student_config(tmp_path, tmp_path / "parts", *given, "max_per_device=6"))
+    rows = [read_metrics(run / "metrics.jsonl") for run in (whole, parts)]
+    assert {"train/source/near", "train/source/far", "train/patches_above_margin"} <= {*rows[0][0], *rows[0][1]}
+    for one, other in zip(*rows, strict=True):
+        assert other == pytest.approx(one, rel=1e-5)
+    assert read_metrics(parts / "machine.jsonl")[-1]["machine/images_per_second"] > 0
+    assert len([*(parts / "previews").iterdir()]) == 2
+
+
 @pytest.mark.parametrize("experiment", ["tiny_teacher", "tiny_student"])
 def test_count_flops__is_what_torch_counts_in_a_real_step(tmp_path, experiment):
     cfg = student_config(tmp_path, tmp_path / "run")

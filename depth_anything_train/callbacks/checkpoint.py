@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, remove_leftovers
 from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog
+from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.runtime import UserError
 
 
@@ -47,12 +48,12 @@ class CheckpointEvery(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save after the optimiser's step, when weights, optimiser and step count agree."""
-        loop = trainer.fit_loop.epoch_loop
-        if loop._should_accumulate():
+        if not ends_step(trainer):
             return
         _io(trainer).look()
         step, stops = trainer.global_step, self.interruption.agree()
-        self._validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        loop = trainer.fit_loop
+        self._validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
         is_last = step == trainer.max_steps
         if stops or step % self.every_n_steps == 0 or is_last or self._validates:
             self._write_row(trainer)
@@ -105,7 +106,7 @@ class CheckpointEvery(Callback):
     @staticmethod
     def _write_row(trainer: Trainer) -> None:
         """Record the step before its checkpoint: Lightning does so after, and a kill between would lose the row."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if has_row(trainer.global_step, trainer):
             for log in trainer.loggers:
                 if isinstance(log, MetricsLog):
                     numbers = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}

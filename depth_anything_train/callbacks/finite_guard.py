@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from depth_anything_train.callbacks.metrics_log import has_row
 from depth_anything_train.callbacks.pictures import draw_batch
+from depth_anything_train.callbacks.steps import has_row
 from depth_anything_train.ops.later import Later
 from depth_anything_train.runtime import UserError, console, write_bytes
 

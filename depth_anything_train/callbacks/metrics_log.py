@@ -9,7 +9,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -50,7 +49,9 @@ class MetricsLog(Logger):
         for path, lines in kept.items():
             write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self.last = max((line["step"] for lines in kept.values() for line in lines), default=-1)
-        self._written = {name for lines in kept.values() for line in lines if line["step"] == self.last for name in line}
+        self._written = {
+            name for lines in kept.values() for line in lines if line["step"] == self.last for name in line
+        }
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -82,12 +83,6 @@ class MetricsLog(Logger):
         writer.writeheader()
         writer.writerows(rows)
         write_bytes(self.path.with_suffix(".csv"), table.getvalue().encode())
-
-
-def has_row(step: int, trainer: Trainer) -> bool:
-    """Whether the `step`-th step, counted from 1, is logged; nothing is measured or waited for at the others."""
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return every > 0 and step % every == 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

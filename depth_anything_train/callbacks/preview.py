@@ -11,12 +11,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from depth_anything_train.callbacks.pictures import draw_batch, streams_of
+from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.runtime import write_bytes
 
 
 class Preview(Callback):
-    """Write `step-XXXXXXXX.png` for the first images of each stream of the batch, drawn from copies."""
+    """Write `step-XXXXXXXX.png` for the first images of each stream of the batch, or of its last part."""
 
     def __init__(self, folder: str | Path, *, every_n_steps: int, num_images: int = 3) -> None:
         self.folder, self.every_n_steps, self.num_images = Path(folder), every_n_steps, num_images
@@ -26,7 +27,7 @@ class Preview(Callback):
     ) -> None:
         """Draw on rank zero, every `every_n_steps` steps (0: never)."""
         step = trainer.global_step
-        if not self.every_n_steps or step % self.every_n_steps or not trainer.is_global_zero:
+        if not self.every_n_steps or step % self.every_n_steps or not (ends_step(trainer) and trainer.is_global_zero):
             return
         streams = {name: stream for name, stream in streams_of(batch).items() if "disparity" in stream}
         if not streams:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.ops.later import Later
 from depth_anything_train.runtime import ProgressBar
 
@@ -17,6 +19,7 @@ class StepProgress(Callback):
         self.description = description
         self.bar: ProgressBar | None = None
         self.loss: Later | None = None
+        self.sum: Tensor | None = None  # of the losses of the step at hand, a part each
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar at the step where the run continues."""
@@ -25,9 +28,13 @@ class StepProgress(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Advance to the current step."""
-        if self.bar is not None and (steps := trainer.global_step - self.bar.done) > 0:
-            before, self.loss = self.loss or Later(outputs["loss"]), Later(outputs["loss"])
-            self.bar.advance(steps, note=f"loss {before.read():.3f}")
+        if self.bar is None:
+            return
+        # Lightning has divided the loss of a part by their number.
+        self.sum = outputs["loss"] if self.sum is None else self.sum + outputs["loss"]
+        if ends_step(trainer):
+            before, self.loss, self.sum = self.loss, Later(self.sum), None
+            self.bar.advance(note=f"loss {(before or self.loss).read():.3f}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

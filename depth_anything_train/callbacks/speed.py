@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from depth_anything_train.callbacks.metrics_log import MACHINE, has_row
+from depth_anything_train.callbacks.metrics_log import MACHINE
 from depth_anything_train.callbacks.pictures import streams_of
+from depth_anything_train.callbacks.steps import ends_step, has_row
 
 
 class Counted(Protocol):
@@ -35,21 +36,22 @@ class Speed(Callback):
         self.peak_flops = peak_flops
         self.flops: int | None = None
         self.start: float | None = None
-        self.step = self.images = self.batches = 0
+        self.images = self.batches = 0
         self.waited = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and at the steps that have a row log and begin anew."""
-        step = trainer.global_step
+        self.images += sum(len(stream["image"]) for stream in streams_of(batch).values())
+        self.batches += 1
+        if not ends_step(trainer):
+            return
         if self.start is None:
             task: Any = pl_module
             self.flops = getattr(task, "count_flops", lambda _: None)(batch)
             return self._begin(trainer, pl_module)
-        self.images += sum(len(stream["image"]) for stream in streams_of(batch).values())
-        self.batches += 1
-        if step == self.step or not has_row(step, trainer):
+        if not has_row(trainer.global_step, trainer):
             return
         _wait(pl_module.device)
         seconds = time.perf_counter() - self.start
@@ -70,7 +72,7 @@ class Speed(Callback):
         _wait(pl_module.device)
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
-        self.step, self.images, self.batches = trainer.global_step, 0, 0
+        self.images = self.batches = 0
         self.start, self.waited = time.perf_counter(), _waited(trainer)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
-from depth_anything_train.callbacks.metrics_log import has_row
 from depth_anything_train.callbacks.pictures import streams_of
+from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.ops.watch import watching
 
 PER_IMAGE = "per_image"
@@ -19,34 +20,42 @@ PER_IMAGE = "per_image"
 
 
 class Watch(Callback):
-    """Open a collector for the steps that are logged (`ops/watch.py`) and log what it saw, over all ranks.
+    """Open a collector for the steps that are logged (`ops/watch.py`) and log what it saw, over all parts and ranks.
 
     A number becomes `train/NAME`; losses of single labelled images become `train/source/DATASET`.
     """
 
     def __init__(self) -> None:
         self.open = ExitStack()
-        self.seen: dict[str, Tensor] | None = None
+        self.parts: list[dict[str, Tensor]] = []  # what was seen of the step at hand
+        self.sources: list[str] = []  # of its images, where the loader knows them
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look at this step, if it is logged."""
         if has_row(trainer.global_step + 1, trainer):
-            self.seen = self.open.enter_context(watching())
+            self.parts.append(self.open.enter_context(watching()))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what was seen."""
+        """Log what was seen in the step that ends here."""
         self.open.close()
-        seen, self.seen = self.seen or {}, None
-        per_image = seen.pop(PER_IMAGE, None)
-        for name, value in seen.items():
-            over_ranks = {"min": "min", "max": "max"}.get(name.rpartition("/")[2], "mean")
-            pl_module.log(f"train/{name}", value.float(), reduce_fx=over_ranks, sync_dist=True)
+        if not self.parts:
+            return
         streams = streams_of(batch)
-        sources = streams.get("labelled", next(iter(streams.values()))).get("source")
-        if per_image is not None and sources is not None and len(per_image) == len(sources):
-            for source, mean in mean_by_source(per_image, sources).items():
+        self.sources += streams.get("labelled", next(iter(streams.values()))).get("source", [])
+        if not ends_step(trainer):
+            return
+        parts, sources = self.parts, self.sources
+        self.parts, self.sources = [], []
+        seen = {name: [part[name] for part in parts] for name in parts[0]}
+        losses = seen.pop(PER_IMAGE, None)
+        for name, values in seen.items():
+            over = {"min": "min", "max": "max"}.get(name.rpartition("/")[2], "mean")
+            value: Tensor = getattr(torch.stack(values).float(), over)()
+            pl_module.log(f"train/{name}", value, reduce_fx=over, sync_dist=True)
+        if losses and sum(map(len, losses)) == len(sources):
+            for source, mean in mean_by_source(torch.cat(losses), sources).items():
                 pl_module.log(f"train/source/{source}", mean)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

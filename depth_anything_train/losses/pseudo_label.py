@@ -43,7 +43,7 @@ class PseudoLabelLoss(nn.Module):
         kept = valid
         if self.trim > 0:
             kept = valid & (residual <= masked_quantile(residual, valid, 1 - self.trim))
-        watch("trimmed_pixels", lambda: (valid & ~kept).sum() / valid.sum().clamp(min=1))
+        watch("trimmed_pixels", lambda: masked_mean((~kept).float(), valid).mean())
         return masked_mean(residual, kept).mean()
 
     @staticmethod

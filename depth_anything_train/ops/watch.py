@@ -43,7 +43,10 @@ def watch(name: str, measure: Callable[[], Tensor]) -> None:
 
 
 def watch_range(name: str, x: Tensor) -> None:
-    """Note the smallest, the middle and the largest value of maps (B, 1, H, W)."""
+    """Note the smallest and the largest value of maps (B, 1, H, W), and the mean of the images' medians.
+
+    So equal parts of a batch have the numbers of the whole.
+    """
     watch(f"{name}/min", lambda: x.amin())
-    watch(f"{name}/median", lambda: x[..., ::STRIDE, ::STRIDE].float().median())
+    watch(f"{name}/median", lambda: x[..., ::STRIDE, ::STRIDE].float().flatten(1).median(dim=1).values.mean())
     watch(f"{name}/max", lambda: x.amax())

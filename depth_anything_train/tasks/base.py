@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from depth_anything_train.callbacks.metrics_log import has_row
+from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.devices import share_out
 from depth_anything_train.models.checkpoints import assemble, describe, save_model
 from depth_anything_train.models.depth_model import DepthModel
@@ -92,7 +92,7 @@ class Task(LightningModule):
             return total
         numbers = {f"train/loss/{name}": loss.detach() for name, loss in losses.items()}
         self._parts.append({**numbers, "train/loss": total.detach()})
-        if len(self._parts) == self.trainer.accumulate_grad_batches:
+        if ends_step(self.trainer):
             self._log_step()
         return total
 
