@@ -26,8 +26,8 @@ from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import build, command
 from depth_anything_train.devices import is_lost_rank
+from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.inference.labelled import open_data
-from depth_anything_train.inference.validation import Validation
 from depth_anything_train.run_folder import FINISHED, open_run
 from depth_anything_train.runtime import (
     UserError,

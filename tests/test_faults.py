@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from faults import Fault, end, expected, run_to_the_end, start, tiny_runs, weights
+from scenes import write_shards
 
 from depth_anything_train.callbacks.metrics_log import read_metrics
+from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.models.checkpoints import load_model
 from depth_anything_train.models.sources import load_depth_model
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
@@ -17,6 +23,15 @@ STEPS, EVERY = 12, 4
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     return tiny_runs(tmp_path_factory.mktemp("runs"), steps=STEPS, every=EVERY)
+
+
+@pytest.fixture
+def one_thread():
+    """In this process too, as in those of the ranks: the order of sums depends on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def numbers(cfg, name="train/loss"):
@@ -74,13 +89,23 @@ def test_silent_rank__is_given_up_after_the_timeout(runs, tmp_path):
     end(processes, timeout=0)
 
 
-def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, tmp_path):
-    careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7"]
+def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, tmp_path, one_thread):
+    held_out = write_shards(tmp_path / "held_out", "labelled", counts=(3,), first=50)
+    careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7", f"validation=[{held_out}]", "validate.every_n_steps=8"]
     whole = runs("tiny_teacher", tmp_path / "whole", *careful)
-    sharded = runs("tiny_teacher", tmp_path / "sharded", *careful, "trainer.strategy=fsdp2")
+    sharded = runs("tiny_teacher", tmp_path / "sharded", *careful, "trainer.strategy=fsdp2", "preview.every_n_steps=8")
     for cfg in (whole, sharded):
         run_to_the_end(cfg, ranks=2)
+        judged = read_metrics(Path(cfg.out) / "validation" / "metrics.jsonl")
+        assert [row["step"] for row in judged] == [0, 8, STEPS]
+        # Two ranks share three images, and have the numbers of one.
+        model = DepthAnything.from_pretrained(Path(cfg.out) / "model", device="cpu")
+        alone = evaluate(model, open_data([str(held_out)]), Protocol(name="validation"))
+        assert judged[-1] == {"step": STEPS, "images": 3, **alone.mean()}
+        best = load_model(Path(cfg.out) / "best")
+        assert torch.isfinite(best(torch.zeros(1, 3, 28, 28))).all()
     assert numbers(sharded) == pytest.approx(numbers(whole), rel=1e-5)
+    assert (Path(sharded.out) / "previews" / "step-00000008.png").exists()
 
     undisturbed = runs("tiny_teacher", tmp_path / "undisturbed", "trainer.strategy=fsdp2")
     run_to_the_end(undisturbed, ranks=2)

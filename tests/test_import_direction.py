@@ -17,9 +17,10 @@ LAYERS = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-# Within the layer of commands, some build on inference, and `evaluate` on its parts, which share pages with `report`.
+# Within the layer of commands, some build on inference, `evaluate` and `train` on the parts of evaluation, which share
+# pages with `report`.
 ALLOWED = {(name, "inference") for name in ("train", "evaluate", "evaluation", "export", "report", "plan", "app")}
-ALLOWED |= {("evaluate", "evaluation"), ("evaluation", "report")}
+ALLOWED |= {("evaluate", "evaluation"), ("train", "evaluation"), ("evaluation", "report")}
 
 
 def imports(path):

@@ -25,21 +25,21 @@ class Preview(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw on rank zero, every `every_n_steps` steps (0: never)."""
+        """Draw on rank zero, every `every_n_steps` steps (0: never); all ranks predict."""
         step = trainer.global_step
-        if not self.every_n_steps or step % self.every_n_steps or not (ends_step(trainer) and trainer.is_global_zero):
+        if not self.every_n_steps or step % self.every_n_steps or not ends_step(trainer):
             return
         streams = {name: stream for name, stream in streams_of(batch).items() if "disparity" in stream}
-        if not streams:
+        predictions = {name: self._predict(pl_module, stream) for name, stream in streams.items()}
+        if not streams or not trainer.is_global_zero:
             return
-        picture = draw_batch(streams, {name: self._predict(pl_module, stream) for name, stream in streams.items()})
+        picture = draw_batch(streams, predictions)
         _, png = cv2.imencode(".png", picture[..., ::-1])
         write_bytes(self.folder / f"step-{step:08d}.png", png.tobytes())
         for logger in trainer.loggers:
             if isinstance(logger, WandbMirror):
                 logger.log_image("previews", picture, step=step)
 
-    @torch.no_grad()
     def _predict(self, pl_module: LightningModule, stream: dict[str, Tensor]) -> Tensor:
         image = stream["image"][: self.num_images]
         with torch.autocast(image.device.type, enabled=False):

@@ -36,6 +36,7 @@ def evaluate(
     limit: int | None = None,
     align_metric: bool = False,
     ranks: Ranks = ALONE,
+    shown: bool = True,
 ) -> Results:
     """Judge a model on every sample of the named test sets.
 
@@ -49,6 +50,7 @@ def evaluate(
         limit: at most so many samples of each set.
         align_metric: let a protocol that aligns judge a metric model, whose scale is then not judged.
         ranks: the processes that share the work.
+        shown: let the first process show how far it is.
 
     Returns:
         One result per image, sorted; what cannot be read or has nothing to judge is skipped and counted by reason. All
@@ -62,7 +64,7 @@ def evaluate(
     blocks = ranks.share([origins[start : start + batch] for start in range(0, len(origins), batch)])
     judge, looking, size = judge_of(protocol), prepared(model, protocol), size or protocol.size
     part = Results(protocol, ratios=judge.ratios)
-    with ProgressBar("evaluate", sum(map(len, blocks)), shown=ranks.first) as bar:
+    with ProgressBar("evaluate", sum(map(len, blocks)), shown=shown and ranks.first) as bar:
         for block in blocks:
             samples = _read(block, data, judge, split_by, part.skipped)
             for origin, sample, disparity in _predict(looking, samples, size):

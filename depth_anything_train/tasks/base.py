@@ -126,16 +126,23 @@ class DepthTask(Task):
                 methods=("forward_features",),
             )
 
+    def snapshot(self) -> DepthModel:
+        """A copy of the model as it stands, whole on every rank, each of which must call this; in eval mode."""
+        state = self.model.state_dict()
+        whole = {name: x.full_tensor() if isinstance(x, DTensor) else x.clone() for name, x in state.items()}
+        return assemble(self.model.config, whole, source="this run")
+
     def gather(self) -> None:
         """Have the whole model on every rank, each of which must call this."""
         if self.device_mesh is not None:
-            state = {name: x.full_tensor() for name, x in self.model.state_dict().items() if isinstance(x, DTensor)}
-            self.model = assemble(self.model.config, state, source="this run")
+            self.model = self.snapshot()
 
+    @torch.no_grad()
     def disparity(self, image: ImageBytes) -> Disparity:
-        """What the model predicts, as inverse depth: for pictures of it."""
-        prediction = self.model(self.to_model(image))
-        return prediction if self.model.config.kind == "relative" else 1.0 / prediction
+        """What the model predicts, as inverse depth: for pictures of it. Every rank must call this."""
+        model = self.snapshot()
+        prediction = model(self.to_model(image))
+        return prediction if model.config.kind == "relative" else 1.0 / prediction
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint say what model it holds."""

@@ -2,16 +2,15 @@
 
 import json
 
-import numpy as np
 import pytest
 from scenes import scene, write_shards
 
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
 from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import open_data
-from depth_anything_train.inference.validation import Validation, judge
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train
@@ -44,13 +43,12 @@ def test_run__is_judged_before_while_and_after_and_keeps_the_best(folders):
     assert prediction.depth_m.shape == image.shape[:2] and (prediction.depth_m > 0).all()
     assert model.extra["encoder"] == "none" and model.extra["experiment"] == "tiny_metric"
 
-    # The same images under the same protocol through `evaluate` give the same mean.
+    # The same images under the same protocol through `evaluate` have the same numbers.
     data = open_data([str(folders / "held_out")])
-    again = evaluate(model, data, PROTOCOL).mean()["abs_rel"]
-    assert again == pytest.approx(rows[-1]["abs_rel"], rel=1e-5)
+    assert rows[-1] == {"step": 4, "images": 3, **evaluate(model, data, PROTOCOL).mean()}
 
 
-def test_run__continues_with_its_rows(folders):
+def test_run__continues_with_its_rows_and_is_not_changed_by_being_judged(folders):
     settings = config(folders, "checkpoint.every_n_steps=2", "validate.every_n_steps=2")
     cut = train(settings)
     whole = read_metrics(cut / "validation" / "metrics.jsonl")
@@ -59,6 +57,9 @@ def test_run__continues_with_its_rows(folders):
     train(settings)
     assert read_metrics(cut / "validation" / "metrics.jsonl") == whole
     assert [row["step"] for row in whole] == [0, 2, 4]
+    alone = train(config(folders, "validation=[]", f"out={folders / 'alone'}"))
+    for name in ("model/model.safetensors", "metrics.jsonl"):
+        assert (cut / name).read_bytes() == (alone / name).read_bytes()
 
 
 def test_run__a_model_starts_from_a_relative_one(folders):
@@ -76,12 +77,6 @@ def test_run__validation_on_what_is_trained_on_is_refused(folders):
         train(config(folders, f"validation=[{folders / 'train'}]"))
 
 
-def test_judge__the_model_stays_in_its_mode_and_images_are_spread(folders):
-    from networks import build
-
-    model = build(kind="metric", max_depth_m=40.0).train()
-    data = open_data([str(folders / "held_out")])
-    found = judge(model, [("held_out", data["held_out"], i) for i in (0, 2)], PROTOCOL, 28)
-    assert model.training and found["images"] == 2 and np.isfinite(found["abs_rel"])
-    chosen = Validation(folders, data=data, protocol=PROTOCOL, size=28, every_n_steps=1, limit=2).chosen
-    assert [index for _, _, index in chosen] == [0, 1]
+@pytest.mark.parametrize(("limit", "expected"), [(3, [0, 2, 4]), (7, [0, 1, 2, 3, 4, 5, 6]), (None, [*range(7)])])
+def test_evenly_spread__has_no_image_twice(limit, expected):
+    assert [*EvenlySpread([*range(7)], limit)] == expected
