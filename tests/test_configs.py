@@ -4,8 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.pairs import PairProtocol
-from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.pipeline import plan
 
 
@@ -34,7 +34,7 @@ def test_every_dataset_composes(name):
 def test_every_benchmark_composes(name):
     cfg = compose("evaluate", [f"benchmark={name}", "model=m", "data=d", "out=o"])
     protocol = build(cfg.benchmark)
-    assert type(protocol) in (Protocol, PairProtocol)
+    assert type(protocol) in (DepthProtocol, PairProtocol)
     assert protocol.name == name, "a table that quotes the name must lead to the file"
     assert protocol.family == (name.split("/")[0] if "/" in name else "own")
 

@@ -16,7 +16,7 @@ from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluate import evaluate, main
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.mean_map import MeanMap
-from depth_anything_train.metrics.protocol import Protocol, evaluate_image
+from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.runtime import UserError
 
@@ -56,7 +56,7 @@ class Oracle:
 
 
 def test_evaluate__the_truth_up_to_scale_and_shift_is_perfect():
-    results = evaluate(Oracle(range(4)), {"rooms": [record(k) for k in range(4)]}, Protocol())
+    results = evaluate(Oracle(range(4)), {"rooms": [record(k) for k in range(4)]}, DepthProtocol())
     assert results.mean()["abs_rel"] == pytest.approx(0, abs=1e-4)
     assert results.mean()["delta1"] == 1
 
@@ -66,13 +66,16 @@ def test_evaluate__marked_sky_is_not_judged(model):
     plain = record(0, valid=np.arange(height)[:, None] >= 10)
     sky = np.full(scene(0)[1].shape, 255, np.uint8)
     marked = Record(plain.key, plain.members | {"sky.png": cv2.imencode(".png", sky)[1].tobytes()})
-    assert evaluate(model, {"d": [marked]}, Protocol()).images == evaluate(model, {"d": [plain]}, Protocol()).images
+    assert (
+        evaluate(model, {"d": [marked]}, DepthProtocol()).images
+        == evaluate(model, {"d": [plain]}, DepthProtocol()).images
+    )
 
 
 def test_evaluate__numbers_do_not_depend_on_the_order_of_the_images(model):
     records = [record(k, domain="abc"[k % 3]) for k in range(9)]
     shuffled = random.Random(0).sample(records, len(records))
-    one, other = (evaluate(model, {"d": data}, Protocol(), split_by="domain") for data in (records, shuffled))
+    one, other = (evaluate(model, {"d": data}, DepthProtocol(), split_by="domain") for data in (records, shuffled))
     assert one.images == other.images
     assert one.groups() == other.groups() and one.mean() == other.mean()
 
@@ -80,7 +83,7 @@ def test_evaluate__numbers_do_not_depend_on_the_order_of_the_images(model):
 def test_evaluate__a_batch_changes_nothing_but_rounding(model):
     records = [record(k) for k in range(5)]
     records.insert(2, Record("large", record(9).members | {"jpg": encode(scene(9, 84, 112)[0])}))
-    one, other = (evaluate(model, {"d": records}, Protocol(), batch=batch) for batch in (1, 4))
+    one, other = (evaluate(model, {"d": records}, DepthProtocol(), batch=batch) for batch in (1, 4))
     assert [image.key for image in one.images] == [image.key for image in other.images]
     assert one.mean() == pytest.approx(other.mean(), rel=1e-4)
 
@@ -93,7 +96,7 @@ def test_evaluate__what_cannot_be_judged_is_counted_by_reason(model):
         Record("unlabelled", {"jpg": encode(scene(3)[0])}),
         record(4, image=encode(scene(4, 28, 140)[0])),
     ]
-    results = evaluate(model, {"d": records}, Protocol())
+    results = evaluate(model, {"d": records}, DepthProtocol())
     assert [image.key for image in results.images] == ["scene-0000"]
     assert results.skipped == {
         "truncated_image": 1,
@@ -105,19 +108,19 @@ def test_evaluate__what_cannot_be_judged_is_counted_by_reason(model):
 
 def test_evaluate__stops_where_nothing_can_be_judged(model):
     with pytest.raises(UserError, match="1 x too_few_valid_pixels"):
-        evaluate(model, {"d": [record(0, valid=False)]}, Protocol())
+        evaluate(model, {"d": [record(0, valid=False)]}, DepthProtocol())
     with pytest.raises(UserError, match="1 x no_weather"):
-        evaluate(model, {"d": [record(0)]}, Protocol(), split_by="weather")
+        evaluate(model, {"d": [record(0)]}, DepthProtocol(), split_by="weather")
 
 
 def test_evaluate__a_relative_model_has_no_metres(model):
     with pytest.raises(UserError, match="relative model"):
-        evaluate(model, {"d": [record(0)]}, Protocol(alignment="none"))
+        evaluate(model, {"d": [record(0)]}, DepthProtocol(alignment="none"))
 
 
 def test_evaluate__limit_takes_the_first_of_each_set(model):
     data = {"a": [record(k) for k in range(3)], "b": [record(k) for k in range(5)]}
-    results = evaluate(model, data, Protocol(), limit=2)
+    results = evaluate(model, data, DepthProtocol(), limit=2)
     assert [(image.group, image.key) for image in results.images] == [
         (group, f"scene-{k:04d}") for group in "ab" for k in range(2)
     ]
@@ -151,7 +154,7 @@ def test_command__model_folder_by_domain(run, model, tmp_path):
     data = write_domains(tmp_path / "tests")
     written = run(f"model={tmp_path / 'run'}", f"data={data}", "split_by=domain", "batch=1")
     assert written["model"] == {"name": "run", "hash": model.hash, "size": None}
-    assert written["protocol"] == Protocol().to_dict() and written["images"] == 6 and written["skipped"] == {}
+    assert written["protocol"] == DepthProtocol().to_dict() and written["images"] == 6 and written["skipped"] == {}
     assert {name: group["images"] for name, group in written["groups"].items()} == {"rooms": 3, "streets": 3}
     assert set(written["provenance"]) >= {"command", "commit", "versions"}
 
@@ -160,7 +163,7 @@ def test_command__model_folder_by_domain(run, model, tmp_path):
     sample = ShardFolder(data)[3]
     image, disparity = scene(3)
     prediction = model.predict(sample.image).disparity
-    expected = evaluate_image(prediction, disparity, np.ones(disparity.shape, bool), Protocol())
+    expected = evaluate_image(prediction, disparity, np.ones(disparity.shape, bool), DepthProtocol())
     assert float(rows["scene-0003"]["abs_rel"]) == pytest.approx(expected["abs_rel"], rel=1e-3)
     assert f"{written['mean']['abs_rel']:.4f}" in (tmp_path / "out" / "results.md").read_text()
     assert image.shape[:2] == disparity.shape
@@ -171,7 +174,7 @@ def test_command__mean_map_is_judged_like_a_model(run, labelled_shards, tmp_path
     written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data={{mine: {data}}}")
     labels = [(scene(k)[1], np.ones(scene(k)[1].shape, bool)) for k in range(11)]
     mean_map = MeanMap.from_labels(labels)
-    expected = evaluate(mean_map, {"mine": ShardFolder(data)}, Protocol())
+    expected = evaluate(mean_map, {"mine": ShardFolder(data)}, DepthProtocol())
     assert written["groups"]["mine"]["abs_rel"] == pytest.approx(expected.mean()["abs_rel"], rel=1e-3)
 
 

@@ -12,7 +12,7 @@ from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import open_data
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.checkpoints import load_model
 from depth_anything_train.models.sources import load_depth_model
 
@@ -100,7 +100,7 @@ def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, t
         assert [row["step"] for row in judged] == [0, 8, STEPS]
         # Two ranks share three images, and have the numbers of one.
         model = DepthAnything.from_pretrained(Path(cfg.out) / "model", device="cpu")
-        alone = evaluate(model, open_data([str(held_out)]), Protocol(name="validation"))
+        alone = evaluate(model, open_data([str(held_out)]), DepthProtocol(name="validation"))
         assert judged[-1] == {"step": STEPS, "images": 3, **alone.mean()}
         best = load_model(Path(cfg.out) / "best")
         assert torch.isfinite(best(torch.zeros(1, 3, 28, 28))).all()

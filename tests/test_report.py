@@ -12,7 +12,7 @@ from scenes import encode, scene
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.report import main
 from depth_anything_train.report.comparison import read_evaluations, verdict
@@ -24,7 +24,7 @@ ABS_REL = {
     "student": {"rooms": 0.1111, "fog": 0.5555, "streets": 0.2},
     "mean_map": {"rooms": 0.2345, "fog": 0.5432, "streets": 0.3},
 }
-PROTOCOL = Protocol().to_dict()
+PROTOCOL = DepthProtocol().to_dict()
 
 
 def write_evaluation(folder, abs_rel, *, protocol=PROTOCOL, images=7):

@@ -14,8 +14,9 @@ from depth_anything_train.data.metric import kb_crop
 from depth_anything_train.data.schema import IMAGES, LABELLED, BadSample, Record
 from depth_anything_train.inference.labelled import Sample, read_sample
 from depth_anything_train.inference.preprocess import resize_map
-from depth_anything_train.metrics.pairs import Pair, PairProtocol, pair_accuracy
-from depth_anything_train.metrics.protocol import Protocol, evaluate_image
+from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
+from depth_anything_train.metrics.pairs import Pair, pair_accuracy
+from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import Measures
 from depth_anything_train.metrics.units import median_ratio
 
@@ -48,16 +49,16 @@ class Judge(Interface):
         """The numbers of one prediction at the network's resolution."""
 
 
-def judge_of(protocol: Protocol | PairProtocol) -> Judge:
+def judge_of(protocol: Protocol) -> Judge:
     """The judge under a protocol."""
-    return PairJudge() if isinstance(protocol, PairProtocol) else DepthJudge(protocol)
+    return DepthJudge(protocol) if isinstance(protocol, DepthProtocol) else PairJudge()
 
 
 @dataclass
 class DepthJudge:
     """Compares with a depth map."""
 
-    protocol: Protocol
+    protocol: DepthProtocol
     ratios: list[float] = field(default_factory=list)
 
     kind = LABELLED

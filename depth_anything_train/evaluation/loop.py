@@ -15,7 +15,7 @@ from depth_anything_train.evaluation.judges import Judge, judge_of
 from depth_anything_train.inference.flip import FlipAverage
 from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.prediction import Predictor
-from depth_anything_train.metrics.pairs import PairProtocol
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import ImageResult, Results
 from depth_anything_train.metrics.units import unit_warning
@@ -28,7 +28,7 @@ Origin = tuple[str, int]
 def evaluate(
     model: Predictor,
     data: Mapping[str, Records],
-    protocol: Protocol | PairProtocol,
+    protocol: Protocol,
     *,
     split_by: str | None = None,
     size: int | None = None,
@@ -83,13 +83,13 @@ def evaluate(
     return results
 
 
-def check_kind(model: Predictor, protocol: Protocol | PairProtocol, *, align_metric: bool) -> None:
+def check_kind(model: Predictor, protocol: Protocol, *, align_metric: bool) -> None:
     """A relative model has no metres, and aligning a metric model hides what it is for.
 
     Raises:
         UserError: protocol and kind of model do not fit together.
     """
-    if isinstance(protocol, PairProtocol):
+    if not isinstance(protocol, DepthProtocol):
         return
     if protocol.alignment == "none" and model.kind == "relative":
         raise UserError(f"Protocol {protocol.name} judges metres, which a relative model does not predict; align it.")
@@ -100,7 +100,7 @@ def check_kind(model: Predictor, protocol: Protocol | PairProtocol, *, align_met
         )
 
 
-def prepared(model: Predictor, protocol: Protocol | PairProtocol) -> Predictor:
+def prepared(model: Predictor, protocol: Protocol) -> Predictor:
     """The model as the protocol looks through it."""
     return FlipAverage(model) if protocol.flip else model
 
@@ -137,7 +137,7 @@ def _of_one_size(samples: Iterable[tuple[Origin, Any]]) -> Iterator[list[tuple[O
         yield group
 
 
-def _merged(parts: Sequence[Results], protocol: Protocol | PairProtocol) -> Results:
+def _merged(parts: Sequence[Results], protocol: Protocol) -> Results:
     """All parts as one, sorted, so that it does not matter who judged what."""
     images = sorted((image for part in parts for image in part.images), key=lambda image: (image.group, image.key))
     skipped = sum((part.skipped for part in parts), Counter[str]())

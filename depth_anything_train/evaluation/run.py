@@ -21,7 +21,6 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.prediction import Predictor
-from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.runtime import UserError, console, write_bytes, write_json
 
@@ -29,7 +28,7 @@ PAGE = "page.html"
 
 
 def run_benchmark(
-    cfg: DictConfig, model: Predictor, name: str, data: Any, protocol: Protocol | PairProtocol, out: Path, here: Ranks
+    cfg: DictConfig, model: Predictor, name: str, data: Any, protocol: Protocol, out: Path, here: Ranks
 ) -> dict[str, Any]:
     """One model under one protocol: writes the results and says the headline.
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import build
-from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import METRICS
 from depth_anything_train.runtime import UserError
@@ -25,7 +24,7 @@ class Benchmark:
 
     name: str
     title: str
-    protocol: Protocol | PairProtocol
+    protocol: Protocol
     irreproducible: str | None
 
     def how_to_get(self, folder: str) -> str:

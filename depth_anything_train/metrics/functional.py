@@ -2,7 +2,7 @@
 
 Every function takes two float64 vectors of the same P > 0 pixels, prediction first and truth second, both positive and
 of the same quantity and unit, and returns one number. Which pixels those are, and how the prediction was aligned, is
-the protocol's business (`metrics/protocol.py`). Nothing here averages over images.
+the protocol's business (`metrics/depth.py`). Nothing here averages over images.
 
 - Eigen et al., 2014, https://arxiv.org/abs/1406.2283, sec. 4
 - Depth Anything, 2024, https://arxiv.org/abs/2401.10891, sec. 4.2

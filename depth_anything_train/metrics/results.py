@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
-from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.protocol import Protocol
 
 IN_DISPARITY = ("abs_rel_disparity", "delta1_disparity")
@@ -63,7 +62,7 @@ class Results:
     `ratios` are the median ratios of a metric prediction to its label, image by image; see `metrics/units.py`.
     """
 
-    protocol: Protocol | PairProtocol
+    protocol: Protocol
     images: list[ImageResult] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     ratios: list[float] = field(default_factory=list)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import TITLES
 from depth_anything_train.runtime import UserError, read_json, require_folder
 
@@ -44,7 +44,7 @@ class Comparison:
 
     models: list[str]
     baseline: str | None
-    protocol: Protocol
+    protocol: DepthProtocol
     rows: list[Row]
     skipped: dict[str, int]
     hashes: dict[str, str]
@@ -99,7 +99,7 @@ def read_evaluations(
     return Comparison(
         models=list(results),
         baseline=baseline if baseline in results else None,
-        protocol=Protocol(**first["protocol"]),
+        protocol=DepthProtocol(**first["protocol"]),
         rows=_rows(results, labelled_groups),
         skipped=first["skipped"],
         hashes={name: result["model"]["hash"] for name, result in results.items()},

@@ -18,7 +18,7 @@ from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.inference.labelled import Records, Sample, group_of, open_data, read_sample
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.inference.preprocess import resize_map
-from depth_anything_train.metrics.protocol import Protocol, evaluate_image, fit, judged_pixels
+from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image, fit, judged_pixels
 from depth_anything_train.ops.colors import colorize
 
 LONGER_SIDE = 320  # pixels of a picture on the page
@@ -49,7 +49,7 @@ class PictureRow:
 def example_rows(
     data: Any,
     models: Mapping[str, Predictor],
-    protocol: Protocol | None,
+    protocol: DepthProtocol | None,
     *,
     split_by: str | None,
     per_group: int,
@@ -73,7 +73,7 @@ def example_rows(
         for k in range(min(per_group, len(members[group]))):
             name, index = members[group][len(members[group]) * k // per_group]
             with contextlib.suppress(BadSample):  # `evaluate` counts them
-                rows.append(example_row(read_sample(folders[name][index], group), models, protocol or Protocol()))
+                rows.append(example_row(read_sample(folders[name][index], group), models, protocol or DepthProtocol()))
     return rows
 
 
@@ -88,7 +88,7 @@ def _members(folders: Mapping[str, Records], split_by: str | None) -> dict[str, 
 
 
 def example_row(
-    sample: Sample, models: Mapping[str, Predictor], protocol: Protocol, *, size: int | None = None
+    sample: Sample, models: Mapping[str, Predictor], protocol: DepthProtocol, *, size: int | None = None
 ) -> PictureRow:
     """Image, ground truth, every model's aligned prediction and every model's error, for one image.
 
@@ -122,7 +122,7 @@ def example_row(
 
 
 def _aligned(
-    raw: NDArray[np.float32], sample: Sample, judged: NDArray[np.bool_], protocol: Protocol
+    raw: NDArray[np.float32], sample: Sample, judged: NDArray[np.bool_], protocol: DepthProtocol
 ) -> NDArray[np.float64]:
     """The whole prediction (H, W) on the scale of the label."""
     if not judged.any():

@@ -12,11 +12,11 @@ from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.evaluation.loop import evaluate as judge
 from depth_anything_train.inference.flip import FlipAverage
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.pairs import PairProtocol
-from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.runtime import UserError
 
-METRIC = Protocol("metric", alignment="none", cap_m=80.0)
+METRIC = DepthProtocol("metric", alignment="none", cap_m=80.0)
 
 
 class Brightness:
@@ -48,9 +48,9 @@ DATA = {"scenes": [record(k) for k in range(5)]}
 
 def test_evaluate__a_metric_model_is_aligned_only_when_told():
     with pytest.raises(UserError, match="benchmark=metric .* align_metric=true"):
-        judge(Brightness(), DATA, Protocol())
-    assert judge(Brightness(), DATA, Protocol(), align_metric=True).mean()["abs_rel"] > 0
-    assert judge(Brightness("relative"), DATA, Protocol()).ratios == []
+        judge(Brightness(), DATA, DepthProtocol())
+    assert judge(Brightness(), DATA, DepthProtocol(), align_metric=True).mean()["abs_rel"] > 0
+    assert judge(Brightness("relative"), DATA, DepthProtocol()).ratios == []
 
 
 @pytest.mark.parametrize("factor", [1000, 100, 256])
@@ -73,7 +73,7 @@ def test_evaluate__one_pixel_is_enough_where_nothing_is_fitted():
     one = Record("one", members | {"json": b'{"unit": "m", "quantity": "disparity", "scale": 1.0}'})
     assert judge(Brightness(), {"d": [one]}, METRIC).images[0].measures["pixels"] == 1
     with pytest.raises(UserError, match="1 x too_few_valid_pixels"):
-        judge(Brightness("relative"), {"d": [one]}, Protocol())
+        judge(Brightness("relative"), {"d": [one]}, DepthProtocol())
 
 
 @settings(max_examples=10, deadline=None)
@@ -92,7 +92,7 @@ def test_flip_average__averages_what_the_model_states():
 
 
 def test_evaluate__the_protocol_decides_about_the_mirror_image():
-    plain, flipped = (judge(Brightness("relative"), DATA, Protocol(flip=flip)).mean() for flip in (False, True))
+    plain, flipped = (judge(Brightness("relative"), DATA, DepthProtocol(flip=flip)).mean() for flip in (False, True))
     assert plain["abs_rel"] != flipped["abs_rel"]
 
 
@@ -106,7 +106,7 @@ def test_evaluate__kb_cuts_image_and_label_before_the_network():
 
     whole = record(1, height=370, width=1226)
     small = record(2, height=300, width=1226)
-    protocol = Protocol("kitti", alignment="none", cap_m=80.0, crop="garg", input_crop="kb")
+    protocol = DepthProtocol("kitti", alignment="none", cap_m=80.0, crop="garg", input_crop="kb")
     results = judge(Watch(), {"kitti": [whole, small]}, protocol)
     image, disparity = scene(1, 370, 1226)
     assert np.array_equal(seen[0], image[18:, 5:1221]) and results.skipped == {"image_size": 1}

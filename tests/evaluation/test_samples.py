@@ -8,7 +8,7 @@ import pytest
 from data_engine.ingest.pairs import Pairs
 from depth_anything_train.data.schema import Record
 from depth_anything_train.evaluation.loop import evaluate
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.runtime import UserError
 
 pytestmark = pytest.mark.samples
@@ -41,7 +41,7 @@ def sensors(samples_folder):
 
 def test_every_sensor__is_judged_on_the_pixels_that_it_measured(sensors):
     records, rows = sensors
-    results = evaluate(NearerBelow(), {name: [record] for name, record in records.items()}, Protocol())
+    results = evaluate(NearerBelow(), {name: [record] for name, record in records.items()}, DepthProtocol())
     assert not results.skipped and {image.group for image in results.images} == set(rows)
     for image in results.images:
         row = rows[image.group]
@@ -55,7 +55,7 @@ def test_every_sensor__is_judged_on_the_pixels_that_it_measured(sensors):
 
 def test_every_metric_sensor__is_judged_in_metres_and_others_are_refused(sensors):
     records, rows = sensors
-    metric = Protocol("metric", alignment="none", cap_m=200.0)
+    metric = DepthProtocol("metric", alignment="none", cap_m=200.0)
     in_metres = {name: [records[name]] for name, row in rows.items() if row["depth_units"] == "m"}
     results = evaluate(NearerBelow("metric"), in_metres, metric)
     assert len(results.images) == len(in_metres) == len(results.ratios)

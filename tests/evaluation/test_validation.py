@@ -11,11 +11,11 @@ from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import open_data
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train
 
-PROTOCOL = Protocol(name="validation", alignment="none", cap_m=40.0)
+PROTOCOL = DepthProtocol(name="validation", alignment="none", cap_m=40.0)
 
 
 def config(tmp_path, *changes, experiment="tiny_metric"):

@@ -14,7 +14,7 @@ from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluate import evaluate, open_model
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.midas import RELEASED, UNUSED, Midas
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.runtime import UserError
 
 transformers = pytest.importorskip("transformers")
@@ -148,6 +148,6 @@ def test_load_predictor__names_of_the_released_models(monkeypatch):
 
 def test_evaluate__judges_midas_like_any_model(folder, labelled_shards):
     results = evaluate(
-        open_model(f"midas:{folder}", []), {"scenes": ShardFolder(labelled_shards)}, Protocol(), batch=2, limit=3
+        open_model(f"midas:{folder}", []), {"scenes": ShardFolder(labelled_shards)}, DepthProtocol(), batch=2, limit=3
     )
     assert len(results.images) == 3 and np.isfinite(results.mean()["abs_rel"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth_anything_train.metrics.protocol import Protocol, evaluate_image
+from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
 
 WINDOWS = {"none": (0, 1, 0, 1), "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229)}
 
@@ -76,7 +76,7 @@ CASES = {
     "not finite where invalid": lambda disparity, label, valid: (np.where(valid, disparity, np.nan), label, valid),
 }
 PROTOCOLS = [
-    Protocol(alignment=alignment, cap_m=cap_m, crop=crop)
+    DepthProtocol(alignment=alignment, cap_m=cap_m, crop=crop)
     for alignment in ("least_squares_disparity", "median", "none")
     for cap_m, crop in ((None, "none"), (80.0, "garg"))
 ]
@@ -116,15 +116,17 @@ def test_evaluate_image__does_not_see_where_a_pixel_stands(seed, turns):
     }[turns]
     maps = image(seed)
     moved = [np.ascontiguousarray(move(x)) for x in maps]
-    assert evaluate_image(*moved, Protocol()) == pytest.approx(evaluate_image(*maps, Protocol()), rel=1e-9, abs=1e-12)
+    assert evaluate_image(*moved, DepthProtocol()) == pytest.approx(
+        evaluate_image(*maps, DepthProtocol()), rel=1e-9, abs=1e-12
+    )
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), unit=st.floats(0.01, 100))
 def test_evaluate_image__without_a_cap_does_not_see_the_unit_of_the_label(seed, unit):
     disparity, label, valid = (x.astype(np.float64) if x.dtype != bool else x for x in image(seed))
-    one = evaluate_image(disparity, label, valid, Protocol(), unit="unknown")
-    other = evaluate_image(disparity, label * unit, valid, Protocol(), unit="unknown")
+    one = evaluate_image(disparity, label, valid, DepthProtocol(), unit="unknown")
+    other = evaluate_image(disparity, label * unit, valid, DepthProtocol(), unit="unknown")
     smooth = [name for name in one if not name.startswith("delta")]  # a pixel on a threshold may fall on either side
     assert [one[name] for name in smooth] == pytest.approx([other[name] for name in smooth], rel=1e-6, abs=1e-9)
 
@@ -132,7 +134,7 @@ def test_evaluate_image__without_a_cap_does_not_see_the_unit_of_the_label(seed, 
 def test_moge__floor_is_the_farthest_label():
     label = np.array([[1.0, 1.0, 1.0, 0.02]])
     disparity = np.array([[1.0, 1.0, 2.0, 0.0]])  # the line through these is below zero at prediction 0
-    measures = evaluate_image(disparity, label, np.ones((1, 4), bool), Protocol(family="moge"))
+    measures = evaluate_image(disparity, label, np.ones((1, 4), bool), DepthProtocol(family="moge"))
     slope, offset = np.polyfit(disparity[0], label[0], 1)
     z = 1 / np.maximum(slope * disparity[0] + offset, 0.02)  # 1 / max(gt depth)
     assert measures["abs_rel"] == pytest.approx(np.mean(np.abs(z - 1 / label[0]) * label[0]))

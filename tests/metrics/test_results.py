@@ -2,7 +2,7 @@ import csv
 import io
 import random
 
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.results import ImageResult, Results, to_csv, to_markdown
 
 
@@ -18,7 +18,7 @@ def results(shuffle=None):
     images[0].measures["rmse"] = 2.5
     if shuffle is not None:
         random.Random(shuffle).shuffle(images)
-    return Results(Protocol(), images)
+    return Results(DepthProtocol(), images)
 
 
 def test_means__are_equal_to_the_last_bit_in_every_order():
@@ -26,7 +26,7 @@ def test_means__are_equal_to_the_last_bit_in_every_order():
 
 
 def test_mean__counts_every_test_set_the_same():
-    one = Results(Protocol(), [ImageResult("a", str(i), {"abs_rel": 0.1}) for i in range(9)])
+    one = Results(DepthProtocol(), [ImageResult("a", str(i), {"abs_rel": 0.1}) for i in range(9)])
     one.images.append(ImageResult("b", "x", {"abs_rel": 0.3}))
     assert one.mean() == {"abs_rel": 0.2}
     assert one.groups()["a"]["images"] == 9
@@ -46,5 +46,5 @@ def test_tables__hold_every_number():
     markdown = to_markdown(tables, "student")
     for group in tables.groups().values():
         assert f"{group['abs_rel']:.4f}" in markdown and f"{group['delta1']:.4f}" in markdown
-    assert Protocol().describe() in markdown
+    assert DepthProtocol().describe() in markdown
     assert "3 x truncated_image" in markdown

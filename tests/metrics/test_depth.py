@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth_anything_train.metrics.protocol import Protocol, crop_window, evaluate_image, judged_pixels
+from depth_anything_train.metrics.depth import DepthProtocol, crop_window, evaluate_image, judged_pixels
 from depth_anything_train.runtime import UserError
 
-RELATIVE = Protocol()
+RELATIVE = DepthProtocol()
 
 
 def maps(seed, shape=(12, 17)):
@@ -47,7 +47,7 @@ def by_hand(prediction, label, valid, cap_m=None, min_depth_m=1e-3):
 @pytest.mark.parametrize("seed", range(5))
 def test_evaluate_image__matches_the_formulas_pixel_by_pixel(seed, cap_m):
     prediction, label, valid = maps(seed)
-    measures = evaluate_image(prediction, label, valid, Protocol(cap_m=cap_m))
+    measures = evaluate_image(prediction, label, valid, DepthProtocol(cap_m=cap_m))
     expected = by_hand(prediction, label, valid, cap_m)
     assert {name: measures[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
@@ -67,7 +67,7 @@ def test_least_squares__ignores_scale_and_shift_of_the_prediction(scale, shift, 
 @given(scale=st.floats(0.01, 100))
 def test_median__ignores_the_scale_of_the_prediction(scale):
     prediction, label, valid = maps(0)
-    protocol = Protocol(alignment="median")
+    protocol = DepthProtocol(alignment="median")
     one = evaluate_image(prediction.astype(np.float64), label, valid, protocol)
     other = evaluate_image(scale * prediction.astype(np.float64), label, valid, protocol)
     assert one["abs_rel"] == pytest.approx(other["abs_rel"], rel=1e-9)
@@ -117,7 +117,7 @@ def test_evaluate_image__negative_aligned_disparity_is_the_far_end_of_the_range(
     label = np.array([[1.0, 1.0, 1.0, 0.02]])
     prediction = np.array([[1.0, 1.0, 2.0, 0.0]])  # the line through these is below zero at prediction 0
     judged = np.ones((1, 4), bool)
-    measures = evaluate_image(prediction, label, judged, Protocol(cap_m=80.0))
+    measures = evaluate_image(prediction, label, judged, DepthProtocol(cap_m=80.0))
     slope, offset = np.polyfit(prediction[0], label[0], 1)
     aligned = slope * prediction[0] + offset
     depth = np.where(aligned > 1 / 80, 1 / aligned, 80.0)
@@ -127,7 +127,7 @@ def test_evaluate_image__negative_aligned_disparity_is_the_far_end_of_the_range(
 
 def test_evaluate_image__labels_without_metres_ignore_metres():
     prediction, label, valid = maps(6)
-    strict = Protocol(min_depth_m=5.0, cap_m=6.0)
+    strict = DepthProtocol(min_depth_m=5.0, cap_m=6.0)
     one = evaluate_image(prediction, label, valid, strict, unit="unknown")
     other = evaluate_image(prediction, label * 1000, valid, strict, unit="px")
     assert one == pytest.approx(other, rel=1e-5)
@@ -137,11 +137,11 @@ def test_evaluate_image__labels_without_metres_ignore_metres():
 
 def test_evaluate_image__takes_a_metric_model_at_its_word():
     _, label, valid = maps(7)
-    measures = evaluate_image(label * 2, label, valid, Protocol(alignment="none"))
+    measures = evaluate_image(label * 2, label, valid, DepthProtocol(alignment="none"))
     assert measures["abs_rel"] == pytest.approx(0.5)  # every depth is half the true one
     assert measures["abs_rel_disparity"] == pytest.approx(1.0)
     with pytest.raises(UserError, match="judges metres"):
-        evaluate_image(label, label, valid, Protocol(alignment="none"), unit="px")
+        evaluate_image(label, label, valid, DepthProtocol(alignment="none"), unit="px")
 
 
 def test_evaluate_image__refuses_predictions_that_are_not_finite_or_of_another_size():
@@ -155,7 +155,7 @@ def test_evaluate_image__refuses_predictions_that_are_not_finite_or_of_another_s
 
 def test_judged_pixels__are_strictly_inside_the_range():
     label = np.float32(1) / np.array([[0.5, 1.0, 5.0, 10.0, 20.0]], np.float32)
-    judged = judged_pixels(label, np.ones(label.shape, bool), Protocol(min_depth_m=0.5, cap_m=10.0))
+    judged = judged_pixels(label, np.ones(label.shape, bool), DepthProtocol(min_depth_m=0.5, cap_m=10.0))
     assert judged.tolist() == [[False, True, True, False, False]]
     assert judged_pixels(label, np.ones(label.shape, bool), RELATIVE).all()
 
@@ -178,7 +178,7 @@ def test_crop__only_pixels_inside_count():
     prediction, label, valid = maps(9, (48, 64))
     inside = np.zeros(label.shape, bool)
     inside[4:47, 4:60] = True
-    assert evaluate_image(prediction, label, valid, Protocol(crop="eigen_nyu")) == evaluate_image(
+    assert evaluate_image(prediction, label, valid, DepthProtocol(crop="eigen_nyu")) == evaluate_image(
         prediction, label, valid & inside, RELATIVE
     )
 
@@ -188,9 +188,9 @@ def test_crop__only_pixels_inside_count():
 )
 def test_protocol__refuses_what_it_does_not_know(wrong):
     with pytest.raises(UserError, match="Expected"):
-        Protocol(**wrong)
+        DepthProtocol(**wrong)
 
 
 def test_protocol__says_everything_that_decides_a_number():
-    text = Protocol("nyu", "least_squares_disparity", 1e-3, 10.0, "eigen_nyu").describe()
+    text = DepthProtocol("nyu", cap_m=10.0, crop="eigen_nyu").describe()
     assert all(part in text for part in ("nyu", "least squares in inverse depth", "0.001 m", "10 m", "eigen_nyu"))
