@@ -25,6 +25,9 @@ DepthMetres = Float[Tensor, "B 1 H W"]
 Valid = Bool[Tensor, "B 1 H W"]
 """True where a label may be used; everything else may hold any value, NaN included."""
 
+Classes = UInt8[Tensor, "B H W"]
+"""The class of every pixel, counted from 0; 255 marks none."""
+
 Patches = Float[Tensor, "B N C"]
 """Encoder features, one row per patch, without the class token."""
 
@@ -58,10 +61,10 @@ class UnlabelledBatch(TypedDict):
 
 
 class SemanticBatch(TypedDict):
-    """Images with class labels, for pre-training an encoder on the procedural world; 255 marks no class."""
+    """Images with the class of every pixel."""
 
     image: ImageBytes
-    classes: UInt8[Tensor, "B H W"]
+    classes: Classes
     key: list[str]
     source: list[str]
 

@@ -1,4 +1,4 @@
-"""What every labelled raw data set shares: find its pairs, check them, and put image and label into a sample."""
+"""What every raw data set with labels shares: find its pairs, check them, and put image and label into a sample."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class RawPair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelledSet(ABC):
-    """A labelled raw data set in its official folder layout: a subclass says how to `find` items and to `read` one.
+class PairedSet(ABC):
+    """A raw data set of images and labels in its official folder layout: a subclass says how to `find` its items.
 
     Args:
         root: the folder that the official archives were unpacked in.
@@ -70,7 +70,7 @@ class LabelledSet(ABC):
     count: int | None = None
     seed: int = 0
 
-    kind = LABELLED
+    kind: ClassVar[str]
     source: ClassVar[str]
     """Name of the set."""
     licence: ClassVar[str]
@@ -82,8 +82,8 @@ class LabelledSet(ABC):
         """Items of the part in any order; an image without label, or the reverse, is an item too."""
 
     @abstractmethod
-    def read(self, root: Path, item: Item) -> RawPair:
-        """Read one item.
+    def sample(self, root: Path, item: Item, facts: dict[str, Any]) -> RawSample:
+        """Read and check one item whose image and label are there; `facts` belong into its json.
 
         Raises:
             BadSample: it cannot be used.
@@ -112,21 +112,42 @@ class LabelledSet(ABC):
         """Read and check one item.
 
         Raises:
-            BadSample: `duplicate_key`, `missing_image`, `missing_label`, `label_size`, `no_valid_pixel`, or whatever
-                `read` and the decoders raise.
+            BadSample: `duplicate_key`, `missing_image`, `missing_label`, or as `sample`.
         """
         if not item.unique:
             raise BadSample("duplicate_key", f"An item before it has the same key {make_key(item.name)}.")
         for what, path in (("image", item.image), ("label", item.label)):
             if not path:
                 raise BadSample(f"missing_{what}", f"Its {what} is missing; was that archive unpacked as well?")
-        image, label, meta = self.read(Path(self.root).expanduser(), item)
-        facts = {"source": self.source, "licence": self.licence, "item": item.name, "camera": None, **meta}
-        return labelled_sample(make_key(item.name), image, label, facts)
+        facts = {"source": self.source, "licence": self.licence, "item": item.name, "camera": None}
+        return self.sample(Path(self.root).expanduser(), item, facts)
 
     def info(self) -> dict[str, Any]:
         """The settings that change what is written."""
         return {"settings": {field.name: getattr(self, field.name) for field in fields(self) if field.name != "root"}}
+
+
+class LabelledSet(PairedSet):
+    """A raw data set with depth in its official folder layout: a subclass says how to `find` items and `read` one."""
+
+    kind = LABELLED
+
+    @abstractmethod
+    def read(self, root: Path, item: Item) -> RawPair:
+        """Read one item.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+
+    def sample(self, root: Path, item: Item, facts: dict[str, Any]) -> RawSample:
+        """Read and check one item.
+
+        Raises:
+            BadSample: `label_size`, `no_valid_pixel`, or whatever `read` and the decoders raise.
+        """
+        image, label, meta = self.read(root, item)
+        return labelled_sample(make_key(item.name), image, label, {**facts, **meta})
 
 
 def find_names(root: Path, *patterns: str) -> dict[str, str]:

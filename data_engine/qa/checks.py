@@ -14,9 +14,17 @@ from data_engine.qa.dirty_labels import Limits, examine, outlying, typical_dispa
 from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.index import build_index, index_path
-from depth_anything_train.data.labels import Label, check_shape, decode_label
+from depth_anything_train.data.labels import Label, check_shape, decode_classes, decode_label
 from depth_anything_train.data.remote import AnyPath
-from depth_anything_train.data.schema import DATASET_FILE, IMAGES, LABELLED, PSEUDO_LABELS, BadSample, Record
+from depth_anything_train.data.schema import (
+    DATASET_FILE,
+    IMAGES,
+    LABELLED,
+    PSEUDO_LABELS,
+    SEGMENTED,
+    BadSample,
+    Record,
+)
 from depth_anything_train.data.shards import Shard, read_info
 from depth_anything_train.runtime import UserError, fingerprint, read_json
 
@@ -108,7 +116,7 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
 
     Args:
         tar: the shard.
-        kind: of the folder: `labelled`, `images` or `pseudo_labels`.
+        kind: of the folder: `labelled`, `images`, `pseudo_labels` or `segmented`.
         images: folder of the image shards, for pseudo labels.
         deep: decode images and labels.
         limits: when a label counts as dirty.
@@ -194,6 +202,8 @@ class _ShardCheck:
             self.findings.add_label(decode_label(*record.label(), record.meta))
         elif self.kind == LABELLED:
             self._check_pair(number, record)
+        elif self.kind == SEGMENTED:
+            decode_classes(record, decode_image(record.image).shape)
         else:
             decode_image(record.image)
 

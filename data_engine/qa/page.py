@@ -14,7 +14,7 @@ from data_engine.qa.gather import EXAMPLES, Summary, draw, examine, open_folder,
 from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
-from depth_anything_train.data.schema import IMAGES, BadSample
+from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample
 from depth_anything_train.ops.colors import colorize
 from depth_anything_train.report.html import card, document, gradient, picture_row, table
 from depth_anything_train.report.pictures import Picture, PictureRow, encode, shrink
@@ -56,11 +56,11 @@ def write_page(
         workers: processes; None is one a core, 0 works in this process.
 
     Raises:
-        UserError: the folder holds images only, or cannot be opened.
+        UserError: the folder holds no depth, or cannot be opened.
     """
     folder = open_folder(shards)[0]
-    if folder.info["kind"] == IMAGES:
-        raise UserError(f"Expected labels in {shards} for page=, but it holds images only; use sheet=.")
+    if without := {IMAGES: "images", SEGMENTED: "classes"}.get(folder.info["kind"]):
+        raise UserError(f"Expected labels of depth in {shards} for page=, but it holds {without} only; use sheet=.")
     drawn = examine(shards, draw(folder, num_shards, num_labels, seed), workers)
     title = f"Labels of {folder.info.get('source', Path(shards).name)}"
     write_bytes(out, render(title, shards, summarise(folder, bad_keys), drawn, problems, num_samples, seed).encode())

@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import decode_label
+from depth_anything_train.data.labels import decode_classes, decode_label
 from depth_anything_train.data.remote import join
-from depth_anything_train.data.schema import IMAGES, PSEUDO_LABELS, BadSample, Record
+from depth_anything_train.data.schema import IMAGES, PSEUDO_LABELS, SEGMENTED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.ops.colors import INVALID_GREY, colorize
+from depth_anything_train.ops.colors import INVALID_GREY, color_classes, colorize
 from depth_anything_train.runtime import UserError, keyed_seed
 
 TILE_WIDTH, TILE_HEIGHT = 240, 180
 
 
 def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
-    """Some samples, drawn by the seed, as one PNG: image beside label; near is red, far is blue, invalid is grey."""
+    """Some samples, drawn by the seed, as one PNG: image beside label; near is red, far blue, invalid grey."""
     if num_samples < 1:
         raise UserError(f"Expected num_samples of at least 1 for the sheet, but came {num_samples}.")
     kind = folder.info["kind"]
@@ -28,8 +28,7 @@ def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
     for index in order.tolist():
         tiles.append(_tile(_image_or_grey(images[index])))
         if kind != IMAGES:
-            record = folder[index]
-            tiles.append(_tile(_coloured(*decode_label(*record.label(), record.meta))))
+            tiles.append(_tile(_label_picture(folder[index], kind)))
     columns = 6
     tiles += [_tile(np.full((1, 1, 3), 255, np.uint8))] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
@@ -41,6 +40,12 @@ def _image_or_grey(record: Record) -> NDArray[np.uint8]:
         return decode_image(record.image)
     except BadSample:  # its label is invalid everywhere
         return np.full((1, 1, 3), INVALID_GREY, np.uint8)
+
+
+def _label_picture(record: Record, kind: str) -> NDArray[np.uint8]:
+    if kind == SEGMENTED:
+        return color_classes(decode_classes(record, decode_image(record.image).shape))
+    return _coloured(*decode_label(*record.label(), record.meta))
 
 
 def _coloured(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:

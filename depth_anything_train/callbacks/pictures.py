@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from depth_anything_train.ops.colors import colorize
+from depth_anything_train.ops.colors import color_classes, colorize
 
 LARGEST = 16
 """Images of a stream in one picture."""
@@ -39,7 +39,6 @@ def streams_of(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 def _colours(content: Mapping[str, Any]) -> list[NDArray[np.uint8]]:
     if "classes" in content:
-        classes = content["classes"].cpu().numpy()
-        return [colorize(x.astype(np.float32), x < 255, colormap="tab20", limits=(0, 20)) for x in classes]
+        return [color_classes(x) for x in content["classes"].cpu().numpy()]
     disparity, valid = (content[quantity].cpu().numpy()[:, 0] for quantity in ("disparity", "valid"))
     return [colorize(x, known) for x, known in zip(disparity, valid, strict=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -22,8 +22,8 @@ from depth_anything_train.data.exclusions import BAD_KEYS_FILE
 from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.sources import BadSamples, Source
-from depth_anything_train.data.transforms import Geometry, MildColour, StrongPerturbation
-from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, TrainingViews
+from depth_anything_train.data.transforms import Geometry, StrongPerturbation
+from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, Perturbation, TrainingViews
 from depth_anything_train.runtime import STOP_SIGNALS, UserError, console
 
 
@@ -62,7 +62,7 @@ class TrainLoader:
 class ShardDataModule(LightningDataModule):
     """Training batches from shards, in an order that only depends on the seed.
 
-    Yields LabelledBatch for a source `labelled`, SemanticBatch for `semantic`, StudentBatch for `labelled` and
+    Yields LabelledBatch for a source `labelled`, SemanticBatch for one with classes, StudentBatch for `labelled` and
     `unlabelled` together, and a LabelledBatch by name for several others.
 
     Args:
@@ -76,6 +76,7 @@ class ShardDataModule(LightningDataModule):
         workers: processes that load; 0 loads in the main process.
         flip: probability of a horizontal flip.
         rotate_deg: largest random rotation either way, in degrees.
+        geometry: how a view is cut, given size, flip and rotate_deg.
         colour: what the colours of all other images than the student's unlabelled ones go through.
         perturbation: what the student's unlabelled images go through.
         cutmix: rectangles exchanged between them.
@@ -101,7 +102,8 @@ class ShardDataModule(LightningDataModule):
         workers: int = 0,
         flip: float = 0.5,
         rotate_deg: float = 0.0,
-        colour: MildColour | None = None,
+        geometry: Callable[..., Geometry] = Geometry,
+        colour: Perturbation | None = None,
         perturbation: StrongPerturbation | None = None,
         cutmix: CutMix | None = None,
         max_bad_share: float = 0.1,
@@ -125,13 +127,13 @@ class ShardDataModule(LightningDataModule):
         self.cutmix, self.max_per_device = cutmix, max_per_device
         self.bad = BadSamples(max_bad_share)
         self.loaders: list[TrainLoader] = []
-        geometry = Geometry(size, flip=flip, rotate_deg=rotate_deg)
-        if cutmix is not None and geometry.stretched:
+        views = geometry(size, flip=flip, rotate_deg=rotate_deg)
+        if cutmix is not None and views.stretched:
             raise UserError(f"Expected one number as data.size where CutMix is used, but came {size}.")
         chosen = {name: perturbation if name == UNLABELLED else colour for name in sources}
         perturbations = {name: perturb for name, perturb in chosen.items() if perturb is not None}
-        self.views = TrainingViews(sources, geometry, perturbations, seed, SampleCache(cache_mb / max(workers, 1)))
-        self.collate = Collate(sources, geometry.shape, cutmix, seed)
+        self.views = TrainingViews(sources, views, perturbations, seed, SampleCache(cache_mb / max(workers, 1)))
+        self.collate = Collate(sources, views.shape, cutmix, seed)
 
     def setup(self, stage: str) -> None:
         """Say what is left out, once for all processes."""

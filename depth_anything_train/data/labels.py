@@ -29,7 +29,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from depth_anything_train.data.images import MAX_PIXELS, read_header
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import CLASSES, BadSample, Record
 
 Label = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """(disparity, valid), both (H, W)."""
@@ -83,10 +83,24 @@ def decode_sky(data: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         BadSample: `label_type` if it is no 8-bit grey PNG, `damaged_label`, or as `images.read_header`.
     """
-    stored = _read_grey_png(data, bits=8, what="sky mask")
+    stored = read_grey_png(data, bits=8, what="sky mask")
     if stored.shape != shape:
         stored = cv2.resize(stored, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return stored != 0
+
+
+def decode_classes(record: Record, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The class of every pixel of an image of that shape, (h, w), `NO_CLASS` where there is none.
+
+    Raises:
+        BadSample: `missing_label` if the sample holds no classes, `label_type` if they are no 8-bit grey PNG,
+            `damaged_label`, `label_size`, or as `images.read_header`.
+    """
+    if CLASSES not in record.members:
+        raise BadSample("missing_label", f"Sample {record.key} has no {CLASSES}, only {sorted(record.members)}.")
+    classes = read_grey_png(record.members[CLASSES], bits=8, what="map of classes")
+    check_shape(shape, classes.shape)
+    return classes
 
 
 def add_sky(label: Label, sky: NDArray[np.bool_]) -> Label:
@@ -128,10 +142,15 @@ def read_png16(data: bytes) -> NDArray[np.uint16]:
     Raises:
         BadSample: `label_type` if it is another kind of image, else as `images.read_header`; `damaged_label`.
     """
-    return _read_grey_png(data, bits=16, what="label")
+    return read_grey_png(data, bits=16, what="label")
 
 
-def _read_grey_png(data: bytes, *, bits: int, what: str) -> NDArray[Any]:
+def read_grey_png(data: bytes, *, bits: int, what: str) -> NDArray[Any]:
+    """Decode a grey PNG of 8 or 16 bits, (H, W); `what` it is for the message.
+
+    Raises:
+        BadSample: as `read_png16`.
+    """
     header = read_header(data)
     if header.extension != "png" or data[24:26] != bytes((bits, 0)):  # bit depth, colour type grey
         kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if header.extension == "png" else header.extension

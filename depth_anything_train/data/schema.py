@@ -3,6 +3,7 @@
     labelled shard      per key: image (jpg, jpeg, png or webp; bytes untouched), one label, json
     image shard         per key: image; anything else is ignored (img2dataset's json and txt, say)
     pseudo-label shard  beside an image shard: same name, same keys, same order, one label each
+    segmented shard     per key: image, classes.png, json
 
 A shard is an ordinary webdataset tar. The members of one sample stand together and share their key.
 """
@@ -17,8 +18,9 @@ from depth_anything_train.runtime import UserError
 
 SCHEMA = 1
 
-LABELLED, IMAGES, PSEUDO_LABELS = "labelled", "images", "pseudo_labels"
-"""The three kinds of shard folder, as `kind` in dataset.json."""
+LABELLED, IMAGES, PSEUDO_LABELS, SEGMENTED = "labelled", "images", "pseudo_labels", "segmented"
+"""The kinds of shard folder, as `kind` in dataset.json."""
+KINDS = (LABELLED, IMAGES, PSEUDO_LABELS, SEGMENTED)
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 QUANTITIES = ("depth", "disparity")
@@ -26,7 +28,8 @@ CODECS = ("png", "npy", "dz16")
 LABEL_EXTENSIONS = tuple(f"{quantity}.{codec}" for quantity in QUANTITIES for codec in CODECS)
 META = "json"
 CLASSES = "classes.png"
-"""Optional in labelled shards: uint8 class of every pixel, 255 where there is none."""
+"""The label of segmented shards, optional in labelled ones: uint8 class of every pixel, 255 where there is none."""
+NO_CLASS = 255
 
 SKY = "sky.png"
 """Optional in labelled shards: uint8, not 0 where the sky is. It is farthest (disparity 0) where no label exists."""

@@ -30,8 +30,7 @@ from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_pa
 from depth_anything_train.data.schema import (
     DATASET_FILE,
     IMAGES,
-    LABELLED,
-    PSEUDO_LABELS,
+    KINDS,
     SCHEMA,
     UNFINISHED_FILE,
     BadSample,
@@ -271,7 +270,7 @@ def read_info(folder: AnyPath) -> dict[str, Any]:
     if info.get("schema") != SCHEMA:
         found = info.get("schema")
         raise UserError(f"Expected shards of schema {SCHEMA} in {folder}, but they say {found}; update the program.")
-    if info.get("kind") not in (LABELLED, IMAGES, PSEUDO_LABELS):
+    if info.get("kind") not in KINDS:
         raise UserError(f"{folder / DATASET_FILE} is damaged: it says kind {info.get('kind')!r}; write it again.")
     for name, kind in (("shards", int), ("count", int), ("images", str | None)):
         if name in info and not isinstance(info[name], kind):

@@ -14,22 +14,19 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import add_sky, check_shape, decode_label, decode_sky
+from depth_anything_train.data.labels import add_sky, check_shape, decode_classes, decode_label, decode_sky
 from depth_anything_train.data.remote import join
-from depth_anything_train.data.schema import CLASSES, IMAGES, LABELLED, PSEUDO_LABELS, SKY, BadSample, Record
+from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SEGMENTED, SKY, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, fingerprint
 
 Sample = dict[str, Any]
 """`image`, `key`, and either `disparity` and `valid` or `classes`."""
-
-NO_CLASS = 255
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +166,7 @@ class PseudoLabelSource(Source):
 
 
 class SemanticSource(Source):
-    """Images with class labels, from the procedural world: `image`, `classes` (h, w) uint8 (255 none), `key`."""
+    """Images with the class of every pixel: `image`, `classes` (h, w) uint8 (255 none), `key`."""
 
     kind = LABELLED
 
@@ -181,14 +178,8 @@ class SemanticSource(Source):
         """
         folder, number = self.locate(index)
         record = self.folders[folder][number]
-        if CLASSES not in record.members:
-            raise BadSample("missing_label", f"Sample {record.key} has no {CLASSES}; only the procedural world has it.")
-        classes = cv2.imdecode(np.frombuffer(record.members[CLASSES], np.uint8), cv2.IMREAD_UNCHANGED)
-        if classes is None or classes.ndim != 2 or classes.dtype != np.uint8:
-            raise BadSample("damaged_label", f"{CLASSES} of sample {record.key} is no 8-bit greyscale PNG.")
         image = decode_image(record.image)
-        check_shape(image.shape, classes.shape)
-        return {"image": image, "classes": classes, "key": record.key}
+        return {"image": image, "classes": decode_classes(record, image.shape), "key": record.key}
 
 
 def _name(folder: ShardFolder) -> str:
@@ -212,7 +203,7 @@ def _image_folder(labels: ShardFolder) -> ShardFolder:
     if not labels.info.get("images"):
         raise UserError(f"Expected dataset.json of {labels.path} to name its images, but it does not; label again.")
     images = ShardFolder(join(labels.path, labels.info["images"]))
-    if images.info["kind"] not in (IMAGES, LABELLED):
+    if images.info["kind"] not in (IMAGES, LABELLED, SEGMENTED):
         raise UserError(f"Expected image shards in {images.path}, but its dataset.json says {images.info['kind']}.")
     done = {shard.name for shard in labels.shards if f"{shard.stem}.json" in labels.files}
     if missing := [shard.name for shard in images.shards if shard.name not in done]:

@@ -64,15 +64,13 @@ class Geometry:
         Raises:
             BadSample: `extreme_aspect`.
         """
-        height, width = sample["image"].shape[:2]
-        if max(height, width) > MAX_ASPECT * min(height, width):
-            raise BadSample("extreme_aspect", f"Image {sample['key']} is {width} x {height} pixels, a mere strip.")
+        height, width = check_aspect(sample)
         if self.stretched:
             height, width = self.shape
         else:
             scale = self.shape[0] / min(height, width)
             height, width = (max(self.shape[0], round(side * scale)) for side in (height, width))
-        fitted = _each(sample, lambda name, pixels: _resize(pixels, height, width, cubic=name == "image"))
+        fitted = each_array(sample, lambda name, pixels: resize(pixels, height, width, cubic=name == "image"))
         if "valid" in sample and sample["valid"].size > height * width and not fitted["valid"].all():
             _fill(fitted["disparity"], fitted["valid"], sample["disparity"], sample["valid"])
         return fitted
@@ -85,10 +83,22 @@ class Geometry:
         top, left = (int(rng.integers(a - b + 1)) for a, b in zip((height, width), self.shape, strict=True))
         window = np.s_[top : top + self.shape[0], left : left + self.shape[1]]
         flipped = rng.random() < self.flip
-        return _each(sample, lambda _, pixels: cv2.flip(pixels[window], 1) if flipped else pixels[window].copy())
+        return each_array(sample, lambda _, pixels: cv2.flip(pixels[window], 1) if flipped else pixels[window].copy())
 
 
-def _each(sample: Sample, change: Callable[[str, NDArray[Any]], NDArray[Any]]) -> Sample:
+def check_aspect(sample: Sample) -> tuple[int, int]:
+    """Height and width of the image.
+
+    Raises:
+        BadSample: `extreme_aspect`.
+    """
+    height, width = sample["image"].shape[:2]
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise BadSample("extreme_aspect", f"Image {sample['key']} is {width} x {height} pixels, a mere strip.")
+    return height, width
+
+
+def each_array(sample: Sample, change: Callable[[str, NDArray[Any]], NDArray[Any]]) -> Sample:
     """Change the arrays of a sample, by name. OpenCV knows no bool, so masks are shown to it as bytes."""
     changed = dict(sample)
     for name, pixels in sample.items():
@@ -98,7 +108,8 @@ def _each(sample: Sample, change: Callable[[str, NDArray[Any]], NDArray[Any]]) -
     return changed
 
 
-def _resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray:
+def resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray:
+    """Resample an array (h, w, ...) bicubically, or by the nearest pixel."""
     if pixels.shape[:2] == (height, width):
         return pixels
     # INTER_NEAREST_EXACT shares its pixel centres with INTER_CUBIC; INTER_NEAREST would shift a label of three times
@@ -116,7 +127,7 @@ def _rotate(sample: Sample, angle_deg: float) -> Sample:
             pixels, turn, (width, height), flags=cv2.INTER_LINEAR if name == "image" else cv2.INTER_NEAREST
         )
 
-    return _each(sample, rotated)
+    return each_array(sample, rotated)
 
 
 def _fill(

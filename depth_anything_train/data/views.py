@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix, cutmix
 from depth_anything_train.data.order import Slot
-from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.sources import NO_CLASS, Sample, SemanticSource, Source
+from depth_anything_train.data.schema import NO_CLASS, BadSample
+from depth_anything_train.data.sources import Sample, SemanticSource, Source
 from depth_anything_train.data.transforms import Geometry
 from depth_anything_train.runtime import UserError, keyed_seed
 from depth_anything_train.types import LabelledBatch, SemanticBatch, StudentBatch, UnlabelledBatch

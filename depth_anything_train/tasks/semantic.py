@@ -6,12 +6,14 @@ alignment start from semantic priors alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from depth_anything_train.data.schema import NO_CLASS
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.pretrained import save_encoder
@@ -19,7 +21,6 @@ from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.types import Image, Scalar, SemanticBatch
 
-NO_CLASS = 255
 STRIDE = 4
 """Every fourth pixel is asked for: a patch of 14 pixels cannot say more, and full size would be bound by memory."""
 
@@ -64,6 +65,6 @@ class SemanticTask(Task):
         loss = F.cross_entropy(scores, classes.long(), ignore_index=NO_CLASS, reduction="none")
         return self.combine({"semantic": masked_mean(loss, classes != NO_CLASS).mean()})
 
-    def export(self, folder: Path) -> None:
+    def save(self, folder: Path, model: SemanticModel, record: Mapping[str, Any]) -> None:
         """Write the encoder alone."""
-        save_encoder(folder, self.model.pretrained, self.record)
+        save_encoder(folder, model.pretrained, record)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from data_engine.ingest.base import Ingest
 from data_engine.ingest.labelled import LabelledSet
 from depth_anything_train.command import build, compose, config_folder
-from depth_anything_train.data.schema import IMAGES, LABELLED
+from depth_anything_train.data.schema import IMAGES, LABELLED, SEGMENTED
 from depth_anything_train.runtime import UserError
 
 STAGES = {"sky"}
@@ -39,7 +39,7 @@ LABELLED_SETS = [name for name in NAMES if isinstance(configured(name), Labelled
 @pytest.mark.parametrize("name", NAMES)
 def test_every_dataset__is_built_from_its_config_and_reaches_the_workers(name: str) -> None:
     ingest = configured(name)
-    assert ingest.kind in (LABELLED, IMAGES) and ingest.source
+    assert ingest.kind in (LABELLED, IMAGES, SEGMENTED) and ingest.source
     assert pickle.loads(pickle.dumps(ingest)).info() == ingest.info()
     assert "nowhere" not in str(ingest.info()), "a path of this machine would get into dataset.json"
 
