@@ -35,7 +35,7 @@ from depth_anything_train.runtime import (
     read_json,
     write_json,
 )
-from depth_anything_train.tasks.base import DepthTask, Task
+from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
 
 
@@ -135,18 +135,19 @@ def _validation(cfg: DictConfig, run: Path, task: Task) -> list[Validation]:
     """What judges the model while it learns, if there are folders to judge it on.
 
     Raises:
-        UserError: one of them is trained on, or the model predicts no depth.
+        UserError: one of them is trained on or of another kind, or the model cannot be judged.
     """
     if not cfg.validation:
         return []
-    if not isinstance(task, DepthTask):
-        raise UserError(f"Expected no validation folders, because {cfg.name} trains no depth model.")
-    data = open_data(OmegaConf.to_container(cfg.validation))
+    if task.judged_on is None:
+        raise UserError(
+            f"Expected no validation folders, because {cfg.name} trains nothing that can be judged on them."
+        )
+    data = open_data(OmegaConf.to_container(cfg.validation), kind=task.judged_on)
     trained = {Path(folder).resolve() for folder in (*cfg.labelled, *cfg.unlabelled)}
     if shared := [name for name, folder in data.items() if Path(str(folder.path)).resolve() in trained]:
         raise UserError(f"{shared[0]} stands under validation and is trained on; hold some of its images out.")
-    settings = {name: value for name, value in cfg.validate.items() if name != "protocol"}
-    return [Validation(run, data=data, protocol=build(cfg.validate.protocol), size=task.record["size"], **settings)]
+    return [build(cfg.validate, run=run, data=data, size=task.record["size"])]
 
 
 def _step_of(checkpoint: Path | None) -> int:

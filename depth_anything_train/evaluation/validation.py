@@ -1,12 +1,14 @@
-"""A model judged on labelled shards before and while it is trained; the best so far is kept beside the last."""
+"""A model judged on held-out shards before and while it is trained; the best so far is kept beside the last."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
@@ -17,45 +19,49 @@ from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.preprocess import Size
-from depth_anything_train.metrics.protocol import Protocol
-from depth_anything_train.models.checkpoints import save_model
+from depth_anything_train.metrics.depth import DepthProtocol
+from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.runtime import UserError, console
 
-MEASURE = "abs_rel"
-SHOWN = (MEASURE, "delta1")
 
-
-class Validation(Callback):
+class Validation(Callback, ABC):
     """Judge at step 0, every `every_n_steps` steps and at the end; `validation/metrics.jsonl` has a row for each.
 
     All ranks judge, each its share of the images, and a copy of the model: whole where its weights are shared out, not
-    compiled, and in eval mode. The numbers are those of `evaluate`, and the model of the smallest AbsRel is kept in
-    `best/`.
+    compiled, and in eval mode. The best one is kept in `best/`.
 
     Args:
         run: folder of the run.
-        data: labelled shards by name, none of which is trained on.
-        protocol: how an image is judged.
-        size: at which the network sees an image, as `preprocess.network_size`.
+        data: shards by name, none of which is trained on.
+        size: of the views that are trained on.
         every_n_steps: optimiser steps between two.
         limit: at most so many images of each folder, evenly spread.
     """
 
+    shown: ClassVar[tuple[str, ...]]
+    """The measures that are printed; the first one says which model is the best."""
+    higher_is_better: ClassVar[bool]
+
     def __init__(
-        self,
-        run: str | Path,
-        *,
-        data: Mapping[str, Records],
-        protocol: Protocol,
-        size: Size,
-        every_n_steps: int,
-        limit: int | None = None,
+        self, run: str | Path, *, data: Mapping[str, Records], size: Size, every_n_steps: int, limit: int | None = None
     ) -> None:
         if every_n_steps < 1:
             raise UserError(f"Expected validate.every_n_steps >= 1, got {every_n_steps}.")
-        self.run, self.protocol, self.size, self.every_n_steps = Path(run), protocol, size, every_n_steps
+        self.run, self.size, self.every_n_steps = Path(run), size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
         self.rows = MetricsLog(self.run / "validation")
+
+    @abstractmethod
+    def measure(self, model: Any, device: torch.device, ranks: Ranks) -> dict[str, float]:
+        """The measures of a model over the images that can be judged, and their number; on the first rank alone.
+
+        Raises:
+            UserError: not one image could be judged.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """How it is judged, for the record of the best model: plain JSON."""
 
     def continue_from(self, step: int) -> None:
         """Forget what was judged behind `step`."""
@@ -78,20 +84,48 @@ class Validation(Callback):
         Raises:
             UserError: not one image could be judged.
         """
-        model = DepthAnything(task.snapshot(), size=self.size, device=task.device)
-        ranks = Ranks(trainer.global_rank, trainer.world_size)
-        results = evaluate(model, self.data, self.protocol, ranks=ranks, shown=False)
+        model, ranks, step = task.snapshot(), Ranks(trainer.global_rank, trainer.world_size), trainer.global_step
+        measures = self.measure(model, task.device, ranks)
         if not ranks.first:
             return
-        step, measures = trainer.global_step, {"images": len(results.images), **results.mean()}
-        best = min((row[MEASURE] for row in read_metrics(self.rows.path)), default=float("inf"))
-        if measures[MEASURE] < best:  # the model before its row: a row never promises what is not there
-            about = {**task.record, "steps": step, "validation": {**measures, "protocol": self.protocol.to_dict()}}
-            save_model(self.run / "best", model.model, about)
+        is_best = all(self._better(measures, row) for row in read_metrics(self.rows.path))
+        if is_best:  # the model before its row: a row never promises what is not there
+            about = {**task.record, "steps": step, "validation": {**measures, **self.describe()}}
+            task.save(self.run / "best", model, about)
         self.rows.log_metrics(measures, step=step - 1)
-        shown = ", ".join(f"{name} {measures[name]:.4f}" for name in SHOWN)
-        note = " (best so far)" if measures[MEASURE] < best else ""
+        shown = ", ".join(f"{name} {measures[name]:.4f}" for name in self.shown)
+        note = " (best so far)" if is_best else ""
         console.print(f"{self.run.name}, step {step}: {shown} on {measures['images']} images{note}.")
+
+    def _better(self, measures: Mapping[str, float], other: Mapping[str, float]) -> bool:
+        ours, theirs = measures[self.shown[0]], other[self.shown[0]]
+        return ours > theirs if self.higher_is_better else ours < theirs
+
+
+class DepthValidation(Validation):
+    """A depth model on labelled shards, with the numbers of `evaluate`; the best one has the smallest AbsRel.
+
+    Args:
+        protocol: how an image is judged.
+        options: see `Validation`; at `size` the network sees an image, as `preprocess.network_size` has it.
+    """
+
+    shown = ("abs_rel", "delta1")
+    higher_is_better = False
+
+    def __init__(self, run: str | Path, *, protocol: DepthProtocol, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.protocol = protocol
+
+    def measure(self, model: DepthModel, device: torch.device, ranks: Ranks) -> dict[str, float]:
+        """The means over the images."""
+        looking = DepthAnything(model, size=self.size, device=device)
+        results = evaluate(looking, self.data, self.protocol, ranks=ranks, shown=False)
+        return {"images": len(results.images), **results.mean()} if ranks.first else {}
+
+    def describe(self) -> dict[str, Any]:
+        """The protocol."""
+        return {"protocol": self.protocol.to_dict()}
 
 
 @dataclass(frozen=True)

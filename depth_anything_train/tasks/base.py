@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pytorch_lightning import LightningModule
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from depth_anything_train.callbacks.steps import ends_step, has_row
+from depth_anything_train.data.schema import LABELLED
 from depth_anything_train.devices import share_out
 from depth_anything_train.models.checkpoints import assemble, describe, save_model
 from depth_anything_train.models.depth_model import DepthModel
@@ -42,6 +43,9 @@ class Task(LightningModule):
             average of the losses (V1 section 3.3).
         channels_last: store images and weights channels last, which is faster for convolutions on CPUs and GPUs.
     """
+
+    judged_on: ClassVar[str | None] = None
+    """Kind of the shards on which the model can be judged while it learns."""
 
     def __init__(
         self,
@@ -76,6 +80,14 @@ class Task(LightningModule):
     def gather(self) -> None:
         """Have the whole model on every rank, each of which must call this."""
 
+    def export(self, folder: Path) -> None:
+        """Write what training was for."""
+        self.save(folder, self.model, self.record)
+
+    def save(self, folder: Path, model: Any, record: Mapping[str, Any]) -> None:
+        """Write a model of this task and all that is needed to build it again."""
+        raise NotImplementedError
+
     def combine(self, losses: Mapping[str, Scalar]) -> Scalar:
         """The weighted mean of the named losses; logs each of them, the total and the learning rates.
 
@@ -109,6 +121,7 @@ class DepthTask(Task):
     """A task whose outcome is the depth model itself."""
 
     model: DepthModel
+    judged_on = LABELLED
 
     def count_flops(self, batch: Any) -> int | None:
         """Those of the model; the losses need none that count."""
@@ -148,6 +161,6 @@ class DepthTask(Task):
         """Let the checkpoint say what model it holds."""
         checkpoint["depth_model"] = describe(self.model, self.record)
 
-    def export(self, folder: Path) -> None:
-        """Write what training was for: the weights and all that is needed to build the model again."""
-        save_model(folder, self.model, self.record)
+    def save(self, folder: Path, model: DepthModel, record: Mapping[str, Any]) -> None:
+        """Write the model's folder."""
+        save_model(folder, model, record)
