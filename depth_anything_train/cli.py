@@ -35,6 +35,7 @@ SUMMARIES = {
     "doctor": "will a recipe train here? labels, one batch by heart, precision, speed",
     "train": "any stage of training: train experiment=...",
     "evaluate": "a model on labelled shards, or through a table of the papers -> numbers and a page",
+    "segment": "a segmenter on segmented shards -> mIoU beside the papers', a page",
     "predict": "photographs, video, camera or stream -> pictures, 16-bit, npy, control maps, point clouds",
     "export": "a model -> Hugging Face folder, released .pth, ONNX",
     "app": "the web page: drop a photograph or video, look, download",

@@ -23,6 +23,7 @@ class EncoderDecoderAdamW:
         betas: decay of the two moments.
         weight_decay: decoupled weight decay.
         decay_norms_and_biases: whether vectors decay too.
+        decay_embeddings: whether embeddings of positions, levels and queries do.
         warmup_steps: steps over which the rates rise first.
         power: bends the line; 0.9 is the "poly" decay of V2's metric models.
     """
@@ -32,6 +33,7 @@ class EncoderDecoderAdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     decay_norms_and_biases: bool = True
+    decay_embeddings: bool = True
     warmup_steps: int = 0
     power: float = 1.0
 
@@ -50,6 +52,7 @@ class EncoderDecoderAdamW:
             decoder_lr=self.decoder_lr,
             weight_decay=self.weight_decay,
             decay_norms_and_biases=self.decay_norms_and_biases,
+            decay_embeddings=self.decay_embeddings,
         )
         # Fused: one pass over the weights instead of ten small operations for each of the two hundred tensors.
         optimizer = AdamW(groups, betas=(self.betas[0], self.betas[1]), fused=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -22,6 +22,7 @@ def encoder_decoder_groups(
     decoder_lr: float,
     weight_decay: float,
     decay_norms_and_biases: bool = True,
+    decay_embeddings: bool = True,
 ) -> list[dict[str, Any]]:
     """Put every trainable parameter into exactly one group for an optimiser, with its name.
 
@@ -31,12 +32,19 @@ def encoder_decoder_groups(
         decoder_lr: learning rate of everything else.
         weight_decay: decoupled weight decay of all groups.
         decay_norms_and_biases: whether norms, biases and other vectors decay too; if not, they get groups of their own.
+        decay_embeddings: whether embeddings of positions, levels and queries do.
 
     Raises:
         UserError: nothing is trainable.
     """
     rates = {ENCODER_PREFIX: ("encoder", encoder_lr), "": ("decoder", decoder_lr)}
-    return prefix_groups(model, rates, weight_decay=weight_decay, decay_norms_and_biases=decay_norms_and_biases)
+    return prefix_groups(
+        model,
+        rates,
+        weight_decay=weight_decay,
+        decay_norms_and_biases=decay_norms_and_biases,
+        decay_embeddings=decay_embeddings,
+    )
 
 
 def prefix_groups(
@@ -45,6 +53,7 @@ def prefix_groups(
     *,
     weight_decay: float,
     decay_norms_and_biases: bool = True,
+    decay_embeddings: bool = True,
 ) -> list[dict[str, Any]]:
     """As `encoder_decoder_groups`, for any parts of a model.
 
@@ -53,17 +62,18 @@ def prefix_groups(
         rates: how a parameter's name starts -> its group and learning rate; the longest start that fits counts, and
             the empty one fits all.
         weight_decay: decoupled weight decay of all groups.
-        decay_norms_and_biases: as there.
+        decay_norms_and_biases, decay_embeddings: as there.
 
     Raises:
         UserError: nothing is trainable.
     """
     groups: dict[str, dict[str, Any]] = {}
+    embeddings = set() if decay_embeddings else set(_embeddings(model))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         part, lr = rates[max((prefix for prefix in rates if name.startswith(prefix)), key=len)]
-        decays = decay_norms_and_biases or parameter.ndim > 1
+        decays = (decay_norms_and_biases or parameter.ndim > 1) and name not in embeddings
         group = part + ("" if decays else "_no_decay")
         settings = {"lr": lr, "weight_decay": weight_decay if decays else 0.0}
         groups.setdefault(group, {"name": group, "params": [], **settings})["params"].append((name, parameter))
@@ -75,3 +85,11 @@ def prefix_groups(
         logger.info("%s: %d tensors, %d parameters, lr %g", members["name"], len(names), count, members["lr"])
         logger.debug("%s: %s", members["name"], ", ".join(names))
     return list(groups.values())
+
+
+def _embeddings(model: nn.Module) -> Iterator[str]:
+    """Names of the parameters that are looked up, or added to tokens."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            yield f"{name}.weight"
+    yield from (name for name, _ in model.named_parameters() if name.endswith("_embed"))

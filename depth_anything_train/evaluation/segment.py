@@ -1,0 +1,151 @@
+"""`depth-anything segment`: a segmenter on segmented shards -> mIoU beside the papers', IoU by class, pictures.
+
+The same on several processes: `torchrun --nproc-per-node 2 -m depth_anything_train.evaluation.segment key=value ...`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from depth_anything_train.command import build, command
+from depth_anything_train.data.schema import SEGMENTED, BadSample
+from depth_anything_train.data.segmentation import check_classes
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.evaluation.distributed import ranks
+from depth_anything_train.evaluation.files import data_hash
+from depth_anything_train.evaluation.segmentation import Counted, count, read
+from depth_anything_train.evaluation.validation import EvenlySpread
+from depth_anything_train.inference.device import choose_device
+from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.inference.segmentation import SlidingWindow
+from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious
+from depth_anything_train.models.segmenter import Segmenter, load_segmenter
+from depth_anything_train.ops.colors import color_classes
+from depth_anything_train.report.html import document, picture_row, table
+from depth_anything_train.report.pictures import Picture, PictureRow, encode
+from depth_anything_train.runtime import console, provenance, require_writable, write_bytes, write_json
+
+
+@command("segment")
+def main(cfg: DictConfig) -> None:
+    """Judge `cfg.model` on `cfg.data` and write to `cfg.out`."""
+    out = Path(cfg.out)
+    require_writable(out)
+    model, about = load_segmenter(cfg.model)
+    model.to(choose_device(cfg.device))
+    folders = open_data(OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data, kind=SEGMENTED)
+    for folder in folders.values():
+        check_classes(folder.path, folder.info.get("classes"), model.config.num_classes)
+    window: SlidingWindow = build(cfg.benchmark.window)
+    chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
+    with ranks() as here:
+        counted = count(model, chosen, window, ranks=here)
+        if not here.first:
+            return
+    results = summarise(cfg, counted, window, about, folders)
+    write_bytes(out / "results.csv", to_csv(results["classes"]).encode())
+    write_bytes(out / "page.html", page(results, pictures(model, chosen, window, cfg.pictures)).encode())
+    write_json(out / "results.json", results)
+    console.print(
+        f"mIoU {100 * results['miou']:.1f} %, accuracy {100 * results['accuracy']:.1f} % ({counted.images} images, "
+        f"{counted.skipped.total()} skipped): {out / 'page.html'}",
+        soft_wrap=True,
+    )
+
+
+def summarise(
+    cfg: DictConfig,
+    counted: Counted,
+    window: SlidingWindow,
+    about: Mapping[str, Any],
+    folders: Mapping[str, ShardFolder],
+) -> dict[str, Any]:
+    """The content of results.json: the numbers, and everything that decided them."""
+    names = next(iter(folders.values())).info["classes"]
+    ious, pixels = class_ious(counted.confusion).tolist(), counted.confusion.sum(1).tolist()
+    return {
+        "schema": 1,
+        "benchmark": cfg.benchmark.title,
+        "model": {"name": Path(cfg.model).name, "hash": about["hash"], "experiment": about.get("experiment")},
+        "data": {name: {"hash": data_hash(folder), "samples": len(folder)} for name, folder in folders.items()},
+        "window": asdict(window) | {"scales": list(window.scales)},
+        **counted.measures(),
+        "best_constant_miou": best_constant_miou(counted.confusion),
+        "classes": [
+            {"name": name, "iou": None if iou != iou else iou, "pixels": count}
+            for name, iou, count in zip(names, ious, pixels, strict=True)
+        ],
+        "paper_miou": {title: value / 100 for title, value in cfg.benchmark.paper.items()},
+        "skipped": dict(counted.skipped),
+        "provenance": provenance(),
+    }
+
+
+def to_csv(classes: Sequence[Mapping[str, Any]]) -> str:
+    """A line a class: its name, IoU (empty where nothing shows it) and labelled pixels."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["name", "iou", "pixels"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(classes)
+    return text.getvalue()
+
+
+def pictures(
+    model: Segmenter, data: Mapping[str, EvenlySpread], window: SlidingWindow, number: int
+) -> list[PictureRow]:
+    """Photograph, labels and prediction of some images of each folder, evenly spread."""
+    rows = []
+    for name, records in data.items():
+        chosen = EvenlySpread(records, number)
+        for record in (chosen[index] for index in range(len(chosen))):
+            try:
+                image, truth = read(record, model.config.num_classes)
+            except BadSample:  # counted already
+                continue
+            found = window.classes(model, image, truth.shape)
+            shown = {"photograph": image, "classes": color_classes(truth), "prediction": color_classes(found)}
+            row = [Picture(title, "", f"{title} of {record.key}", encode(x)) for title, x in shown.items()]
+            rows.append(PictureRow(name, record.key, row))
+    return rows
+
+
+def page(results: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
+    """The page: ours beside the papers', the classes from best to worst, pictures."""
+    window, ours = results["window"], results["miou"]
+    looks = f"shorter side {window['size']}" if window["size"] else "images of their own size"
+    scales = f", {len(window['scales'])} scales" if len(window["scales"]) > 1 else ""
+    about = (
+        f"{results['images']} images; {looks}, windows of {window['crop']} every {window['stride']} pixels{scales}"
+        f"{', mirrored too' if window['flip'] else ''}; pixels without class do not count."
+    )
+    compared = {results["model"]["name"]: ours, "a map of the commonest class": results["best_constant_miou"]}
+    compared |= results["paper_miou"]
+    shown = sorted((one for one in results["classes"] if one["iou"] is not None), key=lambda one: -one["iou"])
+    parts = [
+        f"<h1>{escape(results['model']['name'])} on {escape(results['benchmark'])}</h1>",
+        f'<p class="soft">{escape(about)}</p>',
+        table(["", "mIoU (%)", "ours, more (%)"], [_line(title, value, ours) for title, value in compared.items()]),
+        f'<p class="soft">Accuracy of all pixels: {100 * results["accuracy"]:.1f} %.</p>',
+        "<h2>Images</h2>",
+        '<p class="soft">One colour a class, some of them twice; grey has none.</p>',
+        *(f"<h3>{escape(row.key)}</h3>{picture_row(row)}" for row in rows),
+        "<h2>Classes</h2>",
+        table(["", "IoU (%)", "pixels"], [[x["name"], f"{100 * x['iou']:.1f}", f"{x['pixels']:,}"] for x in shown]),
+    ]
+    return document(f"{results['model']['name']}: {results['benchmark']}", "\n".join(parts))
+
+
+def _line(title: str, value: float, ours: float) -> list[str]:
+    return [title, f"{100 * value:.1f}", f"{100 * (ours - value):+.1f}"]
+
+
+if __name__ == "__main__":
+    main()

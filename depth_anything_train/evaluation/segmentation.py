@@ -1,0 +1,131 @@
+"""A segmenter on segmented shards: every sample is read, looked at and counted once, on one process or several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.labels import decode_classes
+from depth_anything_train.data.schema import NO_CLASS, BadSample, Record
+from depth_anything_train.evaluation.distributed import ALONE, Ranks
+from depth_anything_train.evaluation.validation import Validation
+from depth_anything_train.inference.labelled import Records
+from depth_anything_train.inference.segmentation import SlidingWindow
+from depth_anything_train.metrics.segmentation import Confusion, measures
+from depth_anything_train.models.segmenter import Segmenter
+from depth_anything_train.runtime import ProgressBar, UserError
+
+
+@dataclass
+class Counted:
+    """What was counted: the confusion matrix over all images, their number, and those left out, by reason."""
+
+    confusion: Confusion
+    images: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def measures(self) -> dict[str, float]:
+        """`images`, and the measures of `metrics.segmentation`."""
+        return {"images": self.images, **measures(self.confusion)}
+
+
+def count(
+    model: Segmenter,
+    data: Mapping[str, Records],
+    window: SlidingWindow,
+    *,
+    ranks: Ranks = ALONE,
+    shown: bool = True,
+) -> Counted:
+    """Look at every sample and compare.
+
+    Args:
+        model: in eval mode.
+        data: samples by the name of their folder.
+        window: how an image is looked at.
+        ranks: the processes that share the work.
+        shown: whether there is a bar of progress.
+
+    Returns:
+        What all processes counted, on the first one; the others have their part.
+
+    Raises:
+        UserError: not one image could be judged.
+    """
+    origins = ranks.share([(name, number) for name, records in data.items() for number in range(len(records))])
+    part = Counted(torch.zeros(model.config.num_classes, model.config.num_classes, dtype=torch.int64))
+    with ProgressBar("segment", len(origins), shown=shown and ranks.first) as bar:
+        for name, number in origins:
+            try:
+                image, truth = read(data[name][number], model.config.num_classes)
+                part.confusion += compare(truth, window.classes(model, image, truth.shape), model.config.num_classes)
+                part.images += 1
+            except BadSample as error:
+                part.skipped[error.reason] += 1
+            bar.advance()
+    parts = ranks.gather(part)
+    if not parts:
+        return part
+    total = Counted(
+        torch.stack([one.confusion for one in parts]).sum(0),
+        sum(one.images for one in parts),
+        sum((one.skipped for one in parts), Counter[str]()),
+    )
+    if not total.confusion.any():
+        reasons = ", ".join(f"{number} x {reason}" for reason, number in total.skipped.items()) or "no samples"
+        raise UserError(f"Expected images with classes to judge, but none could be used ({reasons}).")
+    return total
+
+
+def read(record: Record, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image (H, W, 3) and class of every pixel (h, w).
+
+    Raises:
+        BadSample: as the decoders, or `unknown_class`.
+    """
+    image = decode_image(record.image)
+    truth = decode_classes(record, image.shape)
+    known = truth[truth != NO_CLASS]
+    if known.size and known.max() >= num_classes:
+        raise BadSample("unknown_class", f"{record.key} shows class {known.max()} of {num_classes}.")
+    return image, truth
+
+
+def compare(truth: NDArray[np.uint8], found: NDArray[np.uint8], num_classes: int) -> Confusion:
+    """The confusion matrix of one image; pixels without class do not count."""
+    seen, true = torch.from_numpy(found).long(), torch.from_numpy(truth).long()
+    return multiclass_confusion_matrix(seen, true, num_classes, ignore_index=NO_CLASS, validate_args=False)
+
+
+class SegmentationValidation(Validation):
+    """A segmenter on segmented shards; the best one has the largest mIoU.
+
+    Args:
+        window: how an image is looked at.
+        options: see `Validation`.
+    """
+
+    shown = ("miou", "accuracy")
+    higher_is_better = True
+
+    def __init__(self, run: str | Path, *, window: SlidingWindow, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.window = window
+
+    def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> dict[str, float]:
+        """The measures of all pixels together."""
+        counted = count(model.to(device), self.data, self.window, ranks=ranks, shown=False)
+        return counted.measures() if ranks.first else {}
+
+    def describe(self) -> dict[str, Any]:
+        """The window."""
+        return {"window": asdict(self.window)}
