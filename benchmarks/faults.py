@@ -23,7 +23,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.append(str(TESTS))  # what strikes is shared with the tests
 
-from faults import Fault, expected, run_to_the_end, tiny_runs, weights  # noqa: E402
+from striking import Fault, expected, run_to_the_end, tiny_runs, weights  # noqa: E402
 
 STEPS, EVERY, EPOCH = 12, 4, 11  # of a run, between checkpoints, images of the labelled shards
 MOMENTS = ("random step", "epoch end", "validation", "checkpoint", "twice")

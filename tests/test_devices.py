@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import run_to_the_end, tiny_runs, weights
+from striking import run_to_the_end, tiny_runs, weights
 
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.runtime import RUN_AGAIN

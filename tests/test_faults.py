@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import Fault, end, expected, run_to_the_end, start, tiny_runs, weights
 from scenes import write_shards
+from striking import Fault, end, expected, run_to_the_end, start, tiny_runs, weights
 
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.evaluation.loop import evaluate

@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 
-import faults
 import pytest
-from faults import Fault
+import striking
 from scenes import write_shards
+from striking import Fault
 
 from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
@@ -60,7 +60,9 @@ def start(arguments):
 
 def kill_at(arguments, run, step):
     """Start training and kill it with SIGKILL two steps after the checkpoint of `step`."""
-    assert faults.end(faults.start(compose("train", arguments), fault=Fault(signal.SIGKILL, "step", step + 2))) == [-9]
+    assert striking.end(striking.start(compose("train", arguments), fault=Fault(signal.SIGKILL, "step", step + 2))) == [
+        -9
+    ]
     assert (run / "checkpoints" / f"step-{step:08d}.json").exists()
     assert not (run / "finished.json").exists()
 
