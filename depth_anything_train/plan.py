@@ -100,6 +100,8 @@ def read_work(cfg: DictConfig) -> Work:
 def _training(experiment: str) -> Work:
     cfg = compose("train", [f"experiment={experiment}", "out=plan"])
     batch = cfg.data.batch
+    if {"semantic", "segmented"} & set(batch):
+        raise UserError(f"Expected an experiment that trains a depth model, but {experiment} has another decoder.")
     in_batch = sum(batch.values())
     frozen_share = batch.get("unlabelled", 0) / in_batch if cfg.task.get("frozen_encoder") else 0.0
     flops = count_flops(_on_meta(cfg.model), cfg.size, cfg.size)

@@ -126,13 +126,14 @@ def page(results: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
         f"{results['images']} images; {looks}, windows of {window['crop']} every {window['stride']} pixels{scales}"
         f"{', mirrored too' if window['flip'] else ''}; pixels without class do not count."
     )
-    compared = {results["model"]["name"]: ours, "a map of the commonest class": results["best_constant_miou"]}
-    compared |= results["paper_miou"]
+    others = {"a map of the commonest class": results["best_constant_miou"], **results["paper_miou"]}
+    compared = [[results["model"]["name"], f"{100 * ours:.1f}", ""]]
+    compared += [[title, f"{100 * value:.1f}", f"{100 * (ours - value):+.1f}"] for title, value in others.items()]
     shown = sorted((one for one in results["classes"] if one["iou"] is not None), key=lambda one: -one["iou"])
     parts = [
         f"<h1>{escape(results['model']['name'])} on {escape(results['benchmark'])}</h1>",
         f'<p class="soft">{escape(about)}</p>',
-        table(["", "mIoU (%)", "ours, more (%)"], [_line(title, value, ours) for title, value in compared.items()]),
+        table(["", "mIoU (%)", "ours minus this"], compared),
         f'<p class="soft">Accuracy of all pixels: {100 * results["accuracy"]:.1f} %.</p>',
         "<h2>Images</h2>",
         '<p class="soft">One colour a class, some of them twice; grey has none.</p>',
@@ -141,10 +142,6 @@ def page(results: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
         table(["", "IoU (%)", "pixels"], [[x["name"], f"{100 * x['iou']:.1f}", f"{x['pixels']:,}"] for x in shown]),
     ]
     return document(f"{results['model']['name']}: {results['benchmark']}", "\n".join(parts))
-
-
-def _line(title: str, value: float, ours: float) -> list[str]:
-    return [title, f"{100 * value:.1f}", f"{100 * (ours - value):+.1f}"]
 
 
 if __name__ == "__main__":
