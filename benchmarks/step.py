@@ -33,6 +33,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 from loader import write_pictures  # noqa: E402
 
 from depth_anything_train.command import build, compose  # noqa: E402
+from depth_anything_train.models.compilation import compile_parts  # noqa: E402
 from depth_anything_train.models.flops import count_flops, on_meta, peak_flops  # noqa: E402
 from depth_anything_train.tasks.student import StudentTask  # noqa: E402
 from depth_anything_train.train import train  # noqa: E402
@@ -58,6 +59,7 @@ def config(folder: Path, given: argparse.Namespace, overrides: list[str]) -> Dic
             f"size={given.size}",
             f"steps={given.steps + WARM_UP}",
             f"precision={given.precision}",
+            f"compile={str(given.compile).lower()}",
             f"labelled=[{labelled / 'shards'}]",
             f"unlabelled=[{pseudo / 'labels'}]",
             f"data.batch={{labelled:{given.batch[0]},unlabelled:{given.batch[1]}}}",
@@ -105,7 +107,8 @@ def bare(cfg: DictConfig, clock: Clock, compiled: bool) -> StudentTask:
     assert frozen is not None and task.feature is not None
     if half and clock.device.type == "cuda":
         frozen.to(torch.bfloat16)
-    forward = torch.compile(task.model.forward_features) if compiled else task.model.forward_features
+    if compiled:
+        compile_parts(task)
     batches = iter(build(cfg.data).loader())
     for step in range(cfg.steps):
         record = clock if step >= WARM_UP else Clock(clock.device, False)
@@ -121,7 +124,7 @@ def bare(cfg: DictConfig, clock: Clock, compiled: bool) -> StudentTask:
         with torch.autocast(clock.device.type, torch.bfloat16, enabled=half):
             with record.part("student forward"):
                 image = task.to_model(torch.cat([labelled["image"], unlabelled["image"]]))
-                prediction, patches = forward(image)
+                prediction, patches = task.model.forward_features(image)
             with record.part("frozen forward"):
                 features = frozen(image[count:])
             with record.part("losses"):
@@ -164,7 +167,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=518)
     parser.add_argument("--batch", type=int, nargs=2, default=(1, 2), metavar=("LABELLED", "UNLABELLED"))
     parser.add_argument("--precision", default="auto", help="32-true, bf16-mixed or auto")
-    parser.add_argument("--compile", action="store_true", help="compile the bare forward (of `train`: its own key)")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the networks, the bare ones and those of `train`"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=10, help="of a round that count")
     parser.add_argument("--rounds", type=int, default=3)

@@ -15,7 +15,8 @@ FINISHED = "finished.json"
 
 # What may differ when a run continues: none of it changes a number by more than rounding.
 MAY_CHANGE = (
-    *("out", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps", "max_per_device", "timeout_s"),
+    *("out", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps", "timeout_s"),
+    *("compile", "max_per_device"),
     *("validation", "validate", "workers", "data.cache_mb", "data.max_bad_share"),
 )
 

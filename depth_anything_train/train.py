@@ -28,13 +28,9 @@ from depth_anything_train.command import build, command
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.models.compilation import compile_parts, is_compile_error
 from depth_anything_train.run_folder import FINISHED, open_run
-from depth_anything_train.runtime import (
-    UserError,
-    console,
-    read_json,
-    write_json,
-)
+from depth_anything_train.runtime import UserError, console, read_json, write_json
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
 
@@ -61,6 +57,9 @@ def train(cfg: DictConfig) -> Path:
         try:
             _train(cfg, run, interruption)
         except RuntimeError as error:
+            if is_compile_error(error):
+                reason = " ".join(map(str.strip, str(error).split("\n")[:2]))
+                raise UserError(f"torch.compile failed ({reason}); compile=false trains without it.") from None
             if not is_lost_rank(error):
                 raise
             reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # without a file of gloo's
@@ -79,6 +78,8 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     data = build(cfg.data)
     origin = {**start, "data": data.record(), "run": read_json(run / "provenance.json")}
     size = cfg.size if isinstance(cfg.size, int) else list(cfg.size)
+    if cfg.compile:
+        compile_parts(task)
     task.record = {"size": size, "experiment": cfg.name, "steps": cfg.steps, **origin}
 
     log = MetricsLog(run)
@@ -112,7 +113,6 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
 
     task.gather()
     if trainer.is_global_zero:
-        log.finalize("success")
         task.export(run / "model")
         write_json(run / FINISHED, {"steps": cfg.steps})
     trainer.strategy.barrier()

@@ -122,6 +122,8 @@ def run_rank(cfg: DictConfig, rank: int, ranks: int, port: int, fault: Fault | N
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "faults"}
     if validates:
         validate_every(validates)
+    if cfg.compile:  # by torch's quick backend, whose numbers are those of a model that is not compiled
+        torch.compiler.set_stance("default", force_backend="eager")
     if fault is not None and fault.rank == rank:
         if fault.moment == "checkpoint":
             fault.tear()

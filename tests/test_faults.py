@@ -60,7 +60,8 @@ def record(cfg):
 def test_faults__several_in_a_row_leave_no_trace_in_the_weights(runs, tmp_path, ranks, faults):
     undisturbed = runs("tiny_student", tmp_path / "undisturbed")
     run_to_the_end(undisturbed, ranks=ranks, validates=EVERY)
-    disturbed = runs("tiny_student", tmp_path / "disturbed", "workers=2", "checkpoint.background=true")
+    different = ["workers=2", "checkpoint.background=true", f"compile={str(ranks > 1).lower()}"]
+    disturbed = runs("tiny_student", tmp_path / "disturbed", *different)
     ends = run_to_the_end(disturbed, *faults, ranks=ranks, validates=EVERY)
     assert all(map(expected, ends, faults)), ends
     assert weights(Path(disturbed.out)) == weights(Path(undisturbed.out))
@@ -109,7 +110,7 @@ def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, t
 
     undisturbed = runs("tiny_teacher", tmp_path / "undisturbed", "trainer.strategy=fsdp2")
     run_to_the_end(undisturbed, ranks=2)
-    disturbed = runs("tiny_teacher", tmp_path / "disturbed", "trainer.strategy=fsdp2")
+    disturbed = runs("tiny_teacher", tmp_path / "disturbed", "trainer.strategy=fsdp2", "compile=true")
     assert end(start(disturbed, ranks=2, fault=Fault(TERM, "step", 5))) == [75, 75]
     model, _ = load_depth_model(tmp_path / "disturbed" / "checkpoints" / "step-00000006.ckpt")
     assert torch.isfinite(model(torch.zeros(1, 3, 28, 28))).all()

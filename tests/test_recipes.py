@@ -15,7 +15,7 @@ from depth_anything_train.run_folder import run_key
 from depth_anything_train.train import train
 
 TINY = ("model=test", "trainer=cpu", "steps=2", "size=28", "encoder=none", "precision=32-true", "workers=0",
-        "log_every_n_steps=1", "preview.every_n_steps=0")  # fmt: skip
+        "log_every_n_steps=1", "preview.every_n_steps=0", "compile=false")  # fmt: skip
 
 # What each ablation changes. A new file must be added here: it is a claim of a paper.
 ABLATIONS = {

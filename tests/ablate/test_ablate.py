@@ -20,7 +20,7 @@ UNLABELLED = ("sa1b", "bdd100k", "google_landmarks", "imagenet21k", "lsun", "obj
 COMMANDS = {"train": train, "label": label, "evaluate": evaluate}
 TINY = (
     "train={model: test, trainer: cpu, steps: 2, size: 28, encoder: none, precision: 32-true, workers: 0, "
-    "preview.every_n_steps: 0}"
+    "compile: false, preview.every_n_steps: 0}"
 )
 
 

@@ -12,7 +12,7 @@ ONE = {
     "label": {"gpus": "null", "cpus-per-task": 1},
     "evaluate": {"gpus": "null", "cpus-per-task": 1},
 }
-TINY = "{model: test, trainer: cpu, steps: 2, size: 28, encoder: none, precision: 32-true, workers: 0}"
+TINY = "{model: test, trainer: cpu, steps: 2, size: 28, encoder: none, precision: 32-true, compile: false, workers: 0}"
 
 
 @pytest.mark.slurm
