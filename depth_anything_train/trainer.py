@@ -17,6 +17,8 @@ from depth_anything_train.devices import register_strategies
 from depth_anything_train.models.flops import peak_flops
 from depth_anything_train.runtime import RUN_AGAIN, UserError
 
+PRECISIONS = ("auto", "bf16-mixed", "32-true")
+
 
 def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> pl.Trainer:
     """What `cfg.trainer` describes.
@@ -36,7 +38,13 @@ def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> p
 
 
 def choose_precision(wanted: str) -> str:
-    """Resolve `auto`: bf16 autocast where the hardware multiplies bf16, else float32."""
+    """Resolve `auto`: bf16 autocast where the hardware multiplies bf16, else float32.
+
+    Raises:
+        UserError: it is another word. fp16 needs its losses scaled, and the guard takes what then overflows for broken.
+    """
+    if wanted not in PRECISIONS:
+        raise UserError(f"Expected precision to be one of {', '.join(PRECISIONS)}, got {wanted!r}.")
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():

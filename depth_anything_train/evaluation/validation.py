@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
 from depth_anything_train.callbacks.steps import ends_step
+from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.data.schema import Record
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.loop import evaluate
@@ -93,6 +94,9 @@ class Validation(Callback, ABC):
             about = {**task.record, "steps": step, "validation": {**measures, **self.describe()}}
             task.save(self.run / "best", model, about)
         self.rows.log_metrics(measures, step=step - 1)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbMirror):
+                logger.log_metrics({f"validation/{name}": value for name, value in measures.items()}, step=step - 1)
         shown = ", ".join(f"{name} {measures[name]:.4f}" for name in self.shown)
         note = " (best so far)" if is_best else ""
         console.print(f"{self.run.name}, step {step}: {shown} on {measures['images']} images{note}.")
