@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -53,8 +54,6 @@ def test_scores__of_several_scales_and_of_the_mirrored_image_are_averaged(model)
     found = window(scales=[1.0, 2.0], flip=True, crop=168, stride=168).scores(model, image, (56, 84))
     total = 0
     for factor in (1, 2):
-        import cv2
-
         scaled = image if factor == 1 else cv2.resize(image, (168, 112), interpolation=cv2.INTER_CUBIC)
         for mirrored in (False, True):
             given = scaled[:, ::-1] if mirrored else scaled
