@@ -162,14 +162,18 @@ def save_segmenter(folder: str | Path, model: Segmenter, extra: Mapping[str, Any
     return folder
 
 
+def find_segmenter(path: Path) -> Path | None:
+    """The folder of a segmenter: this one, or the folder `model` of this run."""
+    return next((place for place in (path, path / "model") if (place / DESCRIPTION).is_file()), None)
+
+
 def load_segmenter(source: str | Path) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter of a run folder or of the folder `model` or `best` in it, in eval mode; and what is on record.
 
     Raises:
         UserError: there is none, or its files are damaged or of another model.
     """
-    path = Path(source).expanduser()
-    folder = next((place for place in (path, path / "model") if (place / DESCRIPTION).is_file()), None)
+    folder = find_segmenter(Path(source).expanduser())
     if folder is None:
         raise UserError(
             f"Expected a segmenter in {source}: the run folder of `train experiment=segmentation_...`, finished, or "

@@ -12,6 +12,7 @@ from depth_anything_train.models.checkpoints import load_checkpoint, load_model,
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import load_hf
 from depth_anything_train.models.original import load_original
+from depth_anything_train.models.segmenter import find_segmenter
 from depth_anything_train.runtime import UserError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -89,6 +90,8 @@ def _from_hub(name: str) -> Path:
 
 
 def _no_model(source: str | Path, path: Path) -> str:
+    if find_segmenter(path) is not None:
+        return f"{source} holds a segmenter, which predicts classes and no depth: `segment` judges it."
     if (path / "metrics.jsonl").exists() or (path / "checkpoints").is_dir():
         return (
             f"{source} is a run folder without a finished model; let its training finish first, or give one of its "

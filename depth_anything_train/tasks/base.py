@@ -69,6 +69,18 @@ class Task(LightningModule):
         optimizer, schedule = self.optim.build(self.model, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_model(self) -> None:
+        """Where the weights are to be shared out among the devices (`trainer=fsdp`), refuse: nobody has said how.
+
+        Raises:
+            UserError: they are.
+        """
+        if self.device_mesh is not None:
+            raise UserError(
+                "Expected a depth model where trainer=fsdp shares out the weights, but this experiment trains another; "
+                "use trainer=default, which copies them to every device."
+            )
+
     def to_model(self, image: ImageBytes) -> Image:
         """Normalise on the device; bytes travel from the loader, four times smaller than floats."""
         return normalize(image).contiguous(memory_format=self.memory_format)

@@ -7,6 +7,7 @@ from torch import nn
 
 from depth_anything_train.models.encoder import EncoderConfig
 from depth_anything_train.models.segmenter import Pyramid, Segmenter, SegmenterConfig, load_segmenter, save_segmenter
+from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.optim.param_groups import encoder_decoder_groups
 from depth_anything_train.runtime import UserError
 
@@ -170,6 +171,16 @@ def test_files__come_back_and_damage_is_said(tmp_path):
             load_segmenter(tmp_path / "run")
     with pytest.raises(UserError, match="Expected a segmenter"):
         load_segmenter(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["run", "run/best"])
+def test_files__are_not_taken_for_a_run_that_has_not_finished(folder, tmp_path):
+    """`evaluate`, `predict`, `export`, `app`, `label` and `init=` all ask for a depth model here."""
+    for part in ("model", "best"):
+        save_segmenter(tmp_path / "run" / part, build(), {})
+    (tmp_path / "run" / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="holds a segmenter"):
+        load_depth_model(tmp_path / folder)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import pytest
 import torch
 from segmented import classes_of, write_ade20k, write_segmented
 from steps import fit, make_task
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 
 from data_engine.ingest.ade20k import Ade20k
 from data_engine.prepare import prepare
@@ -113,6 +115,18 @@ def test_run__folders_that_do_not_fit_are_refused(shards, tmp_path):
         train(config(shards, tmp_path / "b", f"validation=[{depth}]"))
     with pytest.raises(UserError, match="is trained on"):
         train(config(shards, tmp_path / "c", f"validation=[{shards / 'train'}]"))
+
+
+def test_weights__are_shared_out_for_depth_models_alone():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        task = make_task("tiny_segmentation")
+        task.configure_model()
+        task._device_mesh = init_device_mesh("cpu", (1,), mesh_dim_names=("data_parallel",))  # as Lightning's strategy
+        with pytest.raises(UserError, match="use trainer=default"):
+            task.configure_model()
+    finally:
+        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(
