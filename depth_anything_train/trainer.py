@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,7 +24,7 @@ def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> p
     """What `cfg.trainer` describes.
 
     Raises:
-        UserError: this machine has not what it asks for.
+        UserError: this machine has not what it asks for, or torchrun started another number of processes.
     """
     quiet_lightning()
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.
@@ -32,9 +32,27 @@ def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> p
     register_strategies(cfg.timeout_s)
     node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
     try:
-        return build(node, plugins=[*plugins, *_slurm()], **arguments)
+        trainer: pl.Trainer = build(node, plugins=[*plugins, *_slurm()], **arguments)
     except MisconfigurationException as error:
         raise UserError(f"The settings under trainer do not fit this machine: {error}") from None
+    _check_launch(trainer)
+    return trainer
+
+
+def _check_launch(trainer: pl.Trainer) -> None:
+    """Compare the trainer with what torchrun started: each of two trainings of one device would write the same run.
+
+    Raises:
+        UserError: the number of processes differs.
+    """
+    if not TorchElasticEnvironment.detect():
+        return
+    started, devices, nodes = TorchElasticEnvironment().world_size(), trainer.num_devices, trainer.num_nodes
+    if started != devices * nodes:
+        raise UserError(
+            f"Expected trainer.devices times trainer.num_nodes to be the {started} processes that torchrun started, "
+            f"but came {devices} times {nodes}; set them to --nproc-per-node and --nnodes of torchrun."
+        )
 
 
 def choose_precision(wanted: str) -> str:
