@@ -53,10 +53,7 @@ class SegmentedSource(SemanticSource):
             BadSample: as the decoders, or `unknown_class`.
         """
         sample = super().load(index)
-        classes = sample["classes"]
-        known = classes[classes != NO_CLASS]
-        if known.size and known.max() >= self.num_classes:
-            raise BadSample("unknown_class", f"{sample['key']} shows class {known.max()} of {self.num_classes}.")
+        require_known(sample["classes"], self.num_classes, sample["key"])
         return sample
 
 
@@ -72,6 +69,17 @@ def check_classes(path: object, names: object, num_classes: int) -> None:
             f"Expected segmented shards of {num_classes} classes in {path}, but its dataset.json names {found}; "
             "use the experiment that belongs to the data set, or set task.num_classes."
         )
+
+
+def require_known(classes: NDArray[np.uint8], num_classes: int, key: str) -> None:
+    """Compare the classes that a map shows with those of a model.
+
+    Raises:
+        BadSample: `unknown_class`.
+    """
+    known = classes[classes != NO_CLASS]
+    if known.size and known.max() >= num_classes:
+        raise BadSample("unknown_class", f"{key} shows class {known.max()} of {num_classes}.")
 
 
 class ScaledCrops(Geometry):

@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_classes
 from depth_anything_train.data.schema import NO_CLASS, BadSample, Record
+from depth_anything_train.data.segmentation import require_known
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.inference.labelled import Records
@@ -94,9 +95,7 @@ def read(record: Record, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[n
     """
     image = decode_image(record.image)
     truth = decode_classes(record, image.shape)
-    known = truth[truth != NO_CLASS]
-    if known.size and known.max() >= num_classes:
-        raise BadSample("unknown_class", f"{record.key} shows class {known.max()} of {num_classes}.")
+    require_known(truth, num_classes, record.key)
     return image, truth
 
 
