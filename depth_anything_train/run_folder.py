@@ -1,17 +1,20 @@
-"""The folder of a training run: which configuration it belongs to, and whether it is finished."""
+"""The folder of a training run: which configuration it belongs to, its numbers, and whether it is finished."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.callbacks.checkpoint_io import checkpoints
-from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.runtime import UserError, fingerprint, provenance, read_json, write_bytes, write_json
 
 FINISHED = "finished.json"
 """In a run folder: the last step is done and the model is written."""
+
+CHECKPOINT = re.compile(r"step-(\d{8})\.ckpt")
 
 # What may differ when a run continues: none of it changes a number by more than rounding.
 MAY_CHANGE = (
@@ -46,6 +49,30 @@ def open_run(run: Path, cfg: DictConfig) -> None:
     # A run that was refused before its first step, for a wrong value say, leaves its place to the next.
     write_bytes(run / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
     write_json(mark, {**provenance(), "key": key})
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoint files of a folder, oldest first, sound or not."""
+    return sorted(path for path in Path(folder).glob("step-*.ckpt") if CHECKPOINT.fullmatch(path.name))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, one a step; a last line torn by a kill is left out, a missing file has none."""
+    rows: dict[int, dict[str, Any]] = {}
+    for line in read_lines(path):
+        rows.setdefault(line["step"], {}).update(line)
+    return [*rows.values()]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl as they were written, up to one torn by a kill; a missing file has none."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
 
 
 def _has_steps(run: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from striking import run_to_the_end, tiny_runs, weights
 
-from depth_anything_train.callbacks.metrics_log import read_metrics
+from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import RUN_AGAIN
 
 STEPS = 30

@@ -8,13 +8,13 @@ import torch
 from scenes import write_shards
 from striking import Fault, end, expected, run_to_the_end, start, tiny_runs, weights
 
-from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.checkpoints import load_model
 from depth_anything_train.models.sources import load_depth_model
+from depth_anything_train.run_folder import read_metrics
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 STEPS, EVERY = 12, 4

@@ -14,8 +14,8 @@ from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
-from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
+from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.train import train
 
 GOLDEN = Path(__file__).parent / "golden"

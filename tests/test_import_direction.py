@@ -1,6 +1,8 @@
 """Imports point one way; the layers are those of CONTRIBUTING.md."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "runtime"},
     {"values"},
-    {"ops", "command", "devices"},
+    {"ops", "command", "devices", "run_folder"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
-    {"tasks", "trainer", "run_folder"},
+    {"tasks", "trainer"},
     {"inference", "train", "evaluate", "evaluation", "export", "report", "pipeline", "plan", "app"},
     {"ablate", "doctor"},
     {"cli"},
@@ -54,3 +56,11 @@ def test_a_planted_violation_is_found(tmp_path):
     planted = package / "ops" / "planted.py"
     planted.write_text("def f():\n    from depth_anything_train.tasks import base\n    import data_engine.writer\n")
     assert len(list(violations(planted, package))) == 2
+
+
+def test_commands_that_do_not_train_start_without_lightning():
+    # It is half of the seconds that a command takes to start, and brings half of the machine's libraries along.
+    modules = ["data_engine.verify", "depth_anything_train.ablate", "depth_anything_train.evaluate"]
+    modules += [f"depth_anything_train.{name}" for name in ("report.command", "inference.predict", "export.command")]
+    code = f"import sys, {', '.join(modules)}; sys.exit('lightning_fabric' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -9,9 +9,8 @@ from data_engine.engines.local import LocalEngine
 from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
-from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose, config_folder
-from depth_anything_train.run_folder import run_key
+from depth_anything_train.run_folder import read_metrics, run_key
 from depth_anything_train.train import train
 
 TINY = ("model=test", "trainer=cpu", "steps=2", "size=28", "encoder=none", "precision=32-true", "workers=0",

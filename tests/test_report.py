@@ -14,7 +14,7 @@ from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.depth_model import build_depth_model
-from depth_anything_train.report import main
+from depth_anything_train.report.command import main
 from depth_anything_train.report.comparison import read_evaluations, verdict
 from depth_anything_train.report.curves import SECTIONS, run_curves
 from depth_anything_train.runtime import UserError

@@ -10,9 +10,8 @@ import striking
 from scenes import write_shards
 from striking import Fault
 
-from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
-from depth_anything_train.run_folder import run_key
+from depth_anything_train.run_folder import read_metrics, run_key
 from depth_anything_train.runtime import RUN_AGAIN, UserError
 from depth_anything_train.train import train
 

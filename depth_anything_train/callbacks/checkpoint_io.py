@@ -7,7 +7,6 @@ before a run continues: the newest sound checkpoint wins, a torn one is passed o
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,9 +17,8 @@ from lightning_fabric.plugins import CheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from depth_anything_train.run_folder import checkpoints
 from depth_anything_train.runtime import UserError, atomic_writer, console, read_json, write_json
-
-NAME = re.compile(r"step-(\d{8})\.ckpt")
 
 
 class SoundCheckpointIO(CheckpointIO):
@@ -111,11 +109,6 @@ class SoundCheckpointIO(CheckpointIO):
         ahead = [other for other in others if other.name > path.name]
         for other in [*[other for other in others if other.name <= path.name][: -self.keep], *ahead]:
             self.remove_checkpoint(other)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoint files of a folder, oldest first, sound or not."""
-    return sorted(path for path in Path(folder).glob("step-*.ckpt") if NAME.fullmatch(path.name))
 
 
 def newest_sound_checkpoint(folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from depth_anything_train.run_folder import read_lines, read_metrics
 from depth_anything_train.runtime import write_bytes
 
 MACHINE = "machine/"
@@ -45,7 +46,7 @@ class MetricsLog(Logger):
     @rank_zero_only
     def continue_from(self, step: int) -> None:
         """Keep the lines up to and including `step`; a torn last one goes too."""
-        kept = {path: [line for line in _lines(path) if line["step"] <= step] for path in (self.machine, self.path)}
+        kept = {path: [line for line in read_lines(path) if line["step"] <= step] for path in (self.machine, self.path)}
         for path, lines in kept.items():
             write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self.last = max((line["step"] for lines in kept.values() for line in lines), default=-1)
@@ -83,24 +84,6 @@ class MetricsLog(Logger):
         writer.writeheader()
         writer.writerows(rows)
         write_bytes(self.path.with_suffix(".csv"), table.getvalue().encode())
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, one a step; a last line torn by a kill is left out, a missing file has none."""
-    rows: dict[int, dict[str, Any]] = {}
-    for line in _lines(path):
-        rows.setdefault(line["step"], {}).update(line)
-    return [*rows.values()]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
 
 
 def _append(path: Path, step: int, numbers: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
+from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.data.schema import Record
@@ -22,6 +22,7 @@ from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError, console
 
 

@@ -6,11 +6,11 @@ import torch
 
 from depth_anything_train.callbacks.checkpoint_io import (
     SoundCheckpointIO,
-    checkpoints,
     is_sound,
     newest_sound_checkpoint,
     remove_leftovers,
 )
+from depth_anything_train.run_folder import checkpoints
 from depth_anything_train.runtime import UserError
 
 

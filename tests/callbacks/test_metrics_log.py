@@ -1,6 +1,7 @@
 import csv
 
-from depth_anything_train.callbacks.metrics_log import MetricsLog, read_metrics
+from depth_anything_train.callbacks.metrics_log import MetricsLog
+from depth_anything_train.run_folder import read_metrics
 
 
 def test_log__rows_come_back_and_steps_count_from_one(tmp_path):

@@ -5,13 +5,13 @@ import json
 import pytest
 from scenes import scene, write_shards
 
-from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.metrics.depth import DepthProtocol
+from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scenes import write_shards
 
-from depth_anything_train.callbacks.metrics_log import read_metrics
+from depth_anything_train.run_folder import read_metrics
 
 STEPS = 60
 

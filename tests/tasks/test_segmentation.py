@@ -12,13 +12,13 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from data_engine.ingest.ade20k import Ade20k
 from data_engine.prepare import prepare
-from depth_anything_train.callbacks.metrics_log import read_metrics
 from depth_anything_train.command import compose
 from depth_anything_train.evaluation.segmentation import compare
 from depth_anything_train.metrics.segmentation import best_constant_miou
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.models.segmenter import load_segmenter
 from depth_anything_train.optim.schedule import linear_factor
+from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train
 
