@@ -116,3 +116,21 @@ def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, t
     assert torch.isfinite(model(torch.zeros(1, 3, 28, 28))).all()
     run_to_the_end(disturbed, ranks=2)
     assert weights(Path(disturbed.out)) == weights(Path(undisturbed.out))
+
+
+def test_fsdp__trains_two_heads_of_bins_as_ddp_does(runs, tmp_path, one_thread):
+    near, far = (write_shards(tmp_path / name, "labelled", first=first) for name, first in (("near", 0), ("far", 50)))
+    domains = "[[nyu,0.001,10.0],[kitti,0.001,80.0]]"
+    routed = ["task=metric_routed", f"model.bins.domains={domains}", "model.max_depth_m=80", "steps=4"]
+    streams = ["data=metric_two", f"+nyu=[{near}]", f"+kitti=[{far}]", "data.sources.kitti.crop=none"]
+    careful = ["~data.batch.labelled", "data.batch.nyu=2", "data.batch.kitti=2", "optim.lr=1e-6"]
+    losses = []
+    for strategy in ("ddp", "fsdp2"):
+        out = tmp_path / strategy
+        cfg = runs("tiny_metric", out, *routed, *streams, *careful, f"trainer.strategy={strategy}")
+        run_to_the_end(cfg, ranks=2)
+        losses.append({name: numbers(cfg, f"train/loss/{name}") for name in ("nyu", "kitti", "domain")})
+        assert load_model(out / "model").config.bins.names == ["nyu", "kitti"]
+    for name, values in losses[0].items():
+        assert len(values) == 4
+        assert losses[1][name] == pytest.approx(values, rel=1e-4)

@@ -60,8 +60,7 @@ def attend(
     """Softmax attention, (B, heads, N, channels of a head) to the same shape.
 
     `lengths` cuts the N tokens into pieces that attend to themselves alone: images of several sizes packed into one
-    row. xformers has operators for CUDA and half
-    precision only; anything else goes to torch, whatever `kernel` says.
+    row. xformers has operators for CUDA and half precision only; anything else goes to torch, whatever `kernel` says.
     """
     if kernel == "xformers" and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         return _xformers(query, key, value, lengths)
@@ -85,9 +84,13 @@ def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _preference(device: torch.device) -> AbstractContextManager[None]:
     """The order in which torch tries its kernels; set at each call, so that recomputation in backward has the same."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) == HOPPER:
-        return sdpa_kernel(BEST_FIRST, set_priority=True)
-    return nullcontext()
+    return sdpa_kernel(BEST_FIRST, set_priority=True) if _is_hopper(device) else nullcontext()
+
+
+@torch.compiler.assume_constant_result
+def _is_hopper(device: torch.device) -> bool:
+    """What torch.compile may take as given: it cannot look into the question, and would cut the graph here."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == HOPPER
 
 
 def _xformers(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int] | None) -> Tensor:

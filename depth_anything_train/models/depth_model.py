@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from depth_anything_train.models.dpt import DPTHead
 from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, require_count, resolve_taps
 from depth_anything_train.models.metric_bins import BinsConfig, MetricBinsHead
 from depth_anything_train.runtime import UserError
-from depth_anything_train.types import Image, Patches
+from depth_anything_train.types import DepthMetres, Image, Patches
 
 Kind = Literal["relative", "metric"]
 
@@ -127,6 +127,15 @@ class DepthModel(nn.Module):
         """
         maps, patches = self.pretrained.forward_taps(image)
         return self.depth_head(maps, image.shape[-2:]), patches
+
+    def route(self, image: Image, domain: Tensor | None = None) -> tuple[DepthMetres, Tensor | None]:
+        """Depth by the bins of the given domains (B,), or of those that the router chooses; and its scores (B, D).
+
+        Raises:
+            UserError: a side of the image is no multiple of the patch size.
+        """
+        maps, _ = self.pretrained.forward_taps(image)
+        return cast(MetricBinsHead, self.depth_head).route(maps, image.shape[-2:], domain)
 
     def forward_packed(self, images: Sequence[Image]) -> list[Tensor]:
         """Predict images of several sizes, each (1, 3, H, W), whose tokens go through the encoder in one row.

@@ -148,7 +148,7 @@ class DepthTask(Task):
                 self.model,
                 self.model.pretrained.blocks,
                 self.device_mesh["data_parallel"],
-                methods=("forward_features",),
+                methods=("forward_features", "route"),
             )
 
     def snapshot(self) -> DepthModel:

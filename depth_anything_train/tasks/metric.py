@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from depth_anything_train.models.depth_model import DepthModel
-from depth_anything_train.models.metric_bins import MetricBinsHead
 from depth_anything_train.runtime import UserError
 from depth_anything_train.tasks.base import DepthTask
 from depth_anything_train.types import DepthMetres, Disparity, LabelledBatch, Scalar, Valid
@@ -63,9 +62,7 @@ class RoutedMetricTask(MetricTask):
         counts = torch.tensor([len(stream["image"]) for stream in streams])
         domain = torch.arange(len(streams)).repeat_interleave(counts).to(self.device)
         image = self.to_model(torch.cat([stream["image"] for stream in streams]))
-        maps, _ = self.model.pretrained.forward_taps(image)
-        prediction, scores = cast(MetricBinsHead, self.model.depth_head).route(maps, image.shape[-2:], domain)
-
+        prediction, scores = self.model.route(image, domain)
         parts = zip(self.domains, prediction.split(counts.tolist()), streams, strict=True)
         losses = {name: self.depth(part, *metres(s["disparity"], s["valid"])) for name, part, s in parts}
         return self.combine({**losses, "domain": cross_entropy(cast(Tensor, scores).float(), domain)})

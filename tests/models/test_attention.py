@@ -4,6 +4,7 @@ import pytest
 import timm.layers
 import torch
 
+from depth_anything_train.models import attention
 from depth_anything_train.models.attention import Attention, attend, set_kernel
 from depth_anything_train.runtime import UserError
 
@@ -45,6 +46,22 @@ def test_attend__packed_images_see_themselves_alone(grad):
 
 
 @pytest.mark.skipif(find_spec("xformers") is not None, reason="xformers is installed")
+def test_attend__compiles_to_one_graph_with_an_order_of_kernels(monkeypatch):
+    asked = []
+
+    @torch.compiler.assume_constant_result
+    def is_hopper(device):
+        asked.append(device)
+        print("as opaque to a compiler as a question to a driver")
+        return True
+
+    monkeypatch.setattr(attention, "_is_hopper", is_hopper)
+    query, key, value = torch.randn(3, 1, 2, 5, 8)
+    compiled = torch.compile(attend, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(query, key, value), attend(query, key, value))
+    assert asked[0] == query.device
+
+
 def test_set_kernel__xformers_that_is_not_installed_is_one_sentence():
     with pytest.raises(UserError, match="needs xformers.*or use sdpa"):
         set_kernel(Attention(32, num_heads=4), "xformers")

@@ -229,8 +229,7 @@ def test_routing__does_not_depend_on_the_neighbours_in_the_batch():
 @pytest.mark.parametrize("domains", [ONE, TWO], ids=["one", "two"])
 def test_model__every_trainable_parameter_gets_a_gradient(domains):
     model = networks.build(kind="metric", bins={"domains": domains})
-    maps, _ = model.pretrained.forward_taps(torch.randn(2, 3, 28, 42))
-    depth, scores = model.depth_head.route(maps, (28, 42), torch.tensor([0, len(domains) - 1]))
+    depth, scores = model.route(torch.randn(2, 3, 28, 42), torch.tensor([0, len(domains) - 1]))
     (depth.sum() + (0 if scores is None else scores.square().sum())).backward()
     without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert without == set()

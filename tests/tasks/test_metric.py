@@ -61,8 +61,7 @@ def test_routed__every_domain_is_judged_by_its_own_head_and_the_router_learns():
     batch = {"nyu": metric_batch(2, 8.0), "kitti": metric_batch(1, 60.0)}
     image = task.to_model(torch.cat([batch["nyu"]["image"], batch["kitti"]["image"]]))
     with torch.no_grad():
-        maps, _ = task.model.pretrained.forward_taps(image)
-        depth, scores = task.model.depth_head.route(maps, (28, 28), torch.tensor([0, 0, 1]))
+        depth, scores = task.model.route(image, torch.tensor([0, 0, 1]))
     found = fit(task, batch)
     for name, part in (("nyu", depth[:2]), ("kitti", depth[2:])):
         expected = SILog()(part, 1 / batch[name]["disparity"], batch[name]["valid"]).item()
