@@ -54,10 +54,13 @@ def config_folder(name: str) -> Path:
     return (installed if installed.is_dir() else package.parent / "configs") / name
 
 
-def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def command(
+    name: str, *, short_of_memory: str = "take a smaller batch or size"
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a Hydra app of `main(cfg)`: `key=value`, `--help`, `--cfg job`, `--multirun` read from the command line.
 
-    A `UserError`, an unknown key and a missing value end with one sentence on stderr and exit status 2.
+    A `UserError`, an unknown key and a missing value end with one sentence on stderr and exit status 2, and so does a
+    lack of memory, with what to do about it.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -74,6 +77,12 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 where = f" with {error.filename}" if error.filename else ""
                 reason = error.strerror or error
                 _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, mend it and run it again.")
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                tried = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+                wanted = f" (it tried to allocate {tried[1]})" if tried else ""
+                _stop(f"`{name}` needs more memory than its device has{wanted}: {short_of_memory}.")
             except KeyboardInterrupt:
                 _stop(f"`{name}` was interrupted; nothing finished is lost, run it again.", status=INTERRUPTED)
 
@@ -262,6 +271,11 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
             continue
         if isinstance(child := node[key], DictConfig):
             yield from _keys(child, f"{prefix}{key}.")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get the memory that it asked a GPU or the system for."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _stop(message: object, status: int = 2) -> NoReturn:

@@ -19,7 +19,7 @@ CHECKPOINT = re.compile(r"step-(\d{8})\.ckpt")
 # What may differ when a run continues: none of it changes a number by more than rounding.
 MAY_CHANGE = (
     *("out", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps", "timeout_s"),
-    *("compile", "max_per_device"),
+    *("compile", "max_per_device", "model.activation_checkpointing", "model.attention"),
     *("validation", "validate", "workers", "data.cache_mb", "data.max_bad_share"),
 )
 

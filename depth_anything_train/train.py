@@ -34,8 +34,13 @@ from depth_anything_train.runtime import UserError, console, read_json, write_js
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
 
+LESS_MEMORY = (
+    "let it take fewer images at a time (max_per_device=), recompute more (model.activation_checkpointing=full) or "
+    "share out the weights among several (trainer=fsdp); the same command with it continues"
+)
 
-@command("train")
+
+@command("train", short_of_memory=LESS_MEMORY)
 def main(cfg: DictConfig) -> None:
     """Train what the config describes."""
     train(cfg)

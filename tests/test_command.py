@@ -5,9 +5,10 @@ import sys
 import time
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from depth_anything_train.command import as_override, build, compose, config_folder
+from depth_anything_train.command import as_override, build, command, compose, config_folder
 from depth_anything_train.runtime import UserError
 
 
@@ -142,6 +143,24 @@ def test_program__a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
     result = program("predict", "model=x", f"source={tmp_path}", f"out={tmp_path / 'file'}")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def of_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")
+
+
+@pytest.mark.parametrize(
+    ("allocate", "wanted"),
+    [(lambda: torch.empty(2**60), f"{2**62} bytes"), (of_a_gpu, "2.00 GiB")],
+    ids=["processor", "gpu"],
+)
+def test_command__a_lack_of_memory_is_one_sentence_with_what_to_do(allocate, wanted, monkeypatch, capsys):
+    main = command("report", short_of_memory="report on less")(lambda cfg: allocate())
+    monkeypatch.setattr(sys, "argv", ["depth-anything"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = f"error: `report` needs more memory than its device has (it tried to allocate {wanted}): report on less.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_program__ctrl_c_is_one_sentence(tmp_path):

@@ -121,7 +121,9 @@ def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):
         train(compose("train", options(data, undisturbed, "seed=1")))
 
 
-@pytest.mark.parametrize("change", ["workers=1", "data.cache_mb=0", "out=elsewhere", "seed=1", "size=42"])
+@pytest.mark.parametrize(
+    "change", ["workers=1", "data.cache_mb=0", "out=elsewhere", "model.attention=xformers", "seed=1", "size=42"]
+)
 def test_run_key__is_that_of_the_settings_that_decide_a_number(change):
     given = ["experiment=tiny_teacher", "out=run", "labelled=[a]"]
     same = run_key(compose("train", given)) == run_key(compose("train", [*given, change]))

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, ListConfig
 
 from depth_anything_train.command import command
@@ -16,7 +15,7 @@ from depth_anything_train.inference.photos import predict_photos
 from depth_anything_train.inference.sources import Photos, Video, find_source
 from depth_anything_train.inference.video import predict_video
 from depth_anything_train.inference.video_files import VideoReader
-from depth_anything_train.runtime import ProgressBar, UserError, console, require_writable
+from depth_anything_train.runtime import ProgressBar, console, require_writable
 
 
 @command("predict")
@@ -34,15 +33,10 @@ def main(cfg: DictConfig) -> None:
         intrinsics=None if cfg.intrinsics is None else _as_tuple(cfg.intrinsics),
     )
     require_writable(out)
-    try:
-        if isinstance(source, Photos):
-            problems = _photos(cfg, source, out, outputs)
-        else:
-            problems = _video(cfg, source, out, outputs)
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"The device has too little memory for batch={cfg.batch}; take a smaller batch or size."
-        ) from None
+    if isinstance(source, Photos):
+        problems = _photos(cfg, source, out, outputs)
+    else:
+        problems = _video(cfg, source, out, outputs)
     for problem in problems:
         console.print(f"skipped {problem}", soft_wrap=True)
     if problems:
