@@ -33,7 +33,7 @@ IN_A_MANIFEST = {
 }
 
 
-@command("label")
+@command("label", short_of_memory="take a smaller batch_size or size; what is labelled stays")
 def main(cfg: DictConfig) -> None:
     """Label a folder of image shards."""
     from data_engine.labelling.teacher import ModelTeacher  # torch, which workers with another teacher do not need
