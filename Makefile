@@ -2,6 +2,7 @@
 # make quickstart  the whole chain in small: teacher, pseudo labels, student, evaluation, report
 # make test        all tests, on several cores
 # make test-slurm  training and labelling as jobs of a real SLURM on this machine; needs slurm-wlm, munge and root
+# make test-gpu    the tests that need a CUDA device
 # make lint        style and types
 # make coverage    all tests, with the share of lines they run
 
@@ -11,7 +12,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # A process a core, four at most: each holds torch. A file stays in one process, so that what its tests share is made once.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: setup quickstart test test-slurm lint coverage
+.PHONY: setup quickstart test test-slurm test-gpu lint coverage
 setup: .venv/.current
 
 # The stamp is newer than both files exactly when what they ask for is installed.
@@ -29,6 +30,9 @@ test: setup
 
 test-slurm: setup
 	$(BIN)/python -m pytest tests/slurm
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 lint: setup
 	$(BIN)/ruff check .
