@@ -12,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import build, command
 from depth_anything_train.evaluation.distributed import ranks
+from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.run import run_benchmark, run_suite
+from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.runtime import UserError, require_writable
 
 __all__ = ["evaluate", "main", "open_model"]
@@ -35,8 +37,10 @@ def main(cfg: DictConfig) -> None:
         if given := [key for key in OF_SUITES if cfg[key] is not None]:
             raise UserError(f"{', '.join(given)} belongs to a suite: add suite=NAME, or leave it out.")
         data = OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data
-        model, protocol = open_model(cfg.model, cfg.labelled, shown=here.first), build(cfg.benchmark)
-        run_benchmark(cfg, model, Path(cfg.model).name, data, protocol, out, here)
+        protocol = build(cfg.benchmark)
+        shards = open_data(data, kind=judge_of(protocol).kind)
+        model = open_model(cfg.model, cfg.labelled, shown=here.first)
+        run_benchmark(cfg, model, Path(cfg.model).name, shards, protocol, out, here)
 
 
 def refuse_false_names(cfg: DictConfig, typed: list[str]) -> None:

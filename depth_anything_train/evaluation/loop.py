@@ -17,7 +17,7 @@ from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import Protocol
-from depth_anything_train.metrics.results import ImageResult, Results
+from depth_anything_train.metrics.results import ImageResult, Results, listed
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import ProgressBar, UserError
 
@@ -76,27 +76,33 @@ def evaluate(
             bar.advance(len(block))
     results = _merged(ranks.gather(part), protocol)
     if ranks.first and not results.images:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in results.skipped.items()) or "no samples"
         hint = unit_warning(results.ratios)
-        message = f"Expected images with labels to evaluate on, but none could be used ({reasons})."
+        message = (
+            f"Expected images with labels to evaluate on, but none of {', '.join(data)} could be used "
+            f"({listed(results.skipped)})."
+        )
         raise UserError(f"{message} {hint}" if hint else message)
     return results
 
 
-def check_kind(model: Predictor, protocol: Protocol, *, align_metric: bool) -> None:
+def check_kind(model: Predictor, protocol: Protocol, *, align_metric: bool, name: str = "") -> None:
     """A relative model has no metres, and aligning a metric model hides what it is for.
 
     Raises:
-        UserError: protocol and kind of model do not fit together.
+        UserError: protocol and kind of model, which may have a name, do not fit together.
     """
     if not isinstance(protocol, DepthProtocol):
         return
+    which = f"model {name}" if name else "model"
     if protocol.alignment == "none" and model.kind == "relative":
-        raise UserError(f"Protocol {protocol.name} judges metres, which a relative model does not predict; align it.")
+        raise UserError(
+            f"Protocol {protocol.name} judges metres, which the relative {which} does not predict; "
+            "take a protocol that aligns."
+        )
     if protocol.alignment != "none" and model.kind == "metric" and not align_metric:
         raise UserError(
-            f"Protocol {protocol.name} aligns every image with its label, which hides whether the metres of a metric "
-            "model are right; use benchmark=metric or another without alignment, or say align_metric=true."
+            f"Protocol {protocol.name} aligns every image with its label, which hides whether the metres of the metric "
+            f"{which} are right; use benchmark=metric or another without alignment, or say align_metric=true."
         )
 
 

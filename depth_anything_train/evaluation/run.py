@@ -9,10 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.files import write_results
 from depth_anything_train.evaluation.judges import judge_of
-from depth_anything_train.evaluation.loop import evaluate, prepared
+from depth_anything_train.evaluation.loop import check_kind, evaluate, prepared
 from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.page import result_page, suite_page
 from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
@@ -28,7 +29,13 @@ PAGE = "page.html"
 
 
 def run_benchmark(
-    cfg: DictConfig, model: Predictor, name: str, data: Any, protocol: Protocol, out: Path, here: Ranks
+    cfg: DictConfig,
+    model: Predictor,
+    name: str,
+    shards: Mapping[str, ShardFolder],
+    protocol: Protocol,
+    out: Path,
+    here: Ranks,
 ) -> dict[str, Any]:
     """One model under one protocol: writes the results and says the headline.
 
@@ -36,7 +43,6 @@ def run_benchmark(
         The content of results.json; nothing on the processes that do not write.
     """
     judge = judge_of(protocol)
-    shards = open_data(data, kind=judge.kind)
     keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
     results = evaluate(model, shards, protocol, ranks=here, **keys)
     if not here.first:
@@ -74,18 +80,24 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     missing = missing_text(suite, found, cfg.root)
     if missing and here.first:
         console.print(missing, soft_wrap=True)
+    # All that can be wrong is looked at before the first of many hours.
+    protocols = {benchmark: suite.benchmarks[benchmark].protocol for benchmark in found}
+    shards = {one: open_data({one: folder}, kind=judge_of(protocols[one]).kind) for one, folder in found.items()}
+    models = {name: open_model(source, cfg.labelled, shown=here.first) for name, source in named_models(cfg).items()}
+    rows = {name: suite.row_for(encoder_of(model), cfg.against) for name, model in models.items()}
+    for name, model in models.items():
+        for protocol in protocols.values():
+            check_kind(model, protocol, align_metric=cfg.align_metric, name=name)
+
     entries: list[Entry] = []
     captions: dict[str, str] = {}
-    for name, source in named_models(cfg).items():
-        model = open_model(source, cfg.labelled, shown=here.first)
-        row = suite.row_for(encoder_of(model), cfg.against)
-        results = {}
-        for benchmark, folder in found.items():
-            out = Path(cfg.out) / name / benchmark
-            protocol = suite.benchmarks[benchmark].protocol
-            results[benchmark] = run_benchmark(cfg, model, name, {benchmark: folder}, protocol, out, here)
+    for name, model in models.items():
+        results = {
+            one: run_benchmark(cfg, model, name, shards[one], protocol, Path(cfg.out) / name / one, here)
+            for one, protocol in protocols.items()
+        }
         if here.first:
-            entries += compare(suite, name, row, results)
+            entries += compare(suite, name, rows[name], results)
             captions |= {
                 suite.benchmarks[key].title: f"{result['counted']}; {result['caption']}"
                 for key, result in results.items()

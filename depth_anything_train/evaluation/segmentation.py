@@ -18,9 +18,10 @@ from depth_anything_train.data.labels import decode_classes
 from depth_anything_train.data.schema import NO_CLASS, BadSample, Record
 from depth_anything_train.data.segmentation import require_known
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
-from depth_anything_train.evaluation.validation import Validation
+from depth_anything_train.evaluation.validation import Judged, Validation
 from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.segmentation import SlidingWindow
+from depth_anything_train.metrics.results import listed
 from depth_anything_train.metrics.segmentation import Confusion, measures
 from depth_anything_train.models.segmenter import Segmenter
 from depth_anything_train.runtime import ProgressBar, UserError
@@ -82,8 +83,10 @@ def count(
         sum((one.skipped for one in parts), Counter[str]()),
     )
     if not total.confusion.any():
-        reasons = ", ".join(f"{number} x {reason}" for reason, number in total.skipped.items()) or "no samples"
-        raise UserError(f"Expected images with classes to judge, but none could be used ({reasons}).")
+        raise UserError(
+            f"Expected images with classes to judge, but none of {', '.join(data)} could be used "
+            f"({listed(total.skipped)})."
+        )
     return total
 
 
@@ -120,10 +123,10 @@ class SegmentationValidation(Validation):
         super().__init__(run, **options)
         self.window = window
 
-    def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> dict[str, float]:
+    def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> Judged:
         """The measures of all pixels together."""
         counted = count(model.to(device), self.data, self.window, ranks=ranks, shown=False)
-        return counted.measures() if ranks.first else {}
+        return (counted.measures() if ranks.first else {}), counted.skipped
 
     def describe(self) -> dict[str, Any]:
         """The window."""

@@ -21,9 +21,13 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
+from depth_anything_train.metrics.results import listed
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError, console
+
+Judged = tuple[dict[str, float], Mapping[str, int]]
+"""The measures of a model, and how many samples could not be judged for which reason."""
 
 
 class Validation(Callback, ABC):
@@ -52,10 +56,11 @@ class Validation(Callback, ABC):
         self.run, self.size, self.every_n_steps = Path(run), size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
         self.rows = MetricsLog(self.run / "validation")
+        self.said_skipped = False
 
     @abstractmethod
-    def measure(self, model: Any, device: torch.device, ranks: Ranks) -> dict[str, float]:
-        """The measures of a model over the images that can be judged, and their number; on the first rank alone.
+    def measure(self, model: Any, device: torch.device, ranks: Ranks) -> Judged:
+        """The measures of a model over the images that can be judged, with their number; on the first rank alone.
 
         Raises:
             UserError: not one image could be judged.
@@ -87,9 +92,10 @@ class Validation(Callback, ABC):
             UserError: not one image could be judged.
         """
         model, ranks, step = task.snapshot(), Ranks(trainer.global_rank, trainer.world_size), trainer.global_step
-        measures = self.measure(model, task.device, ranks)
+        measures, skipped = self.measure(model, task.device, ranks)
         if not ranks.first:
             return
+        self._say_skipped(skipped)
         is_best = all(self._better(measures, row) for row in read_metrics(self.rows.path))
         if is_best:  # the model before its row: a row never promises what is not there
             about = {**task.record, "steps": step, "validation": {**measures, **self.describe()}}
@@ -101,6 +107,12 @@ class Validation(Callback, ABC):
         shown = ", ".join(f"{name} {measures[name]:.4f}" for name in self.shown)
         note = " (best so far)" if is_best else ""
         console.print(f"{self.run.name}, step {step}: {shown} on {measures['images']} images{note}.")
+
+    def _say_skipped(self, skipped: Mapping[str, int]) -> None:
+        """Once a run: they are the same ones every time."""
+        if skipped and not self.said_skipped:
+            self.said_skipped = True
+            console.print(f"{self.run.name}: validation leaves out what cannot be judged, {listed(skipped)}.")
 
     def _better(self, measures: Mapping[str, float], other: Mapping[str, float]) -> bool:
         ours, theirs = measures[self.shown[0]], other[self.shown[0]]
@@ -122,11 +134,11 @@ class DepthValidation(Validation):
         super().__init__(run, **options)
         self.protocol = protocol
 
-    def measure(self, model: DepthModel, device: torch.device, ranks: Ranks) -> dict[str, float]:
+    def measure(self, model: DepthModel, device: torch.device, ranks: Ranks) -> Judged:
         """The means over the images."""
         looking = DepthAnything(model, size=self.size, device=device)
         results = evaluate(looking, self.data, self.protocol, ranks=ranks, shown=False)
-        return {"images": len(results.images), **results.mean()} if ranks.first else {}
+        return ({"images": len(results.images), **results.mean()} if ranks.first else {}), results.skipped
 
     def describe(self) -> dict[str, Any]:
         """The protocol."""

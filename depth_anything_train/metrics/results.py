@@ -131,6 +131,11 @@ def _intervals(resampled: Mapping[str, NDArray[np.float64]]) -> Intervals:
     return {name: interval(means) for name, means in resampled.items()}
 
 
+def listed(skipped: Mapping[str, int]) -> str:
+    """How many samples were left out for which reason; `no samples` where there were none."""
+    return ", ".join(f"{count} x {reason}" for reason, count in sorted(skipped.items())) or "no samples"
+
+
 def to_csv(results: Results) -> str:
     """One row per image, sorted by test set and key; a measure that an image does not have is left empty."""
     table = io.StringIO()
@@ -164,8 +169,7 @@ def to_markdown(results: Results, model: str) -> str:
         lines.append(f"| {name} | {row.get('images', len(results.images)):.0f} | {' | '.join(cells)} |")
     lines += ["", "In parentheses: 95 % confidence interval of the mean, by drawing images with replacement."]
     if results.skipped:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(results.skipped.items()))
-        lines += ["", f"Skipped: {reasons}."]
+        lines += ["", f"Skipped: {listed(results.skipped)}."]
     return "\n".join(lines) + "\n"
 
 

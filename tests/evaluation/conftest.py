@@ -14,6 +14,15 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def metric(tmp_path_factory):
+    """Folder of a metric model with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "metric"
+    metres = build(kind="metric", max_depth_m=20.0, image_size=28)
+    DepthAnything(metres, size=28, device="cpu").save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def evaluate(monkeypatch):
     """Run `depth-anything evaluate key=value ...` in this process."""

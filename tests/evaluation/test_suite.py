@@ -192,7 +192,7 @@ def test_row_for__is_that_of_the_encoder_or_the_one_named():
 def test_command__mistakes_end_in_one_sentence(tmp_path, evaluate, model, labelled_shards, capsys):
     data = f"data={{kitti: {labelled_shards}}}"
     for arguments, message in (
-        (["suite=v1_table4", data], "judges metres, which a relative model does not predict"),
+        (["suite=v1_table4", data], "judges metres, which the relative model ours does not predict"),
         (["suite=da2k", f"data={{da_2k: {labelled_shards}}}"], "Expected images shards for da_2k, got shards of kind"),
         (["suite=da2k", data, "suite.benchmarks.da_2k.protocol.flip=true"], "protocols as they are published"),
         ([f"data={labelled_shards}", "against=vits"], "against belongs to a suite"),
@@ -201,3 +201,23 @@ def test_command__mistakes_end_in_one_sentence(tmp_path, evaluate, model, labell
             evaluate(f"model={model}", f"out={tmp_path / 'out'}", *arguments)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_command__what_does_not_fit_is_refused_before_anything_is_judged(tmp_path, evaluate, model, metric, capsys):
+    good, photographs = (write_shards(tmp_path / kind, kind, counts=(2,)) for kind in ("labelled", "images"))
+    both = f"models={{ours: {model}, theirs: {metric}}}"
+    for arguments, message in (
+        ([both, f"data={{kitti: {good}}}"], "hides whether the metres of the metric model theirs are right"),
+        ([f"model={model}", f"data={{kitti: {good}, diode: {photographs}}}"], "Expected labelled shards for diode"),
+    ):
+        with pytest.raises(SystemExit):
+            evaluate("suite=v1_table2", f"out={tmp_path / 'out'}", *arguments)
+        assert message in capsys.readouterr().err
+        assert not [*(tmp_path / "out").rglob("*")]
+
+
+def test_command__a_set_of_which_nothing_can_be_judged_is_named(tmp_path, evaluate, metric, capsys):
+    data = write_shards(tmp_path / "small", "labelled", counts=(2,))
+    with pytest.raises(SystemExit):
+        evaluate("suite=v1_table4", f"model={metric}", f"data={{kitti: {data}}}", f"out={tmp_path / 'out'}")
+    assert "none of kitti could be used (2 x image_size)" in capsys.readouterr().err

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
-from scenes import scene, write_shards
+from scenes import encode, scene, write_shards
 
+from data_engine.writer import ShardWriter
 from depth_anything_train.command import compose
+from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.inference.depth_anything import DepthAnything
@@ -70,6 +73,19 @@ def test_run__a_model_starts_from_a_relative_one(folders):
     record = json.loads((run / "model" / "model.json").read_text())["extra"]
     assert record["init"]["experiment"] == "tiny_teacher" and record["init"]["data"][0]["source"] == "scenes"
     assert record["init"]["hash"] == json.loads((relative / "model" / "model.json").read_text())["sha256"]
+
+
+def test_run__says_once_what_validation_leaves_out(folders, capsys):
+    with ShardWriter(folders / "held_out" / "more.tar") as writer:
+        image, disparity = scene(60)
+        meta = {"source": "scenes", "kind": "labelled", "quantity": "disparity", "unit": "m", "scale": 1.0}
+        label = encode_dz16(disparity, np.zeros(disparity.shape, bool))
+        writer.add("blank", {"jpg": encode(image), "disparity.dz16": label, "json": json.dumps(meta).encode()})
+        writer.commit()
+    run = train(config(folders, "steps=1"))
+    assert {row["images"] for row in read_metrics(run / "validation" / "metrics.jsonl")} == {3}
+    said = capsys.readouterr().err
+    assert said.count("run: validation leaves out what cannot be judged, 1 x too_few_valid_pixels.") == 1
 
 
 def test_run__validation_on_what_is_trained_on_is_refused(folders):
