@@ -104,6 +104,7 @@ def page(tmp_path, monkeypatch, evaluations, image_shards):
         f"examples={tests}",
         "split_by=domain",
         "labelled_groups=[rooms]",
+        "note='All <b> three.'",
         f"labels={labels}",
         f"stages={tmp_path / 'stages'}",
         f"out={tmp_path / 'report.html'}",
@@ -181,6 +182,10 @@ def test_page__tells_what_ran_and_what_was_drawn(page):
     assert ["Losses", "What the model does", "What the machine does"] == [t for t in texts if t in SECTIONS.values()]
     assert {"learning rate encoder", "images per second"} <= set(texts)
     assert any("protocol" in text.lower() and "least squares" in text for text in texts)
+
+
+def test_page__says_the_note_as_it_was_written(page):
+    assert "All <b> three." in Elements(page).texts
 
 
 def test_comparison__marks_the_best_and_puts_labelled_sets_first(evaluations):

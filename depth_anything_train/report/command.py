@@ -46,7 +46,7 @@ def gather(options: dict[str, Any]) -> Page:
         runs=list(runs),
         curves=run_curves(runs),
         comparison=comparison,
-        verdict=verdict(comparison) if comparison else [],
+        verdict=[*(verdict(comparison) if comparison else []), *([options["note"]] if options["note"] else [])],
         examples=_read_examples(options, models, comparison),
         pseudo_labels=pseudo_label_rows(options["labels"], options["label_examples"]) if options["labels"] else [],
         models={name: model.hash for name, model in models.items()},
