@@ -249,9 +249,10 @@ def _is_unknown(known: DictConfig, key: str) -> bool:
 def _quoting(text: str) -> str:
     """How to write a value with spaces, commas or brackets: inside quotes of its own, which the shell must leave."""
     key, equals, value = text.partition("=")
-    if not equals or value[:1] in ("[", "{", "'", '"'):
+    keys_in_a_list = value.startswith("[") and "=" in value
+    if not equals or (value[:1] in ("[", "{", "'", '"') and not keys_in_a_list):
         return ""
-    quoted = as_override(key, value)
+    quoted = as_override(key, value.strip("[]").split(",") if keys_in_a_list else value)
     return f"; write {shlex.quote(quoted) if set(quoted) & set(SPECIAL) else chr(34) + quoted + chr(34)}"
 
 

@@ -28,7 +28,7 @@ from depth_anything_train.command import build, command
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.inference.labelled import open_data
-from depth_anything_train.models.compilation import compile_parts, is_compile_error
+from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.run_folder import FINISHED, open_run
 from depth_anything_train.runtime import UserError, console, read_json, write_json
 from depth_anything_train.tasks.base import Task
@@ -62,9 +62,8 @@ def train(cfg: DictConfig) -> Path:
         try:
             _train(cfg, run, interruption)
         except RuntimeError as error:
-            if is_compile_error(error):
-                reason = " ".join(map(str.strip, str(error).split("\n")[:2]))
-                raise UserError(f"torch.compile failed ({reason}); compile=false trains without it.") from None
+            if problem := compile_problem(error):
+                raise UserError(problem) from None
             if not is_lost_rank(error):
                 raise
             reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # without a file of gloo's

@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -119,6 +120,13 @@ def test_as_override__any_value_comes_back_equal(value):
 def test_compose__a_folder_with_commas_is_told_how_to_be_quoted():
     with pytest.raises(UserError, match=r"""write "root='a, \[b\]'\""""):
         compose("prepare", ["dataset=images", "root=a, [b]"])
+
+
+def test_compose__keys_in_a_list_are_told_how_to_be_quoted():
+    with pytest.raises(UserError) as refused:
+        compose("doctor", ["experiment=tiny_student", "overrides=[size=56,compile=false]"])
+    proposed = shlex.split(str(refused.value).partition("; write ")[2].removesuffix("."))
+    assert compose("doctor", ["experiment=tiny_student", *proposed]).overrides == ["size=56", "compile=false"]
 
 
 def test_compose__an_unknown_key_is_found_beside_keys_without_a_value():

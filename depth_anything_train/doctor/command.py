@@ -22,6 +22,7 @@ from depth_anything_train.doctor.outcome import STYLES, Outcome
 from depth_anything_train.doctor.precision import check_precision
 from depth_anything_train.doctor.steps import check_overfit, check_speed, learn
 from depth_anything_train.inference.device import choose_device
+from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.runtime import console, require_writable, write_json
 from depth_anything_train.trainer import choose_precision, quiet_lightning
 
@@ -71,7 +72,15 @@ def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
         yield check_precision(model.to(device), task.to_model(image[:2].to(device)))
 
     precision = choose_precision(recipe.precision) if device.type == "cuda" else "32-true"
-    learning = learn(task, batch, device=device, precision=precision, **cfg.overfit)
+    if recipe.compile:
+        compile_parts(task)
+    try:
+        learning = learn(task, batch, device=device, precision=precision, **cfg.overfit)
+    except RuntimeError as error:
+        if not (problem := compile_problem(error)):
+            raise
+        yield Outcome("compile", "failed", problem)
+        return
     yield check_overfit(learning)
     yield check_speed(data, sum(small.data.batch.values()), learning, sum(recipe.data.batch.values()), cfg.seconds)
 

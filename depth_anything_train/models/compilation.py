@@ -25,6 +25,9 @@ def compile_parts(module: nn.Module) -> None:
             part.compile(dynamic=False)
 
 
-def is_compile_error(error: RuntimeError) -> bool:
-    """Whether torch.compile could not do it: its own limits, or a compiler of C++ or CUDA that is missing."""
-    return isinstance(error, torch._dynamo.exc.TorchDynamoException)
+def compile_problem(error: RuntimeError) -> str | None:
+    """What torch.compile could not do, in a sentence: its own limits, or no compiler; None for any other error."""
+    if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        return None
+    reason = " ".join(map(str.strip, str(error).split("\n")[:2]))
+    return f"torch.compile failed ({reason}); compile=false trains without it."

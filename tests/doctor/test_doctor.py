@@ -42,6 +42,21 @@ def test_main__a_model_that_does_not_learn_makes_the_status_1(given, tmp_path, m
     assert [entry["status"] for entry in written if entry["check"] == "overfit"] == ["failed"]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, in tracing
+def test_examine__a_compiler_that_fails_is_a_failed_check(given, tmp_path):
+    def broken(*_):
+        raise OSError("no C++ compiler")
+
+    torch.compiler.set_stance("default", force_backend=broken)
+    try:
+        outcome = [*examine(compose("doctor", [*given, 'overrides=["compile=true"]']), tmp_path)][-1]
+    finally:
+        torch.compiler.reset()
+        torch.compiler.set_stance("default")
+    assert (outcome.check, outcome.status) == ("compile", "failed")
+    assert "no C++ compiler" in outcome.message and "compile=false" in outcome.message
+
+
 IMAGE = np.zeros((40, 60, 3), np.uint8)
 RAMP = np.linspace(0.1, 2, 40 * 60, dtype=np.float32).reshape(40, 60)
 
