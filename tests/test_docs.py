@@ -1,14 +1,18 @@
-"""What the pages say is there: links lead somewhere, and messages are quoted as the program says them."""
+"""What the pages say is there: links lead somewhere, commands compose, and messages are those of the program."""
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from depth_anything_train.command import compose
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:^(?:\w+=\S+ )*(?:\.venv/bin/)?|`)depth-anything ([a-z][^`\n]*)", re.MULTILINE)
 
 
 def anchors(page):
@@ -23,6 +27,26 @@ def literals(path):
             yield "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+
+
+def commands(text):
+    """Words of every command of a page that is written out, `[a,...]` and `{a: b, ...}` without their dots."""
+    for line in COMMAND.findall(text.replace("\\\n", " ")):
+        words = shlex.split(re.sub(r",? ?\.\.\.(?=[]}])", "", line), comments=True)
+        its_own = any(f"{word.replace('=', '/')}.yaml" in text for word in words if word.startswith("experiment="))
+        if "..." not in words and not its_own:
+            yield words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_compose(page):
+    for name, *keys in commands(page.read_text()):
+        compose(name, [key for key in keys if not key.startswith("--")])
+
+
+def test_commands__are_found():
+    found = list(commands((ROOT / "README.md").read_text()))
+    assert ["label", "teacher=runs/teacher", "shards=shards/sa1b", "out=labels/sa1b"] in found and len(found) > 8
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
