@@ -117,6 +117,8 @@ def build_graph(model: DepthAnything, *, size: Size | None, batch: int | None) -
         )
     assert program is not None
     proto = program.model_proto
+    sides = proto.graph.input[0].type.tensor_type.shape.dim
+    assert all(sides[axis].dim_param for axis in free), "the exporter fixed a length that was to stay open"
     _remove_traces(proto.graph)
     onnx.helper.set_model_props(proto, _metadata(model))
     onnx.checker.check_model(proto)

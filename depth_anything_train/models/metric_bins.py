@@ -161,7 +161,7 @@ class MetricBins(nn.Module):
             return depths[0], None
         scores = self.router(x)
         chosen = scores.argmax(dim=1) if domain is None else domain
-        return torch.stack(depths, dim=1)[torch.arange(len(x), device=x.device), chosen], scores
+        return torch.stack(depths, dim=1)[torch.arange(x.shape[0], device=x.device), chosen], scores
 
 
 class DomainBins(nn.Module):

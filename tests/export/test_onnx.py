@@ -85,6 +85,15 @@ def test_graph__of_fixed_size_of_a_metric_model(tmp_path):
     assert json.loads(session.get_modelmeta().custom_metadata_map["max_depth_m"]) == 20.0
 
 
+def test_exportable__two_domains_of_bins_take_any_number_of_images():
+    domains = [["near", 0.001, 10.0], ["far", 0.001, 80.0]]
+    bins = {"domains": domains, "count": 8, "attractors": [2, 2, 2, 2], "embedding": 8, "hidden": 8, "seed_hidden": 8}
+    network = module._exportable(lively(kind="metric", max_depth_m=80.0, bins=bins).model)
+    free = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(network, (torch.zeros(2, 3, 28, 42),), dynamic_shapes=free)  # raises if it is fixed
+    assert program.module()(torch.zeros(3, 3, 28, 42)).shape == (3, 1, 28, 42)
+
+
 @pytest.mark.parametrize("position", ["dinov2", "timm", "transformers"])
 def test_encoder__resamples_positions_as_its_config_says(position):
     model = lively(position=position).model
