@@ -70,7 +70,8 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     """All models on all benchmarks that are on disk; table.csv, table.md and, last, table.json in `cfg.out`.
 
     Raises:
-        UserError: there is nothing to evaluate, or a model and a protocol do not fit together.
+        UserError: there is nothing to evaluate, a model and a protocol do not fit together, or, once the table of the
+            others is written, a model could not be judged on one of the sets.
     """
     if cfg.split_by is not None:
         raise UserError("A suite has the test sets of its table: leave out split_by.")
@@ -91,11 +92,15 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
 
     entries: list[Entry] = []
     captions: dict[str, str] = {}
+    unusable: list[str] = []
     for name, model in models.items():
-        results = {
-            one: run_benchmark(cfg, model, name, shards[one], protocol, Path(cfg.out) / name / one, here)
-            for one, protocol in protocols.items()
-        }
+        results = {}
+        for one, protocol in protocols.items():
+            try:
+                results[one] = run_benchmark(cfg, model, name, shards[one], protocol, Path(cfg.out) / name / one, here)
+            except UserError as error:  # on the process that writes alone, once the others have handed in their parts
+                unusable.append(f"{name} on {one}: {error}")
+                console.print(f"warning: {unusable[-1]}", style="bold yellow", soft_wrap=True)
         if here.first:
             entries += compare(suite, name, rows[name], results)
             captions |= {
@@ -103,7 +108,9 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
                 for key, result in results.items()
             }
     if here.first:
-        write_table(Path(cfg.out), suite, entries, captions, missing)
+        write_table(Path(cfg.out), suite, entries, captions, "\n".join(filter(None, (missing, *unusable))))
+    if unusable:
+        raise UserError(f"The table is written, but not whole: {unusable[0]}")
 
 
 def write_table(out: Path, suite: Suite, entries: list[Entry], captions: Mapping[str, str], missing: str) -> None:

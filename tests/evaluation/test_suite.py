@@ -216,8 +216,16 @@ def test_command__what_does_not_fit_is_refused_before_anything_is_judged(tmp_pat
         assert not [*(tmp_path / "out").rglob("*")]
 
 
-def test_command__a_set_of_which_nothing_can_be_judged_is_named(tmp_path, evaluate, metric, capsys):
-    data = write_shards(tmp_path / "small", "labelled", counts=(2,))
-    with pytest.raises(SystemExit):
-        evaluate("suite=v1_table4", f"model={metric}", f"data={{kitti: {data}}}", f"out={tmp_path / 'out'}")
-    assert "none of kitti could be used (2 x image_size)" in capsys.readouterr().err
+def test_command__a_set_of_which_nothing_can_be_judged_leaves_the_others_their_table(
+    tmp_path, evaluate, metric, read, capsys
+):
+    data = write_shards(tmp_path / "small", "labelled", counts=(2,))  # smaller than KITTI's window
+    with pytest.raises(SystemExit, match="2"):
+        evaluate(
+            "suite=v1_table5", f"model={metric}", f"data={{vkitti2: {data}, ibims: {data}}}", f"out={tmp_path / 'out'}"
+        )
+    why = "none of vkitti2 could be used (2 x image_size)"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"{why}.")
+    assert why in (tmp_path / "out" / "table.md").read_text()
+    cells = read(tmp_path / "out" / "table.json")["cells"]
+    assert {cell["benchmark"] for cell in cells if cell["ours"] is not None} == {"ibims"}
