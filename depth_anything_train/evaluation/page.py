@@ -52,6 +52,7 @@ def result_page(
         f'<p class="soft">{results.counted}; {escape(results.protocol.describe())}.</p>',
         _summary(results),
         f'<p class="soft">In parentheses: 95 % confidence interval. {_legend(results.protocol)}</p>',
+        *(f"<p><b>{escape(remark)}</b></p>" for remark in results.remarks),
     ]
     metric = "accuracy" if isinstance(results.protocol, PairProtocol) else "abs_rel"
     for group, images in results.members.items():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
 from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.units import unit_warning
 
 IN_DISPARITY = ("abs_rel_disparity", "delta1_disparity")
 METRICS = ("abs_rel", *IN_DISPARITY, *[name for name in RATIO_METRICS if name != "abs_rel"], *UNIT_METRICS, "accuracy")
@@ -80,6 +81,13 @@ class Results:
         for result in sorted(self.images, key=lambda result: (result.group, result.key)):
             members.setdefault(result.group, []).append(result)
         return members
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers has to know beside them: what was left out, and a unit that looks wrong."""
+        warning = unit_warning(self.ratios)
+        skipped = [f"Skipped: {listed(self.skipped)}."] if self.skipped else []
+        return skipped + ([f"Warning: {warning}"] if warning else [])
 
     def groups(self) -> dict[str, Measures]:
         """Per test set, by name: the mean over its images of every measure, and `images`, how many there are."""
@@ -168,8 +176,8 @@ def to_markdown(results: Results, model: str) -> str:
         cells = [_cell(metric, row, intervals) for metric in mean]
         lines.append(f"| {name} | {row.get('images', len(results.images)):.0f} | {' | '.join(cells)} |")
     lines += ["", "In parentheses: 95 % confidence interval of the mean, by drawing images with replacement."]
-    if results.skipped:
-        lines += ["", f"Skipped: {listed(results.skipped)}."]
+    for remark in results.remarks:
+        lines += ["", remark]
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 import csv
 import io
 import random
+from collections import Counter
 
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.results import ImageResult, Results, to_csv, to_markdown
@@ -48,3 +49,12 @@ def test_tables__hold_every_number():
         assert f"{group['abs_rel']:.4f}" in markdown and f"{group['delta1']:.4f}" in markdown
     assert DepthProtocol().describe() in markdown
     assert "3 x truncated_image" in markdown
+
+
+def test_results__what_a_reader_has_to_know_stands_beside_the_numbers():
+    silent = Results(DepthProtocol(), ratios=[0.9, 1.1])
+    assert silent.remarks == []
+    loud = Results(DepthProtocol(), skipped=Counter(bad_json=1, image_size=2), ratios=[998.0, 1003.0])
+    skipped, warning = loud.remarks
+    assert skipped == "Skipped: 1 x bad_json, 2 x image_size."
+    assert warning.startswith("Warning: ") and "millimetres" in warning
