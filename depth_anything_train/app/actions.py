@@ -54,6 +54,10 @@ class Actions:
         """Run the network; everything else about a photograph is made of its result. `size` 0 is the model's own."""
         return predict(Path(photo), self.models[model], size=size or None, cache=self.cache) if photo else None
 
+    def forget(self) -> list[gr.DownloadButton]:
+        """Make all downloads grey: they are of the result before, until those of the new one are there."""
+        return [download()] * 5
+
     @told
     def show(self, result: Result | None, palette: str) -> list[Any]:
         """Pictures for the slider, and the caption below."""

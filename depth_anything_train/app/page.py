@@ -63,7 +63,8 @@ def _image_tab(actions: Actions, model: gr.Dropdown, size: gr.Dropdown, palette:
         show_progress_on=slider,
         trigger_mode="always_last",
     )
-    shown = predicted.then(actions.show, [result, palette], [slider, caption])
+    emptied = predicted.then(actions.forget, None, [color, *depth, points])
+    shown = emptied.then(actions.show, [result, palette], [slider, caption])
     shown.then(actions.save_colors, [result, palette], color).then(actions.save_depth, result, depth)
     shown.then(actions.place, [result, fov], [viewer, points])
     recolored = palette.input(actions.show, [result, palette], [slider, caption], trigger_mode="always_last")

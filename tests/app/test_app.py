@@ -138,8 +138,8 @@ def test_wrong_file__is_told_in_the_page_which_goes_on(page, photo, tmp_path, co
     (tmp_path / "wrong.png").write_bytes(content)
     drop(page, tmp_path / "wrong.png")
     page.get_by_text(message).wait_for()
-    page.locator("button:disabled", has_text="Points").wait_for()
-    assert page.locator(".facts").count() == 0
+    page.locator(".facts").wait_for(state="detached")
+    assert page.locator("button:enabled", has_text="Points").count() == 0
     assert "Traceback" not in page.inner_text("body")
     see(page, photo)
 
