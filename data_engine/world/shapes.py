@@ -218,7 +218,7 @@ class Terrain:
     """Rolling ground: the sum of waves (height in metres, wave number along x and along z, phase)."""
 
     waves: Sequence[tuple[float, float, float, float]]
-    strides: int = 24
+    strides: int = 40
 
     def level(self, x: Array, z: Array) -> Array:
         """Height of the ground at (x, z)."""
@@ -261,7 +261,7 @@ class Terrain:
 
     def close_in(self, origin: Array, rays: Array, low: Array, high: Array, gap_low: Array, gap_high: Array) -> Array:
         """The crossing between two distances, by false position with the stuck end's gap halved (Illinois)."""
-        for _ in range(6):
+        for _ in range(7):
             t = low + (high - low) * gap_low / (gap_low - gap_high)
             gap = self.above(origin, rays, t)
             under = gap < 0
