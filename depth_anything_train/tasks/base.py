@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -32,7 +33,7 @@ class OptimizerRecipe(Protocol):
         """Optimiser and schedule, which advances every step."""
 
 
-class Task(LightningModule):
+class Task(LightningModule, ABC):
     """A model, its named losses and its optimiser.
 
     Args:
@@ -96,9 +97,9 @@ class Task(LightningModule):
         """Write what training was for."""
         self.save(folder, self.model, self.record)
 
+    @abstractmethod
     def save(self, folder: Path, model: Any, record: Mapping[str, Any]) -> None:
         """Write a model of this task and all that is needed to build it again."""
-        raise NotImplementedError
 
     def combine(self, losses: Mapping[str, Scalar]) -> Scalar:
         """The weighted mean of the named losses; logs each of them, the total and the learning rates.
