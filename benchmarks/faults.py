@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/faults.py [seed] [every]
 
 The tiny teacher and the tiny student, on one rank and on two, each with SIGKILL and SIGTERM at a random step, at the
-end of an epoch, in a validation, when half of a checkpoint is written, and twice in a row: at a random step and in the
-first step after it. Loader processes (0, 2) and writing in the background (off, on) take turns; with `every` each
-combination has all four. A row counts the runs, the faults, the starts whose exit status was not as it should be, and
-the runs whose weights differ from those of an undisturbed run in any bit.
+end of an epoch, in a validation (one before the first step and one behind the last among them), when half of a
+checkpoint is written, and twice in a row: at a random step and in the first step after it. Loader processes (0, 2) and
+writing in the background (off, on) take turns; with `every` each combination has all four. A row counts the runs, the
+faults, the starts whose exit status was not as it should be, and the runs whose weights, or what their validations
+said, differ from those of an undisturbed run in any bit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.append(str(TESTS))  # what strikes is shared with the tests
 
-from striking import Fault, expected, run_to_the_end, tiny_runs, weights  # noqa: E402
+from striking import Fault, expected, judged, run_to_the_end, tiny_runs, weights  # noqa: E402
 
 STEPS, EVERY, EPOCH = 12, 4, 11  # of a run, between checkpoints, images of the labelled shards
 MOMENTS = ("random step", "epoch end", "validation", "checkpoint", "twice")
@@ -41,7 +42,7 @@ def plan(moment: str, number: signal.Signals, rank: int, batch: int, rng: random
     # A checkpoint is written by rank zero.
     return {
         "random step": [Fault(number, "step", step, rank)],
-        "validation": [Fault(number, "validation", rng.choice((EVERY, 2 * EVERY)), rank)],
+        "validation": [Fault(number, "validation", rng.choice(range(0, STEPS + 1, EVERY)), rank)],
         "checkpoint": [Fault(number, "checkpoint", rng.choice((EVERY, 2 * EVERY)), 0)],
     }[moment]
 
@@ -50,14 +51,14 @@ def main() -> None:
     rng = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     settings = list(product((0, 2), (False, True)))
     turns = settings if sys.argv[2:3] == ["every"] else None
-    print("experiment    ranks  signal   moment       runs  faults  wrong exits  other weights  seconds")
+    print("experiment    ranks  signal   moment       runs  faults  wrong exits  other numbers  seconds")
     total: Counter[str] = Counter()
     count = 0
     with tempfile.TemporaryDirectory() as name:
         run = tiny_runs(Path(name), steps=STEPS, every=EVERY)
         for experiment, ranks in product(("tiny_teacher", "tiny_student"), (1, 2)):
             undisturbed = run(experiment, Path(name) / f"{experiment}-{ranks}")
-            assert run_to_the_end(undisturbed, ranks=ranks, validates=EVERY) == []
+            assert run_to_the_end(undisturbed, ranks=ranks) == []
             for number, moment in product((signal.SIGKILL, signal.SIGTERM), MOMENTS):
                 start, row = time.monotonic(), Counter[str]()
                 for workers, background in turns or [settings[count % 4]]:
@@ -66,9 +67,9 @@ def main() -> None:
                     cfg = run(experiment, out, f"workers={workers}", f"checkpoint.background={background}")
                     batch = cfg.data.batch.labelled
                     faults = plan(moment, number, rng.randrange(ranks), batch, rng)
-                    ends = run_to_the_end(cfg, *faults, ranks=ranks, validates=EVERY)
+                    ends = run_to_the_end(cfg, *faults, ranks=ranks)
                     wrong = [end for fault, end in zip(faults, ends, strict=True) if not expected(end, fault)]
-                    same = weights(out) == weights(Path(undisturbed.out))
+                    same = all(of(out) == of(Path(undisturbed.out)) for of in (weights, judged))
                     row.update(runs=1, faults=len(faults), wrong=len(wrong), other=not same)
                 total.update(row)
                 print(

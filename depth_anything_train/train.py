@@ -89,17 +89,15 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")
     log.continue_from(_step_of(newest))
-    validation = _validation(cfg, run, task)
+    validation = _validation(cfg, run, task, interruption)
     for judging in validation:
         judging.continue_from(_step_of(newest))
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
     disk = SoundCheckpointIO(keep=cfg.checkpoint.keep, background=cfg.checkpoint.background)
-    # Judged before the checkpoint of the same step: a run that continues there has its row.
+    # Judged before the checkpoint of the same step, which is then the one to leave at.
     callbacks = [*validation, *_callbacks(cfg, run, interruption)]
     trainer = build_trainer(cfg, logger=[log, *mirrors], callbacks=callbacks, plugins=[disk])
     trainer.accumulate_grad_batches = data.parts(trainer.world_size)
-    if isinstance(trainer.val_check_interval, int):  # Lightning counts batches there
-        trainer.val_check_interval *= trainer.accumulate_grad_batches
     # Lightning's handlers would talk to the other ranks from inside a handler.
     trainer._signal_connector.register_signal_handlers = interruption.listen  # type: ignore[method-assign]
     for mirror in mirrors:
@@ -135,7 +133,7 @@ def _callbacks(cfg: DictConfig, run: Path, interruption: Interruption) -> list[p
     ]
 
 
-def _validation(cfg: DictConfig, run: Path, task: Task) -> list[Validation]:
+def _validation(cfg: DictConfig, run: Path, task: Task, interruption: Interruption) -> list[Validation]:
     """What judges the model while it learns, if there are folders to judge it on.
 
     Raises:
@@ -151,7 +149,7 @@ def _validation(cfg: DictConfig, run: Path, task: Task) -> list[Validation]:
     trained = {Path(folder).resolve() for folder in (*cfg.labelled, *cfg.unlabelled)}
     if shared := [name for name, folder in data.items() if Path(str(folder.path)).resolve() in trained]:
         raise UserError(f"{shared[0]} stands under validation and is trained on; hold some of its images out.")
-    return [build(cfg.validate, run=run, data=data, size=task.record["size"])]
+    return [build(cfg.validate, run=run, interruption=interruption, data=data, size=task.record["size"])]
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -21,7 +21,6 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from scenes import SIZE, write_shards
-from torch.utils.data import DataLoader
 
 from data_engine.engines.local import LocalEngine
 from data_engine.label import label
@@ -31,9 +30,8 @@ from data_engine.labelling.teacher import ModelTeacher
 from depth_anything_train import train as program
 from depth_anything_train.callbacks import checkpoint_io
 from depth_anything_train.command import compose
-from depth_anything_train.data.datamodule import ShardDataModule
+from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.runtime import RUN_AGAIN, UserError, console, hold_signals
-from depth_anything_train.tasks.base import DepthTask
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -64,8 +62,16 @@ class Fault(pl.Callback):
         """Send it."""
         os.kill(os.getpid(), self.number)
 
+    def arm(self) -> None:
+        """Prepare for a moment that no hook of Lightning's knows."""
+        if self.moment == "checkpoint":
+            self.tear()
+        if self.moment == "validation":
+            self.interrupt()
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Before the state is loaded."""
+        self.trainer = trainer
         if self.moment == "start-up":
             self.strike()
 
@@ -74,10 +80,16 @@ class Fault(pl.Callback):
         if self.moment == "step" and trainer.global_step == self.step:
             self.strike()
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """In the middle of a validation."""
-        if self.moment == "validation" and trainer.global_step == self.step:
-            self.strike()
+    def interrupt(self) -> None:
+        """Let the signal come when images of that step's validation are read."""
+        read = EvenlySpread.__getitem__
+
+        def read_and_strike(records: EvenlySpread, index: int, /) -> Any:
+            if self.trainer.global_step == self.step:
+                self.strike()
+            return read(records, index)
+
+        EvenlySpread.__getitem__ = read_and_strike  # type: ignore[method-assign]
 
     def tear(self) -> None:
         """Let the signal come when half of that step's checkpoint is on disk."""
@@ -94,25 +106,7 @@ class Fault(pl.Callback):
         checkpoint_io._HashingStream.write = write_half  # type: ignore[method-assign]
 
 
-def validate_every(steps: int) -> None:
-    """Give this process's tasks a validation, on what they were trained on: the tiny recipes have none."""
-
-    def validation_step(task: Any, batch: Any, batch_idx: int) -> None:
-        labelled = batch.get("labelled", batch)
-        prediction = task.model(task.to_model(labelled["image"]))
-        loss = task.labelled(prediction, labelled["disparity"], labelled["valid"])
-        task.log("val/loss", loss, sync_dist=True, batch_size=len(prediction))
-
-    def val_dataloader(data: Any) -> Any:
-        trainer = data.trainer
-        batches = data.loader(stop=2, rank=trainer.global_rank, world_size=trainer.world_size)
-        return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
-
-    DepthTask.validation_step = validation_step  # type: ignore[assignment]
-    ShardDataModule.val_dataloader = val_dataloader  # type: ignore[assignment,method-assign]
-
-
-def run_rank(cfg: DictConfig, rank: int, ranks: int, port: int, fault: Fault | None, validates: int | None) -> None:
+def run_rank(cfg: DictConfig, rank: int, ranks: int, port: int, fault: Fault | None) -> None:
     """What one process of a start does; its exit status is the program's."""
     hold_signals()
     torch.set_num_threads(1)
@@ -120,13 +114,10 @@ def run_rank(cfg: DictConfig, rank: int, ranks: int, port: int, fault: Fault | N
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
         os.environ |= {name: str(value) for name, value in names.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "faults"}
-    if validates:
-        validate_every(validates)
     if cfg.compile:  # by torch's quick backend, whose numbers are those of a model that is not compiled
         torch.compiler.set_stance("default", force_backend="eager")
     if fault is not None and fault.rank == rank:
-        if fault.moment == "checkpoint":
-            fault.tear()
+        fault.arm()
         trainer = program.build_trainer
         program.build_trainer = lambda cfg, callbacks, **more: trainer(cfg, callbacks=[fault, *callbacks], **more)
     try:
@@ -136,15 +127,13 @@ def run_rank(cfg: DictConfig, rank: int, ranks: int, port: int, fault: Fault | N
         sys.exit(2)
 
 
-def start(cfg: DictConfig, *, ranks: int = 1, fault: Fault | None = None, validates: int | None = None) -> list[Any]:
-    """Start the ranks of a training; `validates`: after how many steps."""
+def start(cfg: DictConfig, *, ranks: int = 1, fault: Fault | None = None) -> list[Any]:
+    """Start the ranks of a training."""
     cfg = cfg.copy()
     cfg.trainer.devices = ranks
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    processes = [
-        CONTEXT.Process(target=run_rank, args=(cfg, rank, ranks, port, fault, validates)) for rank in range(ranks)
-    ]
+    processes = [CONTEXT.Process(target=run_rank, args=(cfg, rank, ranks, port, fault)) for rank in range(ranks)]
     for process in processes:
         process.start()
     return processes
@@ -174,22 +163,32 @@ def weights(run: Path) -> bytes:
     return (run / "model" / "model.safetensors").read_bytes()
 
 
-def run_to_the_end(cfg: DictConfig, *faults: Fault, ranks: int = 1, validates: int | None = None) -> list[Any]:
+def judged(run: Path) -> str:
+    """What its validations said; nothing if it had none."""
+    rows = run / "validation" / "metrics.jsonl"
+    return rows.read_text() if rows.exists() else ""
+
+
+def run_to_the_end(cfg: DictConfig, *faults: Fault, ranks: int = 1) -> list[Any]:
     """Start a training once for each fault and once more, which must finish; the exit statuses of the others."""
-    ends = [end(start(cfg, ranks=ranks, fault=fault, validates=validates)) for fault in faults]
-    assert end(start(cfg, ranks=ranks, validates=validates)) == [0] * ranks
+    ends = [end(start(cfg, ranks=ranks, fault=fault)) for fault in faults]
+    assert end(start(cfg, ranks=ranks)) == [0] * ranks
     return ends
 
 
 def tiny_runs(folder: Path, *, steps: int, every: int, labels: bool = True) -> Callable[..., DictConfig]:
-    """Write small shards, and pseudo labels; returns what makes a config of experiment, run folder and more keys."""
+    """Write small shards, and pseudo labels; returns what makes a config of experiment, run folder and more keys.
+
+    Runs are saved, and judged on images that are held out, every so many steps.
+    """
     labelled = write_shards(folder / "labelled", "labelled")
+    held_out = write_shards(folder / "held_out", "labelled", counts=(5,), first=50)
     images = write_shards(folder / "images", "images", first=100)
 
     def run(experiment: str, out: Path, *more: str) -> DictConfig:
         data = [f"labelled=[{labelled}]", *([f"unlabelled=[{folder / 'labels'}]"] if labels else [])]
         keys = [f"steps={steps}", f"checkpoint.every_n_steps={every}", "timeout_s=60"]
-        validation = [f"+trainer.val_check_interval={every}", "+trainer.check_val_every_n_epoch=null"]
+        validation = [f"validation=[{held_out}]", f"validate.every_n_steps={every}"]
         return compose("train", [f"experiment={experiment}", f"out={out}", *data, *keys, *validation, *more])
 
     if not labels:

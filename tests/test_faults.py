@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from scenes import write_shards
-from striking import Fault, end, expected, run_to_the_end, start, tiny_runs, weights
+from striking import Fault, end, expected, judged, run_to_the_end, start, tiny_runs, weights
 
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
@@ -52,29 +52,40 @@ def record(cfg):
                 Fault(TERM, "validation", 4),
                 Fault(KILL, "step", 4),
                 Fault(TERM, "start-up"),
+                Fault(TERM, "validation", 12),
+                Fault(KILL, "validation", 12),
             ],
         ),
-        (2, [Fault(KILL, "step", 5, rank=1), Fault(TERM, "checkpoint", 8)]),
+        (
+            2,
+            [
+                Fault(TERM, "validation", 0),
+                Fault(KILL, "step", 5, rank=1),
+                Fault(TERM, "validation", 8, rank=1),
+                Fault(TERM, "checkpoint", 12),
+            ],
+        ),
     ],
 )
 def test_faults__several_in_a_row_leave_no_trace_in_the_weights(runs, tmp_path, ranks, faults):
     undisturbed = runs("tiny_student", tmp_path / "undisturbed")
-    run_to_the_end(undisturbed, ranks=ranks, validates=EVERY)
+    run_to_the_end(undisturbed, ranks=ranks)
     different = ["workers=2", "checkpoint.background=true", f"compile={str(ranks > 1).lower()}"]
     disturbed = runs("tiny_student", tmp_path / "disturbed", *different)
-    ends = run_to_the_end(disturbed, *faults, ranks=ranks, validates=EVERY)
+    ends = run_to_the_end(disturbed, *faults, ranks=ranks)
     assert all(map(expected, ends, faults)), ends
     assert weights(Path(disturbed.out)) == weights(Path(undisturbed.out))
     assert record(disturbed) == record(undisturbed)
-    assert len(numbers(disturbed)) == STEPS and len(numbers(disturbed, "val/loss")) == STEPS / EVERY
+    assert judged(Path(disturbed.out)) == judged(Path(undisturbed.out))
+    assert len(numbers(disturbed)) == STEPS and judged(Path(disturbed.out)).count("\n") == STEPS // EVERY + 1
 
 
 def test_fewer_ranks__continue_with_the_same_samples_and_losses(runs, tmp_path):
     # Steps so small that rounding, which differs, cannot grow: medians make the loss a rough surface.
     careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7"]
-    one = runs("tiny_student", tmp_path / "one", *careful)
+    one = runs("tiny_student", tmp_path / "one", *careful, "validation=[]")
     run_to_the_end(one)
-    shrunk = runs("tiny_student", tmp_path / "shrunk", *careful, "max_per_device=3")
+    shrunk = runs("tiny_student", tmp_path / "shrunk", *careful, "validation=[]", "max_per_device=3")
     assert end(start(shrunk, ranks=2, fault=Fault(TERM, "step", 6, rank=1))) == [75, 75]
     assert len(numbers(shrunk)) == 7
     assert end(start(shrunk)) == [0]
@@ -97,20 +108,21 @@ def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, t
     sharded = runs("tiny_teacher", tmp_path / "sharded", *careful, "trainer.strategy=fsdp2", "preview.every_n_steps=8")
     for cfg in (whole, sharded):
         run_to_the_end(cfg, ranks=2)
-        judged = read_metrics(Path(cfg.out) / "validation" / "metrics.jsonl")
-        assert [row["step"] for row in judged] == [0, 8, STEPS]
+        rows = read_metrics(Path(cfg.out) / "validation" / "metrics.jsonl")
+        assert [row["step"] for row in rows] == [0, 8, STEPS]
         # Two ranks share three images, and have the numbers of one.
         model = DepthAnything.from_pretrained(Path(cfg.out) / "model", device="cpu")
         alone = evaluate(model, open_data([str(held_out)]), DepthProtocol(name="validation"))
-        assert judged[-1] == {"step": STEPS, "images": 3, **alone.mean()}
+        assert rows[-1] == {"step": STEPS, "images": 3, **alone.mean()}
         best = load_model(Path(cfg.out) / "best")
         assert torch.isfinite(best(torch.zeros(1, 3, 28, 28))).all()
     assert numbers(sharded) == pytest.approx(numbers(whole), rel=1e-5)
     assert (Path(sharded.out) / "previews" / "step-00000008.png").exists()
 
-    undisturbed = runs("tiny_teacher", tmp_path / "undisturbed", "trainer.strategy=fsdp2")
+    plain = ["trainer.strategy=fsdp2", "validation=[]"]
+    undisturbed = runs("tiny_teacher", tmp_path / "undisturbed", *plain)
     run_to_the_end(undisturbed, ranks=2)
-    disturbed = runs("tiny_teacher", tmp_path / "disturbed", "trainer.strategy=fsdp2", "compile=true")
+    disturbed = runs("tiny_teacher", tmp_path / "disturbed", *plain, "compile=true")
     assert end(start(disturbed, ranks=2, fault=Fault(TERM, "step", 5))) == [75, 75]
     model, _ = load_depth_model(tmp_path / "disturbed" / "checkpoints" / "step-00000006.ckpt")
     assert torch.isfinite(model(torch.zeros(1, 3, 28, 28))).all()
@@ -123,7 +135,7 @@ def test_fsdp__trains_two_heads_of_bins_as_ddp_does(runs, tmp_path, one_thread):
     domains = "[[nyu,0.001,10.0],[kitti,0.001,80.0]]"
     routed = ["task=metric_routed", f"model.bins.domains={domains}", "model.max_depth_m=80", "steps=4"]
     streams = ["data=metric_two", f"+nyu=[{near}]", f"+kitti=[{far}]", "data.sources.kitti.crop=none"]
-    careful = ["~data.batch.labelled", "data.batch.nyu=2", "data.batch.kitti=2", "optim.lr=1e-6"]
+    careful = ["~data.batch.labelled", "data.batch.nyu=2", "data.batch.kitti=2", "optim.lr=1e-6", "validation=[]"]
     losses = []
     for strategy in ("ddp", "fsdp2"):
         out = tmp_path / strategy

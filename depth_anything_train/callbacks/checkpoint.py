@@ -1,8 +1,7 @@
-"""When the state of training is saved: every n steps, before each validation, at the end, and when asked to stop."""
+"""When the state of training is saved: every n steps, at the end, and when asked to stop."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,6 @@ from depth_anything_train.runtime import UserError
 class CheckpointEvery(Callback):
     """Save the whole state of training every `every_n_steps` steps, at the end, and when the run is asked to stop.
 
-    A validation is part of the step before it. It may take long, so the state is saved before it; a run that continues
-    from there validates first. (After the last step Lightning would not, so that one is saved behind its validation.)
-
     Args:
         folder: of the checkpoints.
         every_n_steps: optimiser steps between two.
@@ -32,8 +28,6 @@ class CheckpointEvery(Callback):
             raise UserError(f"Expected checkpoint.every_n_steps to be at least 1, but came {every_n_steps}.")
         self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.interruption = interruption
-        self._validates = False  # the step whose state is saved ends with a validation
-        self._shared = 0.0  # batches of this validation that every rank has
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree with the other ranks as soon as they are there: a stop during start-up needs no start."""
@@ -52,56 +46,21 @@ class CheckpointEvery(Callback):
             return
         _io(trainer).look()
         step, stops = trainer.global_step, self.interruption.agree()
-        loop = trainer.fit_loop
-        self._validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
         is_last = step == trainer.max_steps
-        if stops or step % self.every_n_steps == 0 or is_last or self._validates:
+        if stops or step % self.every_n_steps == 0 or is_last:
             self._write_row(trainer)
-            if not (is_last and self._validates):
-                self._save(trainer)
+            trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
         if not is_last:
             self.interruption.check_agreed()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ranks may have unequal numbers of batches, and they can only agree while all of them are at it."""
-        batches = self.interruption.smallest(sum(trainer.fit_loop.epoch_loop.val_loop.max_batches))
-        self._shared = batches if trainer.world_size == 1 or batches < math.inf else 0
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Leave in the middle, if asked to: the state is saved already."""
-        self._shared -= 1
-        if self._shared >= 0:
-            self.interruption.check()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last step, which waited for its validation."""
-        if trainer.global_step == trainer.max_steps and not trainer.sanity_checking:
-            self._validates = False
-            self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}.ckpt")
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say whether a validation comes next."""
-        checkpoint["validates"] = self._validates
-
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Tell Lightning's loops where they are.
-
-        They count batches, of which a step may have another number than before. And what comes next may be a
-        validation: they go back to one of which a batch was begun.
-        """
+        """Tell Lightning's loops where they are: they count batches, of which a step may have other numbers now."""
         loops = checkpoint["loops"]["fit_loop"]
         done = checkpoint["global_step"] * trainer.accumulate_grad_batches
         for count in ("total", "current"):
             progress = loops["epoch_loop.batch_progress"][count]
             open_hooks = progress["processed"] - progress["completed"]
             progress.update(ready=done, started=done, processed=done, completed=done - open_hooks)
-        if checkpoint.get("validates"):
-            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-            loops["epoch_loop.val_loop.batch_progress"].update(total=dict(begun), current=dict(begun))
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # it counts the step once more behind that
 
     @staticmethod
     def _write_row(trainer: Trainer) -> None:

@@ -71,13 +71,6 @@ class Interruption:
         self.agreed = bool(flag)
         return self.agreed
 
-    def smallest(self, number: float) -> float:
-        """The smallest of all ranks' numbers; each rank must call it."""
-        least = torch.tensor(number, dtype=torch.float64)
-        if self._group is not None:
-            distributed.all_reduce(least, distributed.ReduceOp.MIN, group=self._group)
-        return least.item()
-
     def check(self) -> None:
         """Agree, and leave if so. Every rank must call it.
 

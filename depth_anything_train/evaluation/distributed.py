@@ -9,7 +9,7 @@ meets the same batch, none is padded or judged twice, and the numbers are those 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,19 +22,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that evaluate together."""
+    """This process among those that evaluate together.
+
+    Attributes:
+        rank: number of this process.
+        world: how many there are.
+        check: what all of them call together, at every block that all of them have; by raising it ends the work of all.
+    """
 
     rank: int = 0
     world: int = 1
+    check: Callable[[], None] = lambda: None
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes and shows progress."""
         return self.rank == 0
 
-    def share(self, blocks: list[T]) -> list[T]:
+    def share(self, blocks: Sequence[T]) -> Iterator[T]:
         """Every `world`-th block: together the processes have each exactly once."""
-        return blocks[self.rank :: self.world]
+        for number, block in enumerate(blocks[self.rank :: self.world]):
+            if number < len(blocks) // self.world:
+                self.check()
+            yield block
 
     def gather(self, part: T) -> list[T]:
         """The parts of all processes, in the order of their ranks, on the first; nothing elsewhere."""

@@ -63,10 +63,10 @@ def count(
     Raises:
         UserError: not one image could be judged.
     """
-    origins = ranks.share([(name, number) for name, records in data.items() for number in range(len(records))])
+    origins = [(name, number) for name, records in data.items() for number in range(len(records))]
     part = Counted(torch.zeros(model.config.num_classes, model.config.num_classes, dtype=torch.int64))
-    with ProgressBar("segment", len(origins), shown=shown and ranks.first) as bar:
-        for name, number in origins:
+    with ProgressBar("segment", len(origins[:: ranks.world]), shown=shown and ranks.first) as bar:
+        for name, number in ranks.share(origins):
             try:
                 image, truth = read(data[name][number], model.config.num_classes)
                 part.confusion += compare(truth, window.classes(model, image, truth.shape), model.config.num_classes)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from depth_anything_train.callbacks.interruption import Interruption, Stopped
 from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
@@ -36,8 +37,11 @@ class Validation(Callback, ABC):
     All ranks judge, each its share of the images, and a copy of the model: whole where its weights are shared out, not
     compiled, and in eval mode. The best one is kept in `best/`.
 
+    A request to stop is heard at the next image. What was judged by then is dropped; a run that continues judges again.
+
     Args:
         run: folder of the run.
+        interruption: tells whether to stop now.
         data: shards by name, none of which is trained on.
         size: of the views that are trained on.
         every_n_steps: optimiser steps between two.
@@ -49,13 +53,21 @@ class Validation(Callback, ABC):
     higher_is_better: ClassVar[bool]
 
     def __init__(
-        self, run: str | Path, *, data: Mapping[str, Records], size: Size, every_n_steps: int, limit: int | None = None
+        self,
+        run: str | Path,
+        *,
+        interruption: Interruption,
+        data: Mapping[str, Records],
+        size: Size,
+        every_n_steps: int,
+        limit: int | None = None,
     ) -> None:
         if every_n_steps < 1:
             raise UserError(f"Expected validate.every_n_steps >= 1, got {every_n_steps}.")
-        self.run, self.size, self.every_n_steps = Path(run), size, every_n_steps
+        self.run, self.interruption, self.size, self.every_n_steps = Path(run), interruption, size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
         self.rows = MetricsLog(self.run / "validation")
+        self.judged = -1  # the newest step that has a row
         self.said_skipped = False
 
     @abstractmethod
@@ -64,6 +76,7 @@ class Validation(Callback, ABC):
 
         Raises:
             UserError: not one image could be judged.
+            Stopped: a rank was asked to stop; on all of them.
         """
 
     @abstractmethod
@@ -74,25 +87,48 @@ class Validation(Callback, ABC):
         """Forget what was judged behind `step`."""
         self.rows.continue_from(step)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let all ranks know what is judged already; the first one has the rows."""
+        self.judged = trainer.strategy.broadcast(self.rows.last)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge what training starts from."""
-        if trainer.global_step == 0:
-            self._judge(trainer, pl_module)
+        """Judge what training starts from, or what it was stopped at."""
+        self._judge_if_due(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Judge after the optimiser's step."""
+        if ends_step(trainer) and trainer.global_step < trainer.max_steps:
+            self._judge_if_due(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the last step, whose state is saved by now.
+
+        Raises:
+            Stopped: a rank was asked to stop.
+        """
+        self._judge_if_due(trainer, pl_module)
+        self.interruption.check_agreed()
+
+    def _judge_if_due(self, trainer: Trainer, task: Any) -> None:
         step = trainer.global_step
-        if ends_step(trainer) and (step % self.every_n_steps == 0 or step == trainer.max_steps):
-            self._judge(trainer, pl_module)
+        if step == self.judged or (step % self.every_n_steps and step < trainer.max_steps):
+            return
+        try:
+            self._judge(trainer, task)
+            self.judged = step
+        except Stopped:
+            pass  # the callback that saves the state leaves
 
     def _judge(self, trainer: Trainer, task: Any) -> None:
         """Every rank must call it.
 
         Raises:
             UserError: not one image could be judged.
+            Stopped: a rank was asked to stop.
         """
-        model, ranks, step = task.snapshot(), Ranks(trainer.global_rank, trainer.world_size), trainer.global_step
-        measures, skipped = self.measure(model, task.device, ranks)
+        ranks, step = Ranks(trainer.global_rank, trainer.world_size, self.interruption.check), trainer.global_step
+        model, device = task.snapshot(), trainer.strategy.root_device  # behind the last step the task has left it
+        measures, skipped = self.measure(model, device, ranks)
         if not ranks.first:
             return
         self._say_skipped(skipped)

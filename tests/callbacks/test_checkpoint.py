@@ -17,13 +17,12 @@ STEPS = 8
 
 
 class Noisy(pl.LightningModule):
-    """Two weights that every source of random numbers pushes around, and a validation that draws none."""
+    """Two weights that every source of random numbers pushes around."""
 
     def __init__(self, stop_in=()):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(2))
         self.stop_in = set(stop_in)
-        self.validated = []
 
     def interrupt(self, moment):
         if moment in self.stop_in:
@@ -37,12 +36,6 @@ class Noisy(pl.LightningModule):
         self.interrupt(("step", self.global_step))
         noise = torch.randn(2) + random.random() + np.random.rand()
         return (self.weight * noise).sum()
-
-    def validation_step(self, batch, batch_idx):
-        moment = "sanity check" if self.trainer.sanity_checking else ("validation", self.global_step, batch_idx)
-        self.interrupt(moment)
-        if not self.trainer.sanity_checking and batch_idx == 2:
-            self.validated.append((self.global_step, self.weight.sum().item()))
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.1)
@@ -65,47 +58,32 @@ def fit(folder, module, every=3, background=False):
     with Interruption() as interruption:
         callback = CheckpointEvery(folder, every_n_steps=every, interruption=interruption)
         trainer = pl.Trainer(
-            max_steps=STEPS, max_epochs=-1, val_check_interval=4, check_val_every_n_epoch=None, num_sanity_val_steps=2,
-            callbacks=[RandomState(), callback], plugins=[SoundCheckpointIO(background=background)], logger=False,
-            accelerator="cpu", devices=1, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False,
+            max_steps=STEPS, max_epochs=-1, callbacks=[RandomState(), callback],
+            plugins=[SoundCheckpointIO(background=background)], logger=False, accelerator="cpu", devices=1,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         trainer._signal_connector.register_signal_handlers = interruption.listen
-        validation = torch.utils.data.DataLoader(torch.zeros(3), batch_size=1)
         newest = newest_sound_checkpoint(folder)
-        trainer.fit(module, Endless(trainer), validation, ckpt_path=newest, weights_only=True)
+        trainer.fit(module, Endless(trainer), ckpt_path=newest, weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     module = Noisy()
     fit(tmp_path_factory.mktemp("undisturbed"), module)
-    assert [step for step, _ in module.validated] == [4, 8]
     return module
 
 
 @pytest.mark.filterwarnings("ignore:.*num_workers|.*does not have many workers:UserWarning")
-@pytest.mark.parametrize(
-    "moments",
-    [
-        ["sanity check"],
-        [("step", 4), "start-up", ("step", 5)],
-        [("validation", 4, 1), ("validation", 4, 0)],
-        [("validation", 8, 1)],
-    ],
-)
-def test_stop__at_any_moment_continues_to_the_same_weights_and_validations(tmp_path, undisturbed, moments):
-    validated = []
-    for background, moment in enumerate(moments):
+def test_stop__at_any_moment_continues_to_the_same_weights(tmp_path, undisturbed):
+    for background, moment in enumerate([("step", 4), "start-up", ("step", 5)]):
         module = Noisy([moment])
         with pytest.raises(Stopped):
             fit(tmp_path, module, background=bool(background))
         assert not module.stop_in
-        validated += module.validated
     module = Noisy()
     fit(tmp_path, module)
     assert torch.equal(module.weight, undisturbed.weight)
-    assert validated + module.validated == undisturbed.validated
 
 
 def test_every__refuses_zero(tmp_path):

@@ -20,6 +20,15 @@ def test_share__gives_every_block_to_exactly_one_process():
             assert sorted(block for part in parts for block in part) == blocks
 
 
+def test_share__has_all_processes_check_equally_often():
+    for count in range(8):
+        for world in (1, 2, 3):
+            checks = [[] for _ in range(world)]
+            for rank, made in enumerate(checks):
+                list(Ranks(rank, world, lambda made=made: made.append(1)).share([*range(count)]))
+            assert {len(made) for made in checks} == {count // world}
+
+
 def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
