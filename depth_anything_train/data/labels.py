@@ -287,16 +287,13 @@ def _pack(codes: NDArray[np.uint16], above: NDArray[np.uint16], planes: NDArray[
 
 
 def _unpack(planes: NDArray[np.uint8], above: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """What `_pack` packed: byte by byte, because OpenCV sums bytes along both axes at once and very fast."""
     low, high = planes
-    zigzag = high.astype(np.uint16)
-    zigzag <<= 8
-    zigzag |= low
-    sign = zigzag & 1
+    sign = low & 1
     np.negative(sign, out=sign)
-    zigzag >>= 1
-    zigzag ^= sign
-    codes = np.add.accumulate(zigzag, axis=1, dtype=np.uint16)
-    for row in codes:  # four times as fast as accumulate along the first axis
-        row += above
-        above = row
+    low, high = ((high << 7) | (low >> 1)) ^ sign, (high >> 1) ^ sign
+    codes = cv2.integral(high)[1:, 1:].astype(np.uint16)
+    codes <<= 8
+    codes += cv2.integral(low)[1:, 1:].astype(np.uint16)
+    codes += above
     return codes
