@@ -64,6 +64,17 @@ def test_every_page_is_linked_from_the_readme():
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= {link.partition("#")[0] for link in linked}
 
 
+def test_table_of_experiments__names_all_that_there_are():
+    named, last = set(), ""
+    for row in re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", row):
+            last = f"{last.rpartition('_')[0]}{name}" if name.startswith("_") else name
+            named.add(last)
+    there = {path.stem for path in (ROOT / "configs" / "train" / "experiment").glob("[!_]*.yaml")}
+    families = tuple(name.rstrip("*") for name in named if name.endswith("*"))
+    assert {name for name in there if not name.startswith(families)} == {name for name in named if "*" not in name}
+
+
 def test_quoted_messages_are_those_of_the_program():
     quoted = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
     said = [
