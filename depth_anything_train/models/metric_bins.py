@@ -9,6 +9,7 @@ and binomial coefficients are Stirling's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -233,7 +234,7 @@ def stirling(n: int, k: Tensor) -> Tensor:
     """Logarithm of n over k, nearly, as ZoeDepth has it."""
     tiny = 1e-7
     rest = n - k + tiny
-    return (n + tiny) * torch.tensor(n + tiny).log().to(k) - (k + tiny) * (k + tiny).log() - rest * rest.log()
+    return (n + tiny) * math.log(n + tiny) - (k + tiny) * (k + tiny).log() - rest * rest.log()
 
 
 def mlp(incoming: int, hidden: int, outgoing: int) -> nn.Sequential:

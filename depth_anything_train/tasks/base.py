@@ -111,7 +111,9 @@ class Task(LightningModule, ABC):
         """
         if unweighted := losses.keys() - self.weights.keys():
             raise UserError(f"task.weights has no weight for {sorted(unweighted)}; it names {sorted(self.weights)}.")
-        total = sum((self.weights[name] * loss for name, loss in losses.items()), start=torch.zeros(()).to(self.device))
+        total = sum(
+            (self.weights[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=self.device)
+        )
         total = total / sum(self.weights[name] for name in losses)
         if not has_row(self.trainer.global_step + 1, self.trainer):
             return total

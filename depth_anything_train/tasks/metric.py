@@ -59,11 +59,11 @@ class RoutedMetricTask(MetricTask):
     def training_step(self, batch: Mapping[str, LabelledBatch], batch_idx: int) -> Scalar:  # type: ignore[override]
         """One step; returns the total loss."""
         streams = [batch[name] for name in self.domains]
-        counts = torch.tensor([len(stream["image"]) for stream in streams])
-        domain = torch.arange(len(streams)).repeat_interleave(counts).to(self.device)
+        counts = [len(stream["image"]) for stream in streams]
+        domain = torch.cat([torch.full((count,), which, device=self.device) for which, count in enumerate(counts)])
         image = self.to_model(torch.cat([stream["image"] for stream in streams]))
         prediction, scores = self.model.route(image, domain)
-        parts = zip(self.domains, prediction.split(counts.tolist()), streams, strict=True)
+        parts = zip(self.domains, prediction.split(counts), streams, strict=True)
         losses = {name: self.depth(part, *metres(s["disparity"], s["valid"])) for name, part, s in parts}
         return self.combine({**losses, "domain": cross_entropy(cast(Tensor, scores).float(), domain)})
 
