@@ -128,9 +128,10 @@ def open_index(tar: AnyPath) -> int:
     return tar.keep(".idx", make)
 
 
-def map_index(tar: AnyPath) -> bytes | mmap.mmap:
-    """Content of the index of a tar, mapped into memory; raises as `open_index`."""
-    return _map(open_index(tar))
+def read_index(tar: AnyPath) -> bytes:
+    """Content of the index of a tar. (Mapped into memory each would keep a descriptor.) Raises as `open_index`."""
+    with os.fdopen(open_index(tar), "rb") as file:
+        return file.read()
 
 
 def read_header(tar: AnyPath) -> tuple[bytes, int]:
@@ -142,7 +143,7 @@ def read_header(tar: AnyPath) -> tuple[bytes, int]:
         os.close(descriptor)
 
 
-def parse_header(header: bytes | mmap.mmap, size: int, tar: AnyPath, tar_size: int | None) -> tuple[int, int]:
+def parse_header(header: bytes, size: int, tar: AnyPath, tar_size: int | None) -> tuple[int, int]:
     """Number of samples and checksum of the records, after comparing index and tar by length.
 
     Args:
@@ -166,12 +167,12 @@ def parse_header(header: bytes | mmap.mmap, size: int, tar: AnyPath, tar_size: i
     return count, checksum
 
 
-def entry_at(index: bytes | mmap.mmap, number: int) -> Entry:
+def entry_at(index: bytes, number: int) -> Entry:
     """Record `number` of an index."""
     return Entry(*_RECORD.unpack_from(index, _HEADER.size + number * _RECORD.size))
 
 
-def index_problem(index: bytes | mmap.mmap, tar: AnyPath, tar_size: int | None) -> str:
+def index_problem(index: bytes, tar: AnyPath, tar_size: int | None) -> str:
     """What is wrong with an index by itself and beside the length of its tar; nothing if all is well."""
     try:
         count, checksum = parse_header(index, len(index), tar, tar_size)
@@ -185,7 +186,7 @@ def index_problem(index: bytes | mmap.mmap, tar: AnyPath, tar_size: int | None) 
     return ""
 
 
-def tar_problem(tar: Path, index: bytes | mmap.mmap) -> str:
+def tar_problem(tar: Path, index: bytes) -> str:
     """Which sample of a whole local tar is the first that does not agree with a sound index; nothing if all do."""
     content = memoryview(_map(open_file(tar)))
     for number, entry in enumerate(entry_at(index, n) for n in range(parse_header(index, len(index), tar, None)[0])):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+import resource
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import xxhash
@@ -21,9 +22,9 @@ from depth_anything_train.data.index import (
     entry_at,
     index_path,
     index_problem,
-    map_index,
     parse_header,
     read_header,
+    read_index,
     tar_problem,
 )
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel, list_folder
@@ -41,9 +42,9 @@ from depth_anything_train.data.schema import (
 from depth_anything_train.data.tar import END_OF_ARCHIVE, iter_members
 from depth_anything_train.runtime import ProgressBar, UserError, read_json, require_folder, write_bytes
 
-OPEN_SHARDS, OPEN_REMOTE_SHARDS = 128, 16
-"""How many shards a reader keeps open: far below the usual limit of 1024 files a process. A copy of a remote shard that
-is open takes its space even when the cache has let it go, and is soon opened again if it has not."""
+OPEN_SHARDS, OPEN_REMOTE_SHARDS = 256, 16
+"""How many shards a process keeps open, of all its folders together: one file each, and the index in memory. A copy of
+a remote shard takes its space while it is open, even when the cache has let it go; if not, it is soon opened again."""
 
 
 class Shard:
@@ -62,7 +63,7 @@ class Shard:
         self.path = as_path(tar)
         self._tar = -1
         try:
-            self._index = index or map_index(self.path)
+            self._index = index or read_index(self.path)
             self._tar = self._open()
         except FileNotFoundError as error:
             raise UserError(f"Expected the shard {self.path} and its index, but {error.filename} is missing.") from None
@@ -131,9 +132,10 @@ class Shard:
 class ShardFolder:
     """All shards of a folder as one sequence of samples, in the order of their names.
 
-    Opening reads one small header a shard; the shards themselves are opened when first read and at most
-    `OPEN_SHARDS` stay open. Tars of others, which have no index, are indexed on first sight: beside the tar where the
-    folder can be written to, else in memory, or in the cache for a folder that is elsewhere.
+    Opening reads one small header a shard; the shards themselves are opened when first read, and a process keeps those
+    open that it used last, whatever folders they are of. Tars of others, which have no index, are indexed on first
+    sight: beside the tar where the folder can be written to, else in memory, or in the cache for a folder that is
+    elsewhere.
 
     Args:
         path: folder, or an address such as s3://bucket/folder or https://host/folder/{00000..00127}.tar.
@@ -159,7 +161,6 @@ class ShardFolder:
         self._checksums = [checksum for _, checksum in headers]
         if not (isinstance(self.path, RemotePath) and str(path).endswith(".tar")):  # a pattern may leave some out
             self._refuse_if_incomplete()
-        self._make_cache()
 
     def _read_headers(self) -> list[tuple[int, int]]:
         """Number of samples in each shard, and the checksum of its index."""
@@ -188,19 +189,6 @@ class ShardFolder:
                 "copy them again, or prepare them into another folder."
             )
 
-    def _make_cache(self) -> None:
-        size = OPEN_REMOTE_SHARDS if isinstance(self.path, RemotePath) else OPEN_SHARDS
-        self._shard = lru_cache(maxsize=size)(
-            lambda number: Shard(self.shards[number], self._unwritten.get(self.shards[number].name))
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_shard"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._make_cache()
-
     def __len__(self) -> int:
         return self.starts[-1]
 
@@ -213,7 +201,9 @@ class ShardFolder:
 
     def shard(self, number: int) -> Shard:
         """Open shard `number`, or take it from those that are open."""
-        return self._shard(number)
+        tar = self.shards[number]
+        opened = _opened(OPEN_REMOTE_SHARDS if isinstance(tar, RemotePath) else min(OPEN_SHARDS, files_allowed() // 4))
+        return opened(tar, self._checksums[number], self._unwritten.get(tar.name))
 
     def digest(self, number: int) -> str:
         """Hash of the content of shard `number`, as `Shard.digest`, without opening it."""
@@ -234,6 +224,18 @@ class ShardFolder:
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
+
+
+def files_allowed() -> int:
+    """How many files this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+@cache
+def _opened(most: int) -> Callable[[AnyPath, int, bytes | None], Shard]:
+    """The shards that are open in this process; the checksum tells a shard from one that took its place."""
+    return lru_cache(most)(lambda tar, checksum, index: Shard(tar, index))
 
 
 def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[str]]:

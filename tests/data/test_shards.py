@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -254,6 +256,27 @@ def test_folder__threads_read_while_shards_close(tmp_path: Path, monkeypatch: py
     order = np.random.default_rng(0).integers(0, 24, 2000).tolist()
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda index: folder[index].key, order)) == [expected[index] for index in order]
+
+
+def test_folder__many_of_them_keep_within_the_files_a_process_may_open(tmp_path: Path) -> None:
+    """Three folders of 40 shards, in a process that may open 64 files; each is read twice, by turns."""
+    for name in "abc":
+        make_folder(tmp_path / name, (1,) * 40)
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "from depth_anything_train.data.shards import ShardFolder\n"
+        "folders = [ShardFolder(f'{sys.argv[1]}/{name}') for name in 'abc']\n"
+        "print(sum(len(folder[k].members) for k in [*range(40)] * 2 for folder in folders))\n"
+    )
+    came = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert (came.stdout, came.stderr) == ("480\n", "")
+
+
+def test_folder__a_shard_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+    make_folder(tmp_path, (2,))
+    assert ShardFolder(tmp_path)[0].key == "s0_0"
+    write(tmp_path / "00000.tar", make_samples(2, seed=7))
+    assert ShardFolder(tmp_path)[0].key == "s7_0"
 
 
 def test_folder__indexes_tars_of_others_once(tmp_path: Path) -> None:
