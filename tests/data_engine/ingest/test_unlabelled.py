@@ -11,6 +11,7 @@ from archive_files import photo, write_files, write_lmdb, write_tar
 from films import picture, write_film
 from raw_sets import Prepared, PrepareSet
 
+from depth_anything_train.command import compose
 from depth_anything_train.data.shards import ShardFolder
 
 
@@ -135,3 +136,13 @@ def test_sa1b__photographs_without_their_masks(tmp_path: Path, prepare_set: Prep
 def test_sa1b__its_tars_are_image_shards_as_they_are(tmp_path: Path) -> None:
     photos = sa1b(tmp_path / "sa1b")
     assert {record.key: record.image for record in ShardFolder(tmp_path / "sa1b")} == photos
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ["bdd100k", "google_landmarks", "imagenet21k", "lsun", "objects365", "open_images", "places365", "sa1b"],
+)
+def test_presets__hold_ten_thousand_images_a_shard_unless_told_otherwise(dataset: str) -> None:
+    given = [f"dataset={dataset}", "root=r", "out=o"]
+    assert compose("prepare", given).samples_per_shard == 10_000
+    assert compose("prepare", [*given, "samples_per_shard=500"]).samples_per_shard == 500
