@@ -102,7 +102,7 @@ def bare(cfg: DictConfig, clock: Clock, compiled: bool) -> StudentTask:
     model = build(cfg.model)
     task: StudentTask = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps).to(clock.device)
     optimizer, schedule = task.optim.build(task.model, cfg.steps)
-    half = choose_precision(cfg.precision) == "bf16-mixed"
+    half = choose_precision(cfg.precision, clock.device.type) == "bf16-mixed"
     frozen = task.frozen_encoder
     assert frozen is not None and task.feature is not None
     if half and clock.device.type == "cuda":
@@ -200,8 +200,9 @@ def report(given: argparse.Namespace, task: StudentTask, medians: dict[str, floa
     }
     parts, step = {name: medians[name] for name in PARTS}, medians["whole"]
     total = sum(parts.values())
+    precision = choose_precision(given.precision, "cuda" if cuda else "cpu")
     print(f"{given.model} at {given.size}, batch {given.batch[0]} + {given.batch[1]}, "
-          f"{choose_precision(given.precision)}, {where}, torch {torch.__version__}")  # fmt: skip
+          f"{precision}, {where}, torch {torch.__version__}")  # fmt: skip
     rows = {**parts, "sum of the bare parts": total, "whole step of `train`": step}
     work |= {name: sum(work.values()) for name in ("sum of the bare parts", "whole step of `train`")}
     for name, seconds in rows.items():

@@ -24,7 +24,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import as_override, command
-from depth_anything_train.runtime import PARENT, RUN_AGAIN, UserError, console, fingerprint, read_json, write_json
+from depth_anything_train.runtime import (
+    PARENT,
+    RUN_AGAIN,
+    STOP_SIGNALS,
+    UserError,
+    console,
+    fingerprint,
+    read_json,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -116,20 +125,17 @@ def _status_of(stage: Stage) -> int:
     def pass_on(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
-        process.terminate()
+        if number != signal.SIGINT:  # a terminal sends Ctrl-C to the stage as well; a scheduler may tell us alone
+            process.terminate()
 
-    # A terminal sends Ctrl-C to the stage as well; a scheduler may tell this process alone.
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
-    }
+    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
         status = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    # A stage without a state to save just ends; what it finished is kept all the same.
-    return RUN_AGAIN if asked and status == -signal.SIGTERM else status
+    # A stage without a state to save just ends, and one that was nearly done is done: the next one is not for now.
+    return RUN_AGAIN if asked and status in (0, -signal.SIGTERM) else status
 
 
 @contextmanager

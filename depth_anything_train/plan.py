@@ -104,13 +104,14 @@ def _training(experiment: str) -> Work:
         raise UserError(f"Expected an experiment that trains a depth model, but {experiment} has another decoder.")
     in_batch = sum(batch.values())
     frozen_share = batch.get("unlabelled", 0) / in_batch if cfg.task.get("frozen_encoder") else 0.0
-    flops = count_flops(_on_meta(cfg.model), cfg.size, cfg.size)
+    height, width = (cfg.size, cfg.size) if isinstance(cfg.size, int) else cfg.size
+    flops = count_flops(_on_meta(cfg.model), height, width)
     return Work(
         name=f"train {experiment}",
         model=cfg.model,
         images=cfg.steps * in_batch,
-        height=cfg.size,
-        width=cfg.size,
+        height=height,
+        width=width,
         trains=True,
         frozen_share=frozen_share,
         flops=flops.training + frozen_share * flops.encoder,

@@ -30,7 +30,8 @@ def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> p
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     register_strategies(cfg.timeout_s)
-    node = OmegaConf.merge(cfg.trainer, {"precision": choose_precision(cfg.trainer.precision)})
+    precision = choose_precision(cfg.trainer.precision, device_type(cfg))
+    node = OmegaConf.merge(cfg.trainer, {"precision": precision})
     try:
         trainer: pl.Trainer = build(node, plugins=[*plugins, *_slurm()], **arguments)
     except MisconfigurationException as error:
@@ -55,8 +56,18 @@ def _check_launch(trainer: pl.Trainer) -> None:
         )
 
 
-def choose_precision(wanted: str) -> str:
+def device_type(cfg: DictConfig) -> str:
+    """What the run computes on, `cuda` or `cpu`: a machine with a GPU trains on its CPU where `trainer=cpu` says so."""
+    wants_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda")
+    return "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(wanted: str, device: str) -> str:
     """Resolve `auto`: bf16 autocast where the hardware multiplies bf16, else float32.
+
+    Args:
+        wanted: `auto`, `bf16-mixed` or `32-true`.
+        device: `cuda` or `cpu`, what is computed on.
 
     Raises:
         UserError: it is another word. fp16 needs its losses scaled, and the guard takes what then overflows for broken.
@@ -65,14 +76,15 @@ def choose_precision(wanted: str) -> str:
         raise UserError(f"Expected precision to be one of {', '.join(PRECISIONS)}, got {wanted!r}.")
     if wanted != "auto":
         return wanted
-    if torch.cuda.is_available():
+    if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu.get_capabilities().get("avx512_bf16") else "32-true"
 
 
 def device_peak(cfg: DictConfig) -> float | None:
     """What the device could do, where that is known and the run computes in 16 bits."""
-    if not torch.cuda.is_available() or choose_precision(cfg.trainer.precision).startswith("32"):
+    device = device_type(cfg)
+    if device == "cpu" or choose_precision(cfg.trainer.precision, device).startswith("32"):
         return None
     return peak_flops(torch.cuda.get_device_name())
 

@@ -59,12 +59,22 @@ def test_run__finished_stages_are_skipped_and_a_failed_one_is_named(tmp_path, ca
     assert "good: finished before" in capsys.readouterr().err
 
 
-def test_run__a_stage_that_just_ends_when_it_is_asked_to_is_to_be_run_again(tmp_path):
-    threading.Timer(1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_run__a_stage_that_just_ends_when_it_is_asked_to_is_to_be_run_again(tmp_path, number):
+    threading.Timer(1, os.kill, [os.getpid(), number]).start()
     keys = ["dataset=procedural", "count=9999", "workers=0", f"out={tmp_path / 'shards'}"]
     with pytest.raises(SystemExit) as left:
         run_pipeline([stage("long", "prepare", *keys)], tmp_path)
     assert left.value.code == RUN_AGAIN
+
+
+def test_run__no_stage_is_started_after_a_request_to_stop(tmp_path):
+    first, second = (stage(name, "train", "experiment=tiny_teacher", "--cfg", "job") for name in ("first", "second"))
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()  # the stage does not hear it, and ends well
+    with pytest.raises(SystemExit) as left:
+        run_pipeline([first, second], tmp_path)
+    assert left.value.code == RUN_AGAIN
+    assert not [*(tmp_path / "stages").glob("02-*")]
 
 
 def test_run__a_stage_with_other_arguments_runs_again(tmp_path):

@@ -48,6 +48,12 @@ def test_plan__training_counts_backward_and_the_frozen_encoder():
     assert student["label_bytes"] is None
 
 
+def test_plan__training_at_a_size_that_is_no_square():
+    metric = plan("experiment=metric_nyu", "throughput=1")
+    label = plan("model=vitl", "images=1", "size=392", f"aspect={518 / 392}", "throughput=1")
+    assert metric["flops"] == pytest.approx(3 * label["flops"], rel=0.05)
+
+
 def test_plan__sides_are_those_that_label_would_use():
     figures = plan("model=vits", "images=1", "throughput=1", "size=518", "aspect=1.3333")
     assert (figures["height"], figures["width"]) == (518, 686)

@@ -1,14 +1,27 @@
 import pytest
+import torch
 
 from depth_anything_train.command import compose
 from depth_anything_train.runtime import UserError
-from depth_anything_train.trainer import build_trainer, choose_precision
+from depth_anything_train.trainer import build_trainer, choose_precision, device_peak, device_type
 
 
 @pytest.mark.parametrize("wanted", ["16-mixed", "fp16", "bf16"])
 def test_choose_precision__refuses_what_training_cannot_do(wanted):
     with pytest.raises(UserError, match=f"auto, bf16-mixed, 32-true, got '{wanted}'"):
-        choose_precision(wanted)
+        choose_precision(wanted, "cpu")
+
+
+def test_device_type__is_that_of_the_run_where_the_machine_has_another(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    on_cpu, on_gpu = (
+        compose("train", ["experiment=tiny_teacher", "out=x", f"trainer={name}"]) for name in ("cpu", "default")
+    )
+    assert [device_type(cfg) for cfg in (on_cpu, on_gpu)] == ["cpu", "cuda"]
+    assert [choose_precision("auto", device_type(cfg)) for cfg in (on_cpu, on_gpu)] == ["32-true", "bf16-mixed"]
+    assert device_peak(on_cpu) is None
 
 
 def test_build_trainer__refuses_processes_that_would_not_know_of_each_other(monkeypatch):

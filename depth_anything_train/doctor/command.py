@@ -71,7 +71,7 @@ def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
         image = next(iter(batch.values()))["image"] if "image" not in batch else batch["image"]
         yield check_precision(model.to(device), task.to_model(image[:2].to(device)))
 
-    precision = choose_precision(recipe.precision) if device.type == "cuda" else "32-true"
+    precision = choose_precision(recipe.precision, device.type)
     if recipe.compile:
         compile_parts(task)
     try:
