@@ -55,7 +55,7 @@ def config_folder(name: str) -> Path:
 
 
 def command(
-    name: str, *, short_of_memory: str = "take a smaller batch or size"
+    name: str, *, short_of_memory: str | Callable[[DictConfig], str] = "take a smaller batch or size"
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a Hydra app of `main(cfg)`: `key=value`, `--help`, `--cfg job`, `--multirun` read from the command line.
 
@@ -82,7 +82,8 @@ def command(
                     raise
                 tried = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
                 wanted = f" (it tried to allocate {tried[1]})" if tried else ""
-                _stop(f"`{name}` needs more memory than its device has{wanted}: {short_of_memory}.")
+                advice = short_of_memory if isinstance(short_of_memory, str) else short_of_memory(cfg)
+                _stop(f"`{name}` needs more memory than its device has{wanted}: {advice}.")
             except KeyboardInterrupt:
                 _stop(f"`{name}` was interrupted; nothing finished is lost, run it again.", status=INTERRUPTED)
 

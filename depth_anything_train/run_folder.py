@@ -16,10 +16,12 @@ FINISHED = "finished.json"
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.ckpt")
 
-# What may differ when a run continues: none of it changes a number by more than rounding.
+# What may differ when a run continues: none of it changes a number by more than rounding, other devices or parts of a
+# batch included; a task whose loss they do change refuses them itself (`Task.couples_images`).
 MAY_CHANGE = (
-    *("out", "logger", "checkpoint", "preview", "trainer", "log_every_n_steps", "timeout_s"),
-    *("compile", "max_per_device", "model.activation_checkpointing", "model.attention"),
+    *("out", "logger", "checkpoint", "preview", "log_every_n_steps", "timeout_s"),
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "deterministic", "benchmark")),
+    *("trainer.log_every_n_steps", "compile", "max_per_device", "model.activation_checkpointing", "model.attention"),
     *("validation", "validate", "workers", "data.cache_mb", "data.max_bad_share"),
 )
 
@@ -28,7 +30,8 @@ def run_key(cfg: DictConfig) -> str:
     """A hash of everything in a training's config that decides its numbers."""
     decisive = cfg.copy()
     for name in MAY_CHANGE:
-        OmegaConf.update(decisive, name, None)  # before resolving: data.workers, for one, is ${workers}
+        # Before resolving, because data.workers, for one, is ${workers}; added, because not all trainers name all keys.
+        OmegaConf.update(decisive, name, None, force_add=True)
     return fingerprint(OmegaConf.to_container(decisive, resolve=True))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,13 +35,22 @@ from depth_anything_train.runtime import UserError, console, read_json, write_js
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
 
-LESS_MEMORY = (
-    "let it take fewer images at a time (max_per_device=), recompute more (model.activation_checkpointing=full) or "
-    "share out the weights among several (trainer=fsdp); the same command with it continues"
-)
+
+def less_memory(cfg: DictConfig) -> str:
+    """What helps a device with too little memory, and whether the run may go on with it."""
+    recompute = "recompute more (model.activation_checkpointing=full)"
+    if hydra.utils.get_class(cfg.task._target_).couples_images:  # type: ignore[attr-defined]
+        return (
+            f"{recompute}, with which the same command continues, or let it take fewer images at a time "
+            "(max_per_device=, more devices) in another out=, because the loss is over these images together"
+        )
+    return (
+        f"let it take fewer images at a time (max_per_device=), {recompute} or share out the weights among several "
+        "(trainer=fsdp); the same command with it continues"
+    )
 
 
-@command("train", short_of_memory=LESS_MEMORY)
+@command("train", short_of_memory=less_memory)
 def main(cfg: DictConfig) -> None:
     """Train what the config describes."""
     train(cfg)

@@ -13,7 +13,7 @@ from striking import Fault
 from depth_anything_train.command import compose
 from depth_anything_train.run_folder import read_metrics, run_key
 from depth_anything_train.runtime import RUN_AGAIN, UserError
-from depth_anything_train.train import train
+from depth_anything_train.train import less_memory, train
 
 STEPS = 40
 
@@ -122,12 +122,45 @@ def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):
 
 
 @pytest.mark.parametrize(
-    "change", ["workers=1", "data.cache_mb=0", "out=elsewhere", "model.attention=xformers", "seed=1", "size=42"]
-)
-def test_run_key__is_that_of_the_settings_that_decide_a_number(change):
+    "change",
+    ["workers=1", "data.cache_mb=0", "out=elsewhere", "model.attention=xformers", "max_per_device=2", "trainer=default",
+     "trainer=fsdp", "trainer.devices=2", "log_every_n_steps=7", "+trainer.benchmark=true"],
+)  # fmt: skip
+def test_run_key__is_the_same_where_no_number_changes(change):
     given = ["experiment=tiny_teacher", "out=run", "labelled=[a]"]
-    same = run_key(compose("train", given)) == run_key(compose("train", [*given, change]))
-    assert same == (change not in ("seed=1", "size=42"))
+    assert run_key(compose("train", given)) == run_key(compose("train", [*given, change]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", "size=42", "+trainer.gradient_clip_val=0.5", "+trainer.overfit_batches=1", "precision=bf16-mixed",
+     "trainer.precision=bf16-mixed", "trainer.max_steps=3"],
+)  # fmt: skip
+def test_run_key__is_another_where_a_number_changes(change):
+    given = ["experiment=tiny_teacher", "out=run", "labelled=[a]"]
+    assert run_key(compose("train", given)) != run_key(compose("train", [*given, change]))
+
+
+def test_continued__batches_divided_otherwise_are_refused_where_the_loss_is_over_several_images(tmp_path):
+    """Two devices take what one takes in two parts, so that it is the number of parts that counts."""
+    labelled = write_shards(tmp_path / "labelled", "labelled")
+    given = ["experiment=tiny_metric", f"out={tmp_path / 'run'}", f"labelled=[{labelled}]", "steps=4",
+             "checkpoint.every_n_steps=2"]  # fmt: skip
+    run = train(compose("train", [*given, "max_per_device=2"]))
+    for name in ("finished.json", "checkpoints/step-00000004.json", "checkpoints/step-00000004.ckpt"):
+        (run / name).unlink()
+    with pytest.raises(UserError, match="divided each batch into 2, .* would go on with 1"):
+        train(compose("train", given))
+    train(compose("train", [*given, "max_per_device=3"]))
+    assert (run / "finished.json").exists()
+
+
+def test_less_memory__does_not_advise_what_would_be_another_loss():
+    advice = {name: less_memory(compose("train", [f"experiment={name}", "out=x"]))
+              for name in ("tiny_teacher", "tiny_metric", "tiny_segmentation")}  # fmt: skip
+    assert "max_per_device=), recompute" in advice["tiny_teacher"]
+    assert "max_per_device=, more devices) in another out=" in advice["tiny_metric"]
+    assert advice["tiny_segmentation"] == advice["tiny_metric"]
 
 
 def test_train__refused_before_its_first_step_leaves_the_folder_to_the_next(tmp_path):

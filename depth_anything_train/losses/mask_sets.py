@@ -22,7 +22,8 @@ class MaskSetLoss(nn.Module):
     """Three losses, each a sum over the decoder's layers: of the class, of the mask's pixels, and of its overlap.
 
     The loss of every layer is transformers' own. Numbers of masks are those of the images at hand, as many as a device
-    takes at once; pixels without a class belong to no mask, and an image that has no class at all adds nothing.
+    takes at once: the loss of a batch is not the mean of its parts' losses. Pixels without a class belong to no mask,
+    and an image that has no class at all adds nothing.
 
     Args:
         num_classes: K; larger values in a map of classes mark no class.

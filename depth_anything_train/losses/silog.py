@@ -15,8 +15,8 @@ class SILog(nn.Module):
     Both published forms are this one: ZoeDepth writes it so (factor 10, keep 0.15, unbiased variance); V2 writes
     sqrt(mean(g^2) - 0.5 mean(g)^2), which is the biased variance and keep 0.5.
 
-    Pixels of all images are taken together, as in both. A batch without two valid pixels adds exactly nothing. Computed
-    in float32 under autocast.
+    Pixels of all images are taken together, as in both: the loss of a batch is not the mean of its parts' losses. A
+    batch without two valid pixels adds exactly nothing. Computed in float32 under autocast.
 
     Args:
         factor: on the whole.

@@ -48,6 +48,9 @@ class Task(LightningModule, ABC):
     judged_on: ClassVar[str | None] = None
     """Kind of the shards on which the model can be judged while it learns."""
 
+    couples_images: ClassVar[bool] = False
+    """Whether the loss is over several images together, so that it depends on which ones a device takes at a time."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -89,6 +92,27 @@ class Task(LightningModule, ABC):
     def count_flops(self, batch: Any) -> int | None:
         """Floating-point operations of a step on this batch, forward and backward; None where nobody counted."""
         return None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint say how far the batches were divided."""
+        checkpoint["parts"] = self._parts_of_a_batch()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with batches divided otherwise, where that is another loss.
+
+        Raises:
+            UserError: it is.
+        """
+        before, now = checkpoint["parts"], self._parts_of_a_batch()
+        if self.couples_images and before != now:
+            raise UserError(
+                f"This run divided each batch into {before}, one for each device or part of max_per_device=, and would "
+                f"go on with {now}. Its loss is over all images of such a part together, so that it would be another "
+                f"one: use devices and max_per_device= that give {before} again, or begin anew in another out=."
+            )
+
+    def _parts_of_a_batch(self) -> int:
+        return self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def gather(self) -> None:
         """Have the whole model on every rank, each of which must call this."""
@@ -173,7 +197,8 @@ class DepthTask(Task):
         return prediction if model.config.kind == "relative" else 1.0 / prediction
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint say what model it holds."""
+        """Let the checkpoint say what model it holds, too."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["depth_model"] = describe(self.model, self.record)
 
     def save(self, folder: Path, model: DepthModel, record: Mapping[str, Any]) -> None:

@@ -24,6 +24,8 @@ class MetricTask(DepthTask):
         options: see `Task`.
     """
 
+    couples_images = True  # a variance over the pixels of all of them
+
     def __init__(self, model: DepthModel, *, depth: nn.Module, **options: Any) -> None:
         super().__init__(model, **options)
         if model.config.kind != "metric":

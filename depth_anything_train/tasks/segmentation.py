@@ -29,6 +29,7 @@ class SegmentationTask(Task):
 
     model: Segmenter
     judged_on = SEGMENTED
+    couples_images = True  # sums over masks, divided by the number of masks in all of them
 
     def __init__(
         self, model: DepthModel, *, num_classes: int, decoder: dict[str, int], masks: nn.Module, **options: Any
