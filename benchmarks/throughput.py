@@ -53,9 +53,7 @@ def alone(teacher: ModelTeacher, given: argparse.Namespace) -> float:
 def whole(teacher: ModelTeacher, images: Path, out: Path, given: argparse.Namespace) -> float:
     """Images a second of `label`."""
     shutil.rmtree(out, ignore_errors=True)
-    settings = LabelSettings(
-        size=given.size, batch_size=given.batch, aspects=[ASPECT], precision=given.precision, compile=given.compile
-    )
+    settings = LabelSettings(size=given.size, batch_size=given.batch, aspects=[ASPECT])
     start = time.perf_counter()
     label(ShardLabeller(teacher, settings, workers=given.workers), images, out, engine=LocalEngine())
     return given.images / (time.perf_counter() - start)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_engine.engines.base import Engine
 from data_engine.labelling.filters import Filters
@@ -23,9 +23,6 @@ from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import UserError, console, leaving_on_request, read_json, require_writable, write_json
 
-FOR_THE_TEACHER = ("precision", "compile", "threads")
-FOR_THE_LABELS = ("batch_size", "patience", "aspects", "flip", *FOR_THE_TEACHER)
-
 IN_A_MANIFEST = {
     **dict.fromkeys(("count", "labelled"), int),
     **dict.fromkeys(("dropped", "flags"), dict),
@@ -33,17 +30,21 @@ IN_A_MANIFEST = {
 }
 
 
-@command("label", short_of_memory="take a smaller batch_size or size; what is labelled stays")
+@command("label", short_of_memory="take a smaller batch_size; what is labelled stays")
 def main(cfg: DictConfig) -> None:
     """Label a folder of image shards."""
     from data_engine.labelling.teacher import ModelTeacher  # torch, which workers with another teacher do not need
 
-    given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    teacher = ModelTeacher(cfg.teacher, device=cfg.device, **{name: given[name] for name in FOR_THE_TEACHER})
+    teacher = ModelTeacher(
+        cfg.teacher, device=cfg.device, precision=cfg.precision, compile=cfg.compile, threads=cfg.threads
+    )
     settings = LabelSettings(
         size=cfg.size or teacher.size,
-        filters=Filters(**given["filters"]),
-        **{name: given[name] for name in FOR_THE_LABELS},
+        batch_size=cfg.batch_size,
+        patience=cfg.patience,
+        aspects=None if cfg.aspects is None else list(cfg.aspects),
+        flip=cfg.flip,
+        filters=Filters(**cfg.filters),
     )
     labeller = ShardLabeller(teacher, settings, max_bad_share=cfg.max_bad_share, workers=cfg.workers)
     show(label(labeller, cfg.shards, Path(cfg.out), engine=build(cfg.engine)), cfg.out)
@@ -98,7 +99,7 @@ def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -
         "source": source,
         "images": os.path.relpath(images.resolve(), out) if isinstance(images, Path) else str(images),
         "teacher": labeller.teacher.hash,
-        "settings": labeller.settings.to_dict(),
+        "settings": labeller.config,
     }
     description = {**identity, "teacher_record": {"hash": identity["teacher"], **labeller.teacher.record}}
     mark = out / DATASET_FILE

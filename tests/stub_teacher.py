@@ -22,6 +22,9 @@ class StubTeacher:
     patch: int = 14
     size: int = 28
     device: str = "cpu"
+    precision: str = "fp32"
+    compile: bool = False
+    threads: int = 1
     record: dict[str, Any] = field(default_factory=dict)
 
     @property

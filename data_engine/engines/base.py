@@ -156,5 +156,5 @@ def _stop_if_hopeless(name: str, losses: int, retries: int, reason: str) -> None
     if losses > retries:
         raise UserError(
             f"The worker at {name} was lost {losses} times, the last time because {reason}; perhaps it lacks memory: "
-            "try fewer workers or a smaller batch_size, then run the same command again."
+            "try fewer workers or a smaller batch_size; the same out= continues."
         )

@@ -14,7 +14,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,20 +84,44 @@ class ShardLabeller:
         workers: threads that decode images and encode labels.
 
     Raises:
-        UserError: `max_bad_share` is no share.
+        UserError: `max_bad_share` is no share, or a teacher that is compiled would see any number of sizes.
     """
 
     def __init__(self, teacher: Teacher, settings: LabelSettings, *, max_bad_share: float = 0.1, workers: int = 4):
         if not 0 <= max_bad_share <= 1:
             raise UserError(f"Expected max_bad_share from 0 to 1, but came {max_bad_share}.")
+        if teacher.compile and not settings.aspects:
+            raise UserError("compile=true compiles once for each size of image: name a few aspects=[...] as well.")
         self.teacher, self.settings = teacher, settings
         self.max_bad_share, self.workers = max_bad_share, max(workers, 1)
         self.ahead = 2 * max(settings.batch_size, self.workers)  # images that are decoded, or written, at once
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The settings that all labels of a folder share, as plain JSON."""
+        settings = self.settings
+        return {
+            "size": settings.size,
+            "aspects": None if settings.aspects is None else list(map(float, settings.aspects)),
+            "flip": settings.flip,
+            "precision": self.teacher.precision,
+            "filters": asdict(settings.filters),
+        }
+
+    @property
+    def rounding(self) -> dict[str, Any]:
+        """The settings that change no more than the last digit: each manifest says which its shard was made with."""
+        return {
+            "batch_size": self.settings.batch_size,
+            "patience": self.settings.patience,
+            "compile": self.teacher.compile,
+            "threads": self.teacher.threads,
+        }
+
+    @property
     def identity(self) -> dict[str, str]:
         """What every manifest repeats, so that two kinds of labels are never mixed."""
-        return {"teacher": self.teacher.hash, "config": fingerprint(self.settings.to_dict())}
+        return {"teacher": self.teacher.hash, "config": fingerprint(self.config)}
 
     def label(self, shard: Shard, out: Path, on_images: Callable[[int], None] = lambda count: None) -> dict[str, Any]:
         """Label one image shard into `out`, and write its manifest last.
@@ -164,7 +188,7 @@ class ShardLabeller:
         """Batches of images, and what the teacher takes; None for an image that cannot be used."""
         for images in batches(self._images(shard, pool), self.settings.batch_size, self.settings.patience):
             pixels = [image.pixels for image in images]
-            if self.settings.compile:  # one graph a size: a batch that is not full is filled up
+            if self.teacher.compile:  # one graph a size: a batch that is not full is filled up
                 pixels += pixels[-1:] * (self.settings.batch_size - len(pixels))
             yield images, None if images[0].shape is None else self.teacher.load(pixels)
 
@@ -223,6 +247,7 @@ class ShardLabeller:
             "xxh3": written.xxh3,
             "code": metadata.version("depth-anything-train"),
             "quantiser": QUANTISER,
+            "rounding": self.rounding,
             **self.identity,
         }
 

@@ -1,10 +1,10 @@
-"""What a label depends on besides its image: the settings, and what the engine asks of a teacher."""
+"""How images are labelled: the settings, and what the engine asks of a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from depth_anything_train.runtime import UserError
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """Everything besides teacher and image that a label, or its flags, depend on.
+    """What a label and its flags depend on besides the image and the teacher.
+
+    `batch_size` and `patience` change the rounding alone, so they may change from shard to shard.
 
     Args:
         size: shorter side in pixels at which the teacher sees an image.
@@ -25,9 +27,6 @@ class LabelSettings:
         aspects: at most 8 values of width / height: images are stretched to the nearest one, so that there are few
             network sizes. None keeps the aspect of each image.
         flip: average with the prediction of the mirrored image.
-        precision: `fp32` or `bf16`, of the teacher.
-        compile: compile the teacher once for each of the aspects.
-        threads: of the teacher on a CPU. They change the rounding, so every worker has the same number.
         filters: limits above which images and labels are flagged.
 
     Raises:
@@ -39,13 +38,10 @@ class LabelSettings:
     patience: int = 256
     aspects: Sequence[float] | None = None
     flip: bool = False
-    precision: str = "fp32"
-    compile: bool = False
-    threads: int = 2
     filters: Filters = field(default_factory=Filters)
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch_size", "patience", "threads"):
+        for name in ("size", "batch_size", "patience"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"Expected a whole number of at least 1 for {name}, but came {value!r}.")
@@ -54,12 +50,6 @@ class LabelSettings:
             raise UserError(
                 f"Expected at most {MAX_ASPECTS} values of width / height, 0.1 to 10, as aspects, but came {aspects}."
             )
-        if self.compile and not aspects:
-            raise UserError("compile=true compiles once for each size of image: name a few aspects=[...] as well.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, for dataset.json and the hash in the manifests."""
-        return {**asdict(self), "aspects": None if self.aspects is None else list(map(float, self.aspects))}
 
 
 class Teacher(Protocol):
@@ -72,12 +62,18 @@ class Teacher(Protocol):
         hash: of the weights.
         size: shorter side in pixels at which it was trained.
         device: where it runs: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        precision: `fp32` or `bf16`.
+        compile: whether it is compiled, once for each size of image.
+        threads: that it has on a CPU. They change the rounding, so it has the same number in every worker.
         record: what is known about it, for the record of models that learn from its labels.
     """
 
     hash: str
     size: int
     device: str
+    precision: Literal["fp32", "bf16"]
+    compile: bool
+    threads: int
     record: dict[str, Any]
 
     def network_size(self, height: int, width: int, size: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ ON_RECORD = ("experiment", "steps", "encoder", "init", "data", "licence", "sourc
 
 
 class ModelTeacher:
-    """A relative depth model as `settings.Teacher`. It pickles as where to load it from, with the hash to expect.
+    """A relative depth model as `settings.Teacher`. Pickles the source path and the expected hash, not the weights.
 
     Args:
         source: whatever `DepthAnything.from_pretrained` takes.
@@ -32,7 +32,7 @@ class ModelTeacher:
         threads: of torch on a CPU.
 
     Raises:
-        UserError: there is no such model, or it is metric.
+        UserError: there is no such model, it is metric, or `threads` is no whole number of at least 1.
     """
 
     def __init__(
@@ -45,8 +45,10 @@ class ModelTeacher:
         threads: int = 2,
     ) -> None:
         self.source = str(Path(source).resolve()) if Path(source).exists() else str(source)  # else a name on the hub
+        if not isinstance(threads, int) or threads < 1:
+            raise UserError(f"Expected a whole number of at least 1 for threads, but came {threads!r}.")
         self.device, self.threads = device, threads
-        self._options: dict[str, Any] = {"device": device, "precision": precision, "compile": compile}
+        self.precision, self.compile = precision, compile
         self._loaded = DepthAnything.from_pretrained(self.source, device="cpu")
         if self._loaded.kind != "relative":
             raise UserError(
@@ -72,7 +74,14 @@ class ModelTeacher:
         loaded = self.__dict__.pop("_loaded", None) or DepthAnything.from_pretrained(self.source, device="cpu")
         if loaded.hash != self.hash:
             raise UserError(f"The weights of {self.source} changed while it was labelling; choose another out=.")
-        return DepthAnything(loaded.model, size=loaded.size, extra=loaded.extra, **self._options)
+        return DepthAnything(
+            loaded.model,
+            size=loaded.size,
+            extra=loaded.extra,
+            device=self.device,
+            precision=self.precision,
+            compile=self.compile,
+        )
 
     @cached_property
     def _copies(self) -> torch.cuda.Stream:

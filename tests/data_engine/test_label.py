@@ -213,9 +213,34 @@ def test_settings__aspects_that_cannot_be_are_refused(aspects):
         LabelSettings(size=28, aspects=aspects)
 
 
-def test_settings__compiling_needs_few_sizes():
+def test_labeller__compiling_needs_few_sizes(model, tmp_path):
+    compiled = ModelTeacher(tmp_path / "teacher", device="cpu", compile=True)
     with pytest.raises(UserError, match="name a few aspects"):
-        LabelSettings(size=28, compile=True)
+        labeller(compiled)
+
+
+@pytest.mark.parametrize("threads", [0, 1.5])
+def test_teacher__a_number_of_threads_that_cannot_be_is_refused(model, tmp_path, threads):
+    with pytest.raises(UserError, match="whole number of at least 1 for threads"):
+        ModelTeacher(tmp_path / "teacher", threads=threads)
+
+
+def test_label__continues_with_another_batch_size_and_says_so_in_the_manifest(teacher, image_shards, tmp_path):
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    (tmp_path / "out" / "shard-000001.json").unlink()
+    other = ModelTeacher(tmp_path / "teacher", device="cpu", threads=2)
+    manifests = run(labeller(other, batch_size=1, patience=9), image_shards, tmp_path / "out")
+    assert [manifest["rounding"] for manifest in manifests] == [
+        {"batch_size": 2, "patience": 4, "compile": False, "threads": 1},
+        {"batch_size": 1, "patience": 9, "compile": False, "threads": 2},
+    ]
+
+
+def test_label__settings_of_the_teacher_are_those_of_the_labels(model, image_shards, tmp_path):
+    exact, coarse = (ModelTeacher(tmp_path / "teacher", device="cpu", precision=p) for p in ("fp32", "bf16"))
+    run(labeller(exact), image_shards, tmp_path / "out")
+    with pytest.raises(UserError, match="another settings"):
+        run(labeller(coarse), image_shards, tmp_path / "out")
 
 
 def test_label__a_folder_that_failed_before_its_first_shard_can_be_used_again(teacher, image_shards, tmp_path):

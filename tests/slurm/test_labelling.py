@@ -30,7 +30,7 @@ def test_labelling__an_array_of_two_tasks_writes_what_one_process_writes(slurm, 
         slurm.wait(f"{job}_{task}", lambda facts: facts["JobState"] == "COMPLETED", log=tmp_path / f"log-{task}")
 
     teacher = ModelTeacher(run, device="cpu", threads=1)
-    labeller = ShardLabeller(teacher, LabelSettings(size=teacher.size, threads=1))
+    labeller = ShardLabeller(teacher, LabelSettings(size=teacher.size))
     label(labeller, images, tmp_path / "local", engine=LocalEngine())
     names = sorted(path.name for path in (tmp_path / "local").iterdir())
     assert sorted(path.name for path in (tmp_path / "array").iterdir()) == names
