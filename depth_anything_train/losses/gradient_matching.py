@@ -19,16 +19,15 @@ class GradientMatchingLoss(nn.Module):
     of valid pixels. Scales are summed, images averaged.
 
     - [0]: MiDaS, 2020, https://arxiv.org/abs/1907.01341, eq. 11
-    - [1]: Depth Anything V2, 2024, https://arxiv.org/abs/2406.09414, sec. 7.1 (weight 2.0)
+    - [1]: Depth Anything V2, 2024, https://arxiv.org/abs/2406.09414, sec. 7.1
 
     Args:
         scales: number of scales.
-        weight: factor on the result.
     """
 
-    def __init__(self, scales: int = 4, weight: float = 2.0) -> None:
+    def __init__(self, scales: int = 4) -> None:
         super().__init__()
-        self.scales, self.weight = scales, weight
+        self.scales = scales
 
     @in_float32
     def forward(self, pred: Disparity, target: Disparity, valid: Valid, region: Valid | None = None) -> Scalar:
@@ -45,7 +44,7 @@ class GradientMatchingLoss(nn.Module):
             residual = _residual(pred, target, part == 1) + _residual(pred, target, part == 2)
         steps = [2**scale for scale in range(self.scales)]
         terms = [_roughness(residual[..., ::step, ::step], part[..., ::step, ::step]) for step in steps]
-        return self.weight * torch.stack(terms).sum(dim=0).mean()
+        return torch.stack(terms).sum(dim=0).mean()
 
 
 def _residual(pred: Tensor, target: Tensor, part: Tensor) -> Tensor:

@@ -40,8 +40,7 @@ class Task(LightningModule, ABC):
         model: the network that is trained.
         optim: makes optimiser and schedule from the model and the number of steps.
         steps: steps of the whole run.
-        weights: weight of each named loss; the total is their weighted mean, so equal weights give the paper's
-            average of the losses (V1 section 3.3).
+        weights: weight of each named loss; the total is the weighted sum.
         channels_last: store images and weights channels last, which is faster for convolutions on CPUs and GPUs.
     """
 
@@ -126,7 +125,7 @@ class Task(LightningModule, ABC):
         """Write a model of this task and all that is needed to build it again."""
 
     def combine(self, losses: Mapping[str, Scalar]) -> Scalar:
-        """The weighted mean of the named losses; logs each of them, the total and the learning rates.
+        """The weighted sum of the named losses; logs each of them, the total and the learning rates.
 
         Steps without a row log nothing: on several devices every logged number is a collective call.
 
@@ -135,10 +134,8 @@ class Task(LightningModule, ABC):
         """
         if unweighted := losses.keys() - self.weights.keys():
             raise UserError(f"task.weights has no weight for {sorted(unweighted)}; it names {sorted(self.weights)}.")
-        total = sum(
-            (self.weights[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=self.device)
-        )
-        total = total / sum(self.weights[name] for name in losses)
+        weighted = (self.weights[name] * loss for name, loss in losses.items())
+        total = sum(weighted, start=torch.zeros((), device=self.device))
         if not has_row(self.trainer.global_step + 1, self.trainer):
             return total
         numbers = {f"train/loss/{name}": loss.detach() for name, loss in losses.items()}

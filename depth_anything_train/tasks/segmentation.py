@@ -39,10 +39,9 @@ class SegmentationTask(Task):
         self.masks = masks
 
     def training_step(self, batch: SemanticBatch, batch_idx: int) -> Scalar:
-        """One step; returns the total loss, which is a sum in Mask2Former and not a mean."""
+        """One step; returns the total loss."""
         queries = self.model(self.to_model(batch["image"]))
-        losses = self.masks(queries.classes, queries.masks, batch["classes"])
-        return self.combine(losses) * sum(self.weights.values())
+        return self.combine(self.masks(queries.classes, queries.masks, batch["classes"]))
 
     def snapshot(self) -> Segmenter:
         """A copy of the model as it stands, in eval mode."""

@@ -20,7 +20,7 @@ FeatureOn = Literal["labelled", "unlabelled"]
 
 
 class StudentTask(DepthTask):
-    """Mean of named losses: labelled, pseudo-labelled, and alignment of features with a frozen encoder.
+    """Named losses: labelled, pseudo-labelled, and alignment of features with a frozen encoder.
 
     The strong perturbation and CutMix were applied by the loader, to image and pseudo label alike; the frozen encoder
     sees the same perturbed image as the student, so that patches correspond.

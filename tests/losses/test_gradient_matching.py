@@ -48,7 +48,7 @@ def case(seed=0, shape=(2, 1, 9, 11), share=0.8):
 def test_forward__matches_plain_python(seed, share, scales):
     arguments = case(seed, share=share)
     expected = plain_loss(*arguments, scales)
-    assert GradientMatchingLoss(scales, weight=1.0)(*arguments).item() == pytest.approx(expected, rel=1e-12)
+    assert GradientMatchingLoss(scales)(*arguments).item() == pytest.approx(expected, rel=1e-12)
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1), scales=st.integers(1, 4))
@@ -58,7 +58,7 @@ def test_forward__matches_plain_python_inside_regions(seed, share, scales):
     region = torch.ones_like(arguments[2])
     region[0, :, 2:7, 3:9] = False
     expected = plain_loss(*arguments, scales, region)
-    assert GradientMatchingLoss(scales, weight=1.0)(*arguments, region).item() == pytest.approx(expected, rel=1e-12)
+    assert GradientMatchingLoss(scales)(*arguments, region).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_forward__the_border_of_a_pasted_region_is_no_edge():
@@ -101,11 +101,6 @@ def test_forward__without_valid_pixels_is_an_attached_zero():
     result = GradientMatchingLoss()(pred, torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.bool))
     result.backward()
     assert result.item() == 0 and (pred.grad == 0).all()
-
-
-def test_weight__is_a_factor():
-    arguments = case()
-    torch.testing.assert_close(GradientMatchingLoss()(*arguments), 2 * GradientMatchingLoss(weight=1.0)(*arguments))
 
 
 def test_forward__gradient_matches_finite_differences():
