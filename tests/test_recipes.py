@@ -102,6 +102,14 @@ def test_v1_student__has_the_stated_numbers():
     assert cfg.task.pseudo.trim == 0.1
 
 
+def test_metric__validation_cuts_images_as_training_does():
+    """Else KITTI's 375 x 1242 would be stretched where 352 x 1216 was trained on, and the best chosen by it."""
+    for name in files("experiment"):
+        cfg = compose("train", [f"experiment={name}", "out=run"])
+        if cfg.task._target_.endswith(".MetricTask"):
+            assert cfg.validate.protocol.input_crop == cfg.data.sources.labelled.crop, name
+
+
 @pytest.mark.parametrize(
     "name, steps, batch", [("teacher_vitg", 160_000, {"labelled": 64}), ("student_vits", 480_000, {"unlabelled": 192})]
 )
