@@ -13,7 +13,7 @@ from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.metric import kb_crop
 from depth_anything_train.data.schema import IMAGES, LABELLED, BadSample, Record
 from depth_anything_train.inference.labelled import Sample, read_sample
-from depth_anything_train.inference.preprocess import resize_map
+from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
 from depth_anything_train.metrics.pairs import Pair, pair_accuracy
 from depth_anything_train.metrics.protocol import Protocol
@@ -45,7 +45,7 @@ class Judge(Interface):
     def read(self, record: Record, group: str, split_by: str | None) -> Any:
         """A record -> a sample with `group`, `key` and `image`."""
 
-    def measure(self, sample: Any, disparity: NDArray[np.float32]) -> Measures:
+    def measure(self, sample: Any, prediction: Prediction) -> Measures:
         """The numbers of one prediction at the network's resolution."""
 
 
@@ -77,13 +77,13 @@ class DepthJudge:
         image, disparity, valid = (np.ascontiguousarray(cut[name]) for name in maps)
         return replace(sample, image=image, disparity=disparity, valid=valid)
 
-    def measure(self, sample: Sample, disparity: NDArray[np.float32]) -> Measures:
+    def measure(self, sample: Sample, prediction: Prediction) -> Measures:
         """As `evaluate_image`, at the label's size.
 
         Raises:
             BadSample: `too_few_valid_pixels`, or `outside_range_or_crop` where the protocol leaves none of them.
         """
-        resized = resize_map(disparity, *sample.disparity.shape)
+        resized = prediction.resized(*sample.disparity.shape).disparity
         if self.protocol.alignment == "none":
             ratio = median_ratio(resized, sample.disparity, sample.valid)
             self.ratios += [] if ratio is None else [ratio]
@@ -118,9 +118,9 @@ class PairJudge:
             raise BadSample("bad_annotation", f"A pair of {record.key} is none, or lies outside its image.")
         return PairSample(str(meta.get(split_by or SCENARIO) or group), record.key, image, pairs)
 
-    def measure(self, sample: PairSample, disparity: NDArray[np.float32]) -> Measures:
+    def measure(self, sample: PairSample, prediction: Prediction) -> Measures:
         """`accuracy` in percent, and how many `pairs` there are."""
-        resized = resize_map(disparity, *sample.image.shape[:2])
+        resized = prediction.resized(*sample.image.shape[:2]).disparity
         return {"pairs": len(sample.pairs), "accuracy": pair_accuracy(resized, sample.pairs)}
 
 

@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.judges import Judge, judge_of
 from depth_anything_train.inference.flip import FlipAverage
 from depth_anything_train.inference.labelled import Records
-from depth_anything_train.inference.prediction import Predictor
+from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import ImageResult, Results, listed
@@ -41,7 +38,7 @@ def evaluate(
     """Judge a model on every sample of the named test sets.
 
     Args:
-        model: anything with `.disparity(images, size)`.
+        model: anything with `.forward(images, size)` and a `kind`.
         data: records by test set.
         protocol: how an image is judged.
         split_by: a field of the samples' json whose value names the test set instead.
@@ -67,9 +64,9 @@ def evaluate(
     with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=shown and ranks.first) as bar:
         for block in ranks.share(blocks):
             samples = _read(block, data, judge, split_by, part.skipped)
-            for origin, sample, disparity in _predict(looking, samples, size):
+            for origin, sample, prediction in _predict(looking, samples, size):
                 try:
-                    measures = judge.measure(sample, disparity)
+                    measures = judge.measure(sample, prediction)
                     part.images.append(ImageResult(sample.group, sample.key, measures, origin))
                 except BadSample as error:
                     part.skipped[error.reason] += 1
@@ -123,12 +120,12 @@ def _read(
 
 def _predict(
     model: Predictor, samples: Iterable[tuple[Origin, Any]], size: int | None
-) -> Iterator[tuple[Origin, Any, NDArray[np.float32]]]:
+) -> Iterator[tuple[Origin, Any, Prediction]]:
     """Every sample with its prediction; those of one size go through the network together."""
     for group in _of_one_size(samples):
-        disparities = model.disparity([sample.image for _, sample in group], size)
-        for (origin, sample), disparity in zip(group, disparities, strict=True):
-            yield origin, sample, disparity
+        maps = model.forward([sample.image for _, sample in group], size)
+        for (origin, sample), values in zip(group, maps, strict=True):
+            yield origin, sample, Prediction(values, model.kind)
 
 
 def _of_one_size(samples: Iterable[tuple[Origin, Any]]) -> Iterator[list[tuple[Origin, Any]]]:

@@ -15,7 +15,6 @@ from depth_anything_train.evaluation.suite import Suite
 from depth_anything_train.evaluation.table import Entry, body, head
 from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.prediction import Predictor
-from depth_anything_train.inference.preprocess import resize_map
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.results import LEADING, TITLES, ImageResult, Results
@@ -141,7 +140,7 @@ def _row(sample: Any, name: str, model: Predictor, protocol: Any, size: int | No
 
 
 def _pair_row(sample: PairSample, model: Predictor, size: int | None) -> PictureRow:
-    disparity = resize_map(model.disparity([sample.image], size)[0], *sample.image.shape[:2])
+    disparity = model.predict(sample.image, size).disparity
     pictures = [
         Picture(title, "", f"{title} of {sample.key} with its pairs", encode(_draw(pixels, sample, disparity)))
         for title, pixels in (("image", sample.image), ("prediction", colorize(disparity)))

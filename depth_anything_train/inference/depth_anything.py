@@ -14,7 +14,7 @@ from torch import Tensor
 
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
-from depth_anything_train.inference.preprocess import Size, prepare, resize_map
+from depth_anything_train.inference.preprocess import Size, prepare
 from depth_anything_train.models.attention import Kernel, set_kernel
 from depth_anything_train.models.card import model_card
 from depth_anything_train.models.checkpoints import save_model
@@ -147,10 +147,6 @@ class DepthAnything:
         batch = prepare(images, size or self.size, patch=self.model.config.encoder.patch_size)
         return list(self.infer(batch)[:, 0].cpu().numpy())
 
-    def disparity(self, images: list[NDArray[np.uint8]], size: Size | None = None) -> list[NDArray[np.float32]]:
-        """Inverse depth (h, w) at network resolution for RGB images (H, W, 3) of one common size."""
-        return [Prediction(values, self.kind).disparity for values in self.forward(images, size)]
-
     def predict(self, image: ImageLike, size: Size | None = None) -> Prediction:
         """Predict one photograph at its own size.
 
@@ -163,8 +159,7 @@ class DepthAnything:
             BadSample: bytes that are no sound image.
         """
         pixels = load_image(image)
-        height, width = pixels.shape[:2]
-        return Prediction(resize_map(self.forward([pixels], size)[0], height, width), self.kind)
+        return Prediction(self.forward([pixels], size)[0], self.kind).resized(*pixels.shape[:2])
 
 
 def _is_pair(size: Any) -> bool:

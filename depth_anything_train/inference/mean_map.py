@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.labels import Label
 from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
-from depth_anything_train.inference.preprocess import resize_map
 from depth_anything_train.ops.alignment import robust_normalize
 from depth_anything_train.runtime import UserError
 
@@ -79,15 +78,15 @@ class MeanMap:
         """Names the map."""
         return hashlib.sha256(self.mean.tobytes()).hexdigest()[:16]
 
-    def disparity(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
-        """The mean map (96, 128) once per image; neither the images nor `size` matter."""
-        return [self.mean for _ in images]
+    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+        """The mean map (96, 128) once per image, in metres of the metric one; neither the images nor `size` matter."""
+        values = self.mean if self.kind == "relative" else np.reciprocal(self.mean)
+        return [values for _ in images]
 
     def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
         """The mean map at the size of `image`."""
-        height, width = load_image(image).shape[:2]
-        values = self.mean if self.kind == "relative" else np.reciprocal(self.mean)
-        return Prediction(resize_map(values, height, width), self.kind)
+        pixels = load_image(image)
+        return Prediction(self.forward([pixels])[0], self.kind).resized(*pixels.shape[:2])
 
 
 def _normalized(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

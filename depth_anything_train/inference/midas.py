@@ -106,10 +106,6 @@ class Midas:
         found = (one["predicted_depth"].float().cpu().numpy() for one in maps)  # called depth, but it is disparity
         return [values.reshape(shape) for values, shape in zip(found, shapes, strict=True)]
 
-    def disparity(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
-        """As `forward`."""
-        return self.forward(images, size)
-
     def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
         """Predict one photograph at its own size.
 

@@ -17,7 +17,7 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.prediction import Prediction, load_image
-from depth_anything_train.inference.preprocess import network_size, prepare, resize_map
+from depth_anything_train.inference.preprocess import network_size, prepare
 from depth_anything_train.inference.sources import Photos
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image
@@ -88,9 +88,9 @@ def predict_photos(
         return prepare([image], size or model.size, patch=model.model.config.encoder.patch_size, fast=fast)
 
     def write(photo: _Photo, values: NDArray[np.float32]) -> str | None:
-        full = resize_map(values, *photo.image.shape[:2])
+        prediction = Prediction(values, model.kind).resized(*photo.image.shape[:2])
         try:
-            outputs.write(photo.target, photo.image, Prediction(full, model.kind))
+            outputs.write(photo.target, photo.image, prediction)
         except UserError as error:
             return f"{photo.file}: {error}"
         return None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.images import decode_image
+from depth_anything_train.inference.preprocess import resize_map
 from depth_anything_train.runtime import UserError
 
 ImageLike = str | Path | bytes | NDArray[np.uint8]
@@ -24,7 +25,7 @@ Kind = Literal["relative", "metric"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One number per pixel of the photograph, float32 (H, W).
+    """One number per pixel, float32 (H, W): of the photograph, or fewer, at the network's resolution.
 
     `values` are what the model states: relative disparity, or metres of a metric model; the two properties name them.
     """
@@ -53,6 +54,10 @@ class Prediction:
             "fine-tuned to metric depth."
         )
 
+    def resized(self, height: int, width: int) -> Prediction:
+        """The prediction at another size; what is interpolated is what the model states."""
+        return Prediction(resize_map(self.values, height, width), self.kind)
+
 
 class Predictor(Protocol):
     """What can be evaluated: a network, or a baseline."""
@@ -65,8 +70,8 @@ class Predictor(Protocol):
     def kind(self) -> Kind:
         """Whether the prediction has metres."""
 
-    def disparity(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
-        """Inverse depth (h, w) for RGB images (H, W, 3) of one common size, at the predictor's own resolution."""
+    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+        """What it states (h, w), by `kind`, for RGB images (H, W, 3) of one common size, at its own resolution."""
 
     def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
         """One photograph -> its prediction at the photograph's size."""

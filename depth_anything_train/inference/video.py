@@ -15,7 +15,6 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Limits, Outputs
 from depth_anything_train.inference.prediction import Prediction
-from depth_anything_train.inference.preprocess import resize_map
 from depth_anything_train.inference.sources import as_video
 from depth_anything_train.inference.temporal import TemporalAlignment
 from depth_anything_train.inference.video_files import Frame, VideoReader, VideoWriter, video_writer
@@ -104,8 +103,8 @@ class _Files:
         if self._array is not None:
             self._array.append(prediction.values)
         if self._videos:
-            values = resize_map(prediction.values, *frame.image.shape[:2])
-            pictures = self.outputs.pictures(frame.image, Prediction(values, prediction.kind), limits)
+            full = prediction.resized(*frame.image.shape[:2])
+            pictures = self.outputs.pictures(frame.image, full, limits)
             for name, writer in self._videos.items():
                 writer.write(pictures[name], frame)
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.inference.labelled import Records, Sample, group_of, open_data, read_sample
-from depth_anything_train.inference.prediction import Predictor
-from depth_anything_train.inference.preprocess import resize_map
+from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image, fit, judged_pixels
 from depth_anything_train.ops.colors import colorize
 
@@ -109,12 +108,13 @@ def example_row(
     ]
     errors = []
     for name, model in models.items():
-        raw = resize_map(model.disparity([sample.image], size)[0], *sample.disparity.shape)
+        prediction = Prediction(model.forward([sample.image], size)[0], model.kind)
+        raw = prediction.resized(*sample.disparity.shape).disparity
         aligned = _aligned(raw, sample, judged, protocol)
         measures = evaluate_image(raw, sample.disparity, sample.valid, protocol, unit=sample.unit)
         figure = f"AbsRel {measures['abs_rel']:.3f}" if measures else "not judged"
-        prediction = encode(colorize(aligned, limits=(low, high)))
-        pictures.append(Picture(name, figure, f"Disparity {about} predicted by {name}, {figure}", prediction))
+        shown = encode(colorize(aligned, limits=(low, high)))
+        pictures.append(Picture(name, figure, f"Disparity {about} predicted by {name}, {figure}", shown))
         error_map = shrink(_error(aligned, sample, judged), judged)
         error = colorize(*error_map, colormap=ERROR_COLORMAP, limits=(0, WORST_ERROR))
         errors.append(Picture(f"{name} error", "", f"Relative depth error {about} by {name}, {figure}", encode(error)))

@@ -1,5 +1,6 @@
 """What an evaluation asks of a model, and what it says about units; on scenes whose truth is known."""
 
+import io
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.evaluation.loop import evaluate as judge
 from depth_anything_train.inference.flip import FlipAverage
+from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.runtime import UserError
@@ -20,18 +22,19 @@ METRIC = DepthProtocol("metric", alignment="none", cap_m=80.0)
 
 
 class Brightness:
-    """Takes the brightness of a pixel, left of the middle twice, for inverse depth in 1/m."""
+    """Takes the brightness of a pixel, left of the middle twice, for inverse depth in 1/m; states it by `kind`."""
 
     hash = "brightness"
 
     def __init__(self, kind="metric", factor=1.0):
         self.kind, self.factor = kind, factor
 
-    def disparity(self, images, size=None):
+    def forward(self, images, size=None):
         maps = [np.float32(image.mean(2) + 1) / 256 for image in images]
         for values in maps:
             values[:, : values.shape[1] // 2] *= 2
-        return [values / np.float32(self.factor) for values in maps]
+        maps = [values / np.float32(self.factor) for values in maps]
+        return maps if self.kind == "relative" else [1 / values for values in maps]
 
 
 def record(number, *, unit="m", height=42, width=56, scale=1.0):
@@ -81,14 +84,30 @@ def test_evaluate__one_pixel_is_enough_where_nothing_is_fitted():
 def test_flip_average__of_a_mirrored_image_is_the_mirrored_average(seed, kind):
     image = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     model = FlipAverage(Brightness(kind))
-    (plain,), (mirrored,) = model.disparity([image]), model.disparity([np.ascontiguousarray(image[:, ::-1])])
+    (plain,), (mirrored,) = model.forward([image]), model.forward([np.ascontiguousarray(image[:, ::-1])])
     np.testing.assert_allclose(mirrored, plain[:, ::-1], rtol=1e-6)
 
 
 def test_flip_average__averages_what_the_model_states():
     image = np.full((2, 4, 3), 63, np.uint8)  # 0.25, and 0.5 on the left
-    assert FlipAverage(Brightness("relative")).disparity([image])[0] == pytest.approx(0.375)
-    assert 1 / FlipAverage(Brightness("metric")).disparity([image])[0] == pytest.approx((1 / 0.25 + 1 / 0.5) / 2)
+    assert FlipAverage(Brightness("relative")).forward([image])[0] == pytest.approx(0.375)
+    assert FlipAverage(Brightness("metric")).forward([image])[0] == pytest.approx((1 / 0.25 + 1 / 0.5) / 2)
+
+
+def test_evaluate__judges_the_map_that_predict_writes():
+    image, _ = scene(0, 42, 56)
+
+    class Coarse(Brightness):
+        """Every seventh pixel, as a network's resolution is below that of a label."""
+
+        def forward(self, images, size=None):
+            return [values[::7, ::7] for values in super().forward(images, size)]
+
+    depth_m = Prediction(Coarse().forward([image])[0], "metric").resized(42, 56).depth_m
+    np.save(label := io.BytesIO(), depth_m)
+    members = {"png": encode(image, "png"), "depth.npy": label.getvalue(), "json": b'{"unit": "m", "scale": 1.0}'}
+    measures = judge(Coarse(), {"its own": [Record("own", members)]}, METRIC).mean()
+    assert measures["abs_rel"] < 1e-6 and measures["delta1"] == 1
 
 
 def test_evaluate__the_protocol_decides_about_the_mirror_image():
@@ -100,9 +119,9 @@ def test_evaluate__kb_cuts_image_and_label_before_the_network():
     seen = []
 
     class Watch(Brightness):
-        def disparity(self, images, size=None):
+        def forward(self, images, size=None):
             seen.extend(images)
-            return super().disparity(images, size)
+            return super().forward(images, size)
 
     whole = record(1, height=370, width=1226)
     small = record(2, height=300, width=1226)

@@ -22,8 +22,9 @@ class NearerBelow:
     def __init__(self, kind="relative"):
         self.kind = kind
 
-    def disparity(self, images, size=None):
-        return [np.linspace(0.05, 1, 64, dtype=np.float32)[:, None].repeat(8, 1) for _ in images]
+    def forward(self, images, size=None):
+        disparity = np.linspace(0.05, 1, 64, dtype=np.float32)[:, None].repeat(8, 1)
+        return [disparity if self.kind == "relative" else 1 / disparity for _ in images]
 
 
 @pytest.fixture(scope="module")

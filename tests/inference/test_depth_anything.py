@@ -35,13 +35,13 @@ def test_predict__path_bytes_and_array_agree(model, tmp_path):
         assert (model.predict(other).disparity == prediction.disparity).all()
 
 
-def test_disparity__of_a_batch_is_that_of_single_images_at_network_resolution(model):
+def test_forward__of_a_batch_is_that_of_single_images_at_network_resolution(model):
     images = [scene(k)[0] for k in range(3)]
-    batch = model.disparity(images)
+    batch = model.forward(images)
     assert [d.shape for d in batch] == [(28, 42)] * 3  # 42 x 56 pixels: 28 x 37.3, the nearest multiple of 14 is 42
     for image, disparity in zip(images, batch, strict=True):
-        assert np.abs(model.disparity([image])[0] - disparity).max() < 1e-5
-    assert model.disparity(images, size=42)[0].shape == (42, 56)
+        assert np.abs(model.forward([image])[0] - disparity).max() < 1e-5
+    assert model.forward(images, size=42)[0].shape == (42, 56)
 
 
 def test_save_pretrained__from_pretrained_gives_the_same_model(model, tmp_path):

@@ -65,7 +65,7 @@ def test_in_metres__no_other_constant_map_has_a_smaller_abs_rel():
 def test_in_metres__predicts_metres_at_the_photos_size():
     disparity = np.full((20, 30), 0.25, np.float32)
     model = MeanMap.in_metres([(disparity, np.ones((20, 30), bool))], farthest_m=40)
-    assert model.kind == "metric" and np.allclose(model.disparity([np.zeros((5, 6, 3), np.uint8)])[0], 0.25)
+    assert model.kind == "metric" and np.allclose(model.forward([np.zeros((5, 6, 3), np.uint8)])[0], 4)
     assert np.allclose(model.predict(np.zeros((50, 60, 3), np.uint8)).depth_m, 4)
 
 

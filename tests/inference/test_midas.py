@@ -81,7 +81,7 @@ def test_predict__gives_the_numbers_of_transformers_pipeline(folder, shape):
 def test_forward__of_a_batch_is_that_of_each_image(folder):
     model = Midas.from_pretrained(folder, device="cpu")
     photos = [scene(number)[0] for number in range(3)]
-    for together, alone in zip(model.disparity(photos), photos, strict=True):
+    for together, alone in zip(model.forward(photos), photos, strict=True):
         expected = model.predict(alone).disparity
         np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
