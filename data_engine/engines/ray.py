@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,14 @@ class RayEngine:
             self.ray.shutdown()
 
     def _connect(self) -> None:
+        """Join a cluster or start one; requests to stop are still heard as before, for Ray takes SIGTERM for itself."""
+        on_request = signal.getsignal(signal.SIGTERM)
+        try:
+            self._init()
+        finally:
+            signal.signal(signal.SIGTERM, on_request)
+
+    def _init(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address:
             require_listener(self.address)
@@ -164,5 +173,6 @@ class RayCrew:
                 yield News(by_task[task], images=self.ray.get(task), finished=True)
             except self.ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            except self.ray.exceptions.RayActorError as error:
+            except self.ray.exceptions.RayError as error:  # killed, evicted for lack of memory, out of reach, ...
+                by_task[task].stop()  # one that is only out of reach would go on
                 yield News(by_task[task], lost=" ".join(str(error).split("\n", 1)[0].split()))

@@ -1,5 +1,6 @@
 """Labelling that is killed at random moments: nothing torn, lost or doubled, and at most a shard of work done again."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -74,6 +75,40 @@ def test_local__a_run_that_is_asked_to_stop_leaves_with_the_status_that_means_ru
     job.run()
     assert contents(out) == undisturbed
     assert not list(out.glob(".*.tar.*.tmp"))
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_ray__a_run_that_is_asked_to_stop_leaves_with_the_status_that_means_run_me_again(images, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for the stub teacher
+    job = Job(images, images.parent / "asked-ray", engine={"kind": "ray", "workers": 1})
+    process = job.start()
+    wait_until(lambda: list(job.out.glob("shard-*.json")))
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == RUN_AGAIN
+    assert torn(job.out) == []
+
+
+def label_without_memory(job, errors):
+    """In a process of its own, in which Ray finds that any memory in use is too much."""
+    os.environ |= {"RAY_memory_usage_threshold": "0", "RAY_memory_monitor_refresh_ms": "100"}
+    try:
+        job.run()
+    except Exception as error:
+        errors.put((type(error).__name__, str(error)))
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_ray__an_actor_that_is_evicted_for_lack_of_memory_is_a_lost_worker(images, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    job = Job(images, images.parent / "evicted", seconds=1, engine={"kind": "ray", "workers": 1, "retries": 0})
+    context = multiprocessing.get_context("spawn")
+    errors = context.SimpleQueue()
+    process = context.Process(target=label_without_memory, args=(job, errors))
+    process.start()
+    name, message = errors.get()
+    process.join()
+    assert name == "UserError" and "lost 1 times" in message and "smaller batch_size" in message
 
 
 def test_array__the_shard_of_a_killed_task_is_taken_over(images, undisturbed):
