@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from depth_anything_train.data.index import Entry, index_path, pack_index
+from depth_anything_train.data.index import Entry, pack_index
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.tar import END_OF_ARCHIVE

@@ -24,7 +24,7 @@ from rich.table import Table
 from data_engine.ingest.base import Ingest
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, command
-from depth_anything_train.data.index import index_path
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import DATASET_FILE, META, SCHEMA, UNFINISHED_FILE, BadSample
 from depth_anything_train.runtime import (
     ProgressBar,

@@ -20,9 +20,10 @@ from data_engine.qa.page import write_page
 from data_engine.qa.sheet import contact_sheet
 from depth_anything_train.command import build, command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, write_bad_keys
-from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, join
+from depth_anything_train.data.folders import find_shards, images_of, read_info
+from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
 from depth_anything_train.data.schema import PSEUDO_LABELS
-from depth_anything_train.data.shards import ShardFolder, find_shards, read_info
+from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError, console, write_bytes
 
 SHOWN_PROBLEMS = 20
@@ -83,11 +84,9 @@ def verify(
     limits = limits or Limits()
     folder, tars, _ = find_shards(shards)
     info = read_info(folder)
-    if info["kind"] == PSEUDO_LABELS and not info.get("images"):
-        raise UserError(f"Expected dataset.json of {folder} to name its images, but it does not; label again.")
     total, images = Findings(), None
     if info["kind"] == PSEUDO_LABELS:
-        images, wanted = _find_images(join(folder, info["images"]))
+        images, wanted = _find_images(images_of(folder, info))
         total.problems += _missing_partners({tar.name for tar in tars}, wanted, images)
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
     with ProgressBar("verify", len(tars)) as bar:

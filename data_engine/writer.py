@@ -14,7 +14,8 @@ from typing import IO
 
 import xxhash
 
-from depth_anything_train.data.index import Entry, index_path, pack_index
+from depth_anything_train.data.index import Entry, pack_index
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import BadSample, check_member_name, split_name
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.tar import END_OF_ARCHIVE, tar_bytes

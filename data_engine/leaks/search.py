@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from data_engine.leaks import phash
 from data_engine.prepare import ordered_map
-from depth_anything_train.data.remote import join
-from depth_anything_train.data.schema import PSEUDO_LABELS, BadSample
+from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import (
     ProgressBar,
@@ -131,8 +130,7 @@ def _shards(folders: Sequence[str]) -> list[tuple[str, int]]:
 @lru_cache(maxsize=32)
 def open_images(name: str) -> ShardFolder:
     """The image shards of a folder; opened once a process."""
-    folder = ShardFolder(name)
-    return ShardFolder(join(folder.path, folder.info["images"])) if folder.info["kind"] == PSEUDO_LABELS else folder
+    return ShardFolder(name).open_images()
 
 
 def _in_order(what: str, function: Any, tasks: list[tuple[Any, ...]], workers: int | None) -> Iterable[Any]:

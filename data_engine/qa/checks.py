@@ -12,8 +12,9 @@ import numpy as np
 from data_engine.qa.agreement import Edges, agreement, edges
 from data_engine.qa.dirty_labels import Limits, examine, outlying, typical_disparity
 from depth_anything_train.data.exclusions import BadKey
+from depth_anything_train.data.folders import read_info
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.index import build_index, index_path
+from depth_anything_train.data.index_files import make_index
 from depth_anything_train.data.labels import Label, check_shape, decode_classes, decode_label
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import (
@@ -25,7 +26,7 @@ from depth_anything_train.data.schema import (
     BadSample,
     Record,
 )
-from depth_anything_train.data.shards import Shard, read_info
+from depth_anything_train.data.shards import Shard
 from depth_anything_train.runtime import UserError, fingerprint, read_json
 
 COMPARED_TOGETHER = 500
@@ -123,12 +124,9 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
     """
     findings = Findings()
     try:
-        # Tars of others have no index yet; ours without one were never finished. Remote ones have it in the cache.
-        foreign = kind == IMAGES and isinstance(tar, Path) and not index_path(tar).exists()
-        index = build_index(tar) if foreign else None
-        shard = Shard(tar, index)
+        shard = _open(tar, others=kind == IMAGES)
         shard.check_index()
-        partner = Shard(images / tar.name) if images and (images / tar.name).exists() else None
+        partner = _open(images / tar.name, others=True) if images and (images / tar.name).exists() else None
         if kind == PSEUDO_LABELS:
             findings.problems += _check_manifest(shard, partner)
     except UserError as error:
@@ -136,6 +134,13 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
         return findings
     _ShardCheck(shard, partner, kind, deep, limits, findings).run()
     return findings
+
+
+def _open(tar: AnyPath, *, others: bool) -> Shard:
+    """Open a shard. Tars of others may have no index yet; one of ours without was never finished."""
+    if others and isinstance(tar, Path):
+        make_index(tar)
+    return Shard(tar)
 
 
 def _check_manifest(shard: Shard, images: Shard | None) -> Iterator[str]:

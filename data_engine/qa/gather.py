@@ -15,8 +15,8 @@ import numpy as np
 from data_engine.prepare import ordered_map
 from data_engine.qa.facts import LabelFacts, facts
 from depth_anything_train.data.exclusions import BadKey
-from depth_anything_train.data.remote import AnyPath, join
-from depth_anything_train.data.schema import PSEUDO_LABELS, BadSample
+from depth_anything_train.data.remote import AnyPath
+from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, keyed_seed, read_json
 
@@ -139,5 +139,4 @@ def _examine_shard(path: str, number: int, samples: Sequence[int]) -> list[Label
 def open_folder(path: str) -> tuple[ShardFolder, ShardFolder]:
     """Labels and their images, the same folder unless they are pseudo labels; opened once a process."""
     folder = ShardFolder(path)
-    pseudo = folder.info["kind"] == PSEUDO_LABELS
-    return folder, ShardFolder(join(folder.path, folder.info["images"])) if pseudo else folder
+    return folder, folder.open_images()

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_classes, decode_label
-from depth_anything_train.data.remote import join
-from depth_anything_train.data.schema import IMAGES, PSEUDO_LABELS, SEGMENTED, BadSample, Record
+from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.ops.colors import INVALID_GREY, color_classes, colorize
 from depth_anything_train.runtime import UserError, keyed_seed
@@ -22,7 +21,7 @@ def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
     if num_samples < 1:
         raise UserError(f"Expected num_samples of at least 1 for the sheet, but came {num_samples}.")
     kind = folder.info["kind"]
-    images = ShardFolder(join(folder.path, folder.info["images"])) if kind == PSEUDO_LABELS else folder
+    images = folder.open_images()
     order = np.random.default_rng(keyed_seed(seed, "sheet")).permutation(len(folder))[:num_samples]
     tiles: list[NDArray[np.uint8]] = []
     for index in order.tolist():

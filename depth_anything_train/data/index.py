@@ -7,21 +7,23 @@ opening; a flipped bit shows as a checksum that does not agree.
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
-import numpy as np
 import xxhash
 
-from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, open_file
+from depth_anything_train.data.remote import AnyPath, as_path, open_file
 from depth_anything_train.data.schema import BadSample, BadShard, split_name
-from depth_anything_train.data.tar import END_OF_ARCHIVE, walk
+from depth_anything_train.data.tar import END_OF_ARCHIVE, FILE, end_of, walk
+
+PIECE = 2**22
+"""Bytes that are read and hashed at a time."""
 
 _MAGIC, _VERSION = b"DAidx\0\0\0", 1
-_HEADER = struct.Struct("<8sIQQQ")  # magic, version, samples, bytes of the tar, xxh3 of the records
+HEADER = struct.Struct("<8sIQQQ")  # magic, version, samples, bytes of the tar, xxh3 of the records
 _RECORD = struct.Struct("<QIQ")
 
 
@@ -33,19 +35,10 @@ class Entry(NamedTuple):
     checksum: int
 
 
-@overload
-def index_path(tar: Path) -> Path: ...
-@overload
-def index_path(tar: RemotePath) -> RemotePath: ...
-def index_path(tar: AnyPath) -> AnyPath:
-    """The index beside a tar."""
-    return tar.with_suffix(".idx")
-
-
 def pack_index(entries: list[Entry], tar_size: int) -> bytes:
     """The content of an index file."""
     records = b"".join(_RECORD.pack(*entry) for entry in entries)
-    return _HEADER.pack(_MAGIC, _VERSION, len(entries), tar_size, xxhash.xxh3_64_intdigest(records)) + records
+    return HEADER.pack(_MAGIC, _VERSION, len(entries), tar_size, xxhash.xxh3_64_intdigest(records)) + records
 
 
 def build_index(tar: str | AnyPath) -> bytes:
@@ -56,91 +49,77 @@ def build_index(tar: str | AnyPath) -> bytes:
         FileNotFoundError, or UserError if the store that holds it does not answer.
     """
     path = as_path(tar)
-    content = _map(open_file(path))
-    if not content:
-        raise BadShard(f"{path} is empty; write it again.")
+    descriptor = open_file(path)
     try:
-        return pack_index(_entries(memoryview(content)), len(content))
+        size = os.fstat(descriptor).st_size
+        if not size:
+            raise BadShard(f"{path} is empty; write it again.")
+        return pack_index(list(_entries(descriptor, size)), size)
     except BadSample as error:
         raise BadShard(f"{path} cannot be used as a shard: {error}") from None
-
-
-def _map(descriptor: int) -> bytes | mmap.mmap:
-    """The content of an open file, mapped into memory; closes the descriptor."""
-    try:
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) if os.fstat(descriptor).st_size else b""
+    except OSError as error:
+        raise BadShard(f"{path} cannot be read ({error.strerror}); check the disk or the network.") from None
     finally:
         os.close(descriptor)
 
 
-def _entries(tar: memoryview) -> list[Entry]:
-    members, end = walk(tar)
-    rest = tar[end:]
-    if len(rest) < len(END_OF_ARCHIVE) or np.frombuffer(rest, np.uint8).any():
-        raise BadSample("truncated_tar", f"Expected zeros at the end, from byte {end:,} on; it was cut off or joined.")
-    starts: dict[str, int] = {}
+def _entries(descriptor: int, size: int) -> Iterator[Entry]:
+    """Sample after sample. Reading waits for the disk without Python's lock, so threads index beside each other."""
+    keys: set[str] = set()
     extensions: set[str] = set()
-    current: str | None = None
-    for member in members:
-        key, extension = split_name(member.name)
-        if key != current:
-            if key in starts:
+    current = ""
+    start = stop = end = 0  # of the sample; `end` of anything, a folder's entry too
+    for entry in walk(lambda position, length: read_at(descriptor, length, position), size):
+        name, kind, first, _, _ = entry
+        end = end_of(entry)
+        if kind not in FILE:
+            continue
+        key, extension = split_name(name)
+        if not keys or key != current:
+            if key in keys:
                 raise BadSample("duplicate_key", f"Key {key!r} comes twice, or its members do not stand together.")
-            starts[key], extensions, current = member.start, set(), key
+            if keys:
+                yield _hashed(descriptor, start, first)
+            keys.add(key)
+            start, current, extensions = first, key, set()
         if extension in extensions:
             raise BadSample("duplicate_key", f"Key {key!r} has two members {extension!r}.")
         extensions.add(extension)
-    bounds = [*starts.values(), members[-1].end] if members else []
-    entries = []
-    for start, stop in itertools.pairwise(bounds):
-        if stop - start >= 2**32:
-            raise BadSample("sample_size", f"The sample at byte {start:,} is larger than 4 GiB.")
-        entries.append(Entry(start, stop - start, xxhash.xxh3_64_intdigest(tar[start:stop])))
-    return entries
+        stop = end
+    if keys:
+        yield _hashed(descriptor, start, stop)
+    if size - end < len(END_OF_ARCHIVE) or any(any(piece) for piece in _pieces(descriptor, end, size)):
+        raise BadSample("truncated_tar", f"Expected zeros at the end, from byte {end:,} on; it was cut off or joined.")
+
+
+def _hashed(descriptor: int, start: int, stop: int) -> Entry:
+    if stop - start >= 2**32:
+        raise BadSample("sample_size", f"The sample at byte {start:,} is larger than 4 GiB.")
+    checksum = xxhash.xxh3_64()
+    for piece in _pieces(descriptor, start, stop):
+        checksum.update(piece)
+    return Entry(start, stop - start, checksum.intdigest())
+
+
+def _pieces(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
+    for position in range(start, stop, PIECE):
+        yield read_at(descriptor, min(PIECE, stop - position), position)
+
+
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """Bytes of a file from `offset` on, fewer only where it ends: the system gives 2 GiB at a time, or less."""
+    data = os.pread(descriptor, length, offset)
+    while 0 < len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 # -- Reading it again. -------------------------------------------------------------------------------------------------
 
 
-def open_index(tar: AnyPath) -> int:
-    """Open the index of a tar for reading: beside it, or for a remote tar in the cache, where it stays for ever.
-
-    A remote tar of others, which has none, is fetched once to be indexed.
-
-    Raises:
-        FileNotFoundError: a local tar has none, or a remote tar does not exist.
-        BadShard: it does not belong to the remote tar, or cannot be made.
-        UserError: the store does not answer.
-    """
-    beside = index_path(tar)
-    if isinstance(beside, Path):
-        return os.open(beside, os.O_RDONLY)
-    assert isinstance(tar, RemotePath)
-
-    def make(target: Path, listed: RemotePath) -> None:
-        try:
-            beside.fetch(target, check=lambda copy: index_problem(copy.read_bytes(), listed, listed.size))
-        except FileNotFoundError:
-            target.write_bytes(build_index(listed))
-        if problem := index_problem(target.read_bytes(), listed, listed.size):
-            raise BadShard(problem)
-
-    return tar.keep(".idx", make)
-
-
-def read_index(tar: AnyPath) -> bytes:
-    """Content of the index of a tar. (Mapped into memory each would keep a descriptor.) Raises as `open_index`."""
-    with os.fdopen(open_index(tar), "rb") as file:
-        return file.read()
-
-
-def read_header(tar: AnyPath) -> tuple[bytes, int]:
-    """The first bytes of the index of a tar, and how many it has in all; raises as `open_index`."""
-    descriptor = open_index(tar)
-    try:
-        return os.read(descriptor, _HEADER.size), os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
+def is_ours(beginning: bytes) -> bool:
+    """Whether a file NAME.idx may be an index of ours, even one that was cut. (NVIDIA DALI has others of that name.)"""
+    return _MAGIC.startswith(beginning[: len(_MAGIC)])
 
 
 def parse_header(header: bytes, size: int, tar: AnyPath, tar_size: int | None) -> tuple[int, int]:
@@ -155,10 +134,10 @@ def parse_header(header: bytes, size: int, tar: AnyPath, tar_size: int | None) -
     Raises:
         BadShard: cut off, damaged, of another version, or of another tar.
     """
-    if size < _HEADER.size:
+    if size < HEADER.size:
         raise BadShard(f"The index of {tar} is cut off; delete it and it is built again.")
-    magic, version, count, expected, checksum = _HEADER.unpack_from(header)
-    if magic != _MAGIC or version != _VERSION or size != _HEADER.size + count * _RECORD.size:
+    magic, version, count, expected, checksum = HEADER.unpack_from(header)
+    if magic != _MAGIC or version != _VERSION or size != HEADER.size + count * _RECORD.size:
         raise BadShard(f"The index of {tar} is damaged or of another version; delete it and it is built again.")
     if tar_size not in (None, expected):
         raise BadShard(
@@ -169,7 +148,7 @@ def parse_header(header: bytes, size: int, tar: AnyPath, tar_size: int | None) -
 
 def entry_at(index: bytes, number: int) -> Entry:
     """Record `number` of an index."""
-    return Entry(*_RECORD.unpack_from(index, _HEADER.size + number * _RECORD.size))
+    return Entry(*_RECORD.unpack_from(index, HEADER.size + number * _RECORD.size))
 
 
 def index_problem(index: bytes, tar: AnyPath, tar_size: int | None) -> str:
@@ -178,7 +157,7 @@ def index_problem(index: bytes, tar: AnyPath, tar_size: int | None) -> str:
         count, checksum = parse_header(index, len(index), tar, tar_size)
     except BadShard as error:
         return str(error)
-    if xxhash.xxh3_64_intdigest(index[_HEADER.size :]) != checksum:
+    if xxhash.xxh3_64_intdigest(index[HEADER.size :]) != checksum:
         return f"The index of {tar} is damaged (checksum); delete it and it is built again."
     bounds = [(entry.offset, entry.offset + entry.extent) for entry in (entry_at(index, n) for n in range(count))]
     if any(end > start for (_, end), (start, _) in itertools.pairwise(bounds)):
@@ -188,8 +167,12 @@ def index_problem(index: bytes, tar: AnyPath, tar_size: int | None) -> str:
 
 def tar_problem(tar: Path, index: bytes) -> str:
     """Which sample of a whole local tar is the first that does not agree with a sound index; nothing if all do."""
-    content = memoryview(_map(open_file(tar)))
-    for number, entry in enumerate(entry_at(index, n) for n in range(parse_header(index, len(index), tar, None)[0])):
-        if xxhash.xxh3_64_intdigest(content[entry.offset : entry.offset + entry.extent]) != entry.checksum:
-            return f"sample {number} does not agree with its checksum"
-    return ""
+    descriptor = os.open(tar, os.O_RDONLY)
+    try:
+        for number in range(parse_header(index, len(index), tar, None)[0]):
+            entry = entry_at(index, number)
+            if _hashed(descriptor, entry.offset, entry.offset + entry.extent) != entry:
+                return f"sample {number} does not agree with its checksum"
+        return ""
+    finally:
+        os.close(descriptor)

@@ -9,38 +9,29 @@ import bisect
 import itertools
 import os
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
-from typing import Any
+from pathlib import Path
 
 import xxhash
 
 from depth_anything_train.data.file_cache import cache_limit
-from depth_anything_train.data.index import (
-    Entry,
-    build_index,
-    entry_at,
-    index_path,
-    index_problem,
-    parse_header,
-    read_header,
-    read_index,
-    tar_problem,
-)
-from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel, list_folder
+from depth_anything_train.data.folders import find_shards, images_of, read_info
+from depth_anything_train.data.index import Entry, entry_at, index_problem, parse_header, read_at, tar_problem
+from depth_anything_train.data.index_files import make_indices, read_header, read_index
+from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel
 from depth_anything_train.data.schema import (
     DATASET_FILE,
     IMAGES,
-    KINDS,
-    SCHEMA,
-    UNFINISHED_FILE,
+    LABELLED,
+    SEGMENTED,
     BadSample,
     BadShard,
     Record,
     split_name,
 )
 from depth_anything_train.data.tar import END_OF_ARCHIVE, iter_members
-from depth_anything_train.runtime import ProgressBar, UserError, read_json, require_folder, write_bytes
+from depth_anything_train.runtime import ProgressBar, UserError
 
 OPEN_SHARDS, OPEN_REMOTE_SHARDS = 256, 16
 """How many shards a process keeps open, of all its folders together: one file each, and the index in memory. A copy of
@@ -52,21 +43,25 @@ class Shard:
 
     Args:
         tar: path or address of the tar.
-        index: the index itself where it could not be written beside the tar.
+        index: the index itself where it lies nowhere yet.
 
     Raises:
-        BadShard: index and tar do not belong together.
+        BadShard: index and tar do not belong together, or cannot be read.
         UserError: the tar or its index does not exist or cannot be fetched.
     """
 
+    _tar = -1
+
     def __init__(self, tar: str | AnyPath, index: bytes | None = None) -> None:
         self.path = as_path(tar)
-        self._tar = -1
         try:
             self._index = index or read_index(self.path)
             self._tar = self._open()
         except FileNotFoundError as error:
-            raise UserError(f"Expected the shard {self.path} and its index, but {error.filename} is missing.") from None
+            missing = f"{error.filename} is missing or of another program"
+            raise BadShard(f"Expected the shard {self.path} and its index, but {missing}.") from None
+        except OSError as error:
+            raise BadShard(f"{self.path} cannot be opened ({error.strerror}); check the disk or the network.") from None
         size = os.fstat(self._tar).st_size
         self.count, self._checksum = parse_header(self._index, len(self._index), self.path, size)
 
@@ -101,9 +96,10 @@ class Shard:
 
         Raises:
             BadSample: `damaged_sample`, or as `tar.walk`.
+            BadShard: the disk or the network does not give it.
         """
         entry = self.entry(number)
-        data = os.pread(self._tar, entry.extent, entry.offset)
+        data = self._read(entry.extent, entry.offset)
         if xxhash.xxh3_64_intdigest(data) != entry.checksum:
             where = f"Sample {number} of {self.path}, {entry.extent:,} bytes from {entry.offset:,},"
             raise BadSample("damaged_sample", f"{where} does not agree with its checksum; write the shard again.")
@@ -113,6 +109,19 @@ class Shard:
             key, extension = split_name(name)
             members[extension] = bytes(content)
         return Record(key, members)
+
+    def _read(self, length: int, offset: int) -> bytes:
+        try:
+            return read_at(self._tar, length, offset)
+        except OSError:  # a server of files may have forgotten what was open (ESTALE): once more, under the same number
+            try:
+                again = self._open()
+                os.dup2(again, self._tar, inheritable=False)
+                os.close(again)
+                return read_at(self._tar, length, offset)
+            except OSError as error:
+                what = f"{self.path} cannot be read ({error.strerror})"
+                raise BadShard(f"{what}; check the disk or the network, then run again.") from None
 
     def check_index(self) -> None:
         """Compare the index with its checksum, and the tar's end with the last record. Reading does not need this.
@@ -124,7 +133,7 @@ class Shard:
             raise BadShard(problem)
         last = self.entry(self.count - 1) if self.count else Entry(0, 0, 0)
         end = last.offset + last.extent
-        rest = os.pread(self._tar, len(END_OF_ARCHIVE), end)
+        rest = self._read(len(END_OF_ARCHIVE), end)
         if rest != END_OF_ARCHIVE:
             raise BadShard(f"{self.path} has no end-of-archive zeros at byte {end:,}; write it again.")
 
@@ -134,8 +143,7 @@ class ShardFolder:
 
     Opening reads one small header a shard; the shards themselves are opened when first read, and a process keeps those
     open that it used last, whatever folders they are of. Tars of others, which have no index, are indexed on first
-    sight: beside the tar where the folder can be written to, else in memory, or in the cache for a folder that is
-    elsewhere.
+    sight: beside the tar, or in the cache; see `index_files`.
 
     Args:
         path: folder, or an address such as s3://bucket/folder or https://host/folder/{00000..00127}.tar.
@@ -154,7 +162,6 @@ class ShardFolder:
     def __init__(self, path: str | AnyPath) -> None:
         self.path, self.shards, self.files = find_shards(path)
         self.info = read_info(self.path)
-        self._unwritten = {} if isinstance(self.path, RemotePath) else _index_missing(self.shards, self.files)
         headers = self._read_headers()
         self.starts = [0, *itertools.accumulate(count for count, _ in headers)]
         """Index of the first sample of each shard, and the number of samples."""
@@ -163,20 +170,15 @@ class ShardFolder:
             self._refuse_if_incomplete()
 
     def _read_headers(self) -> list[tuple[int, int]]:
-        """Number of samples in each shard, and the checksum of its index."""
-        if not isinstance(self.path, RemotePath):
-            return [self._read_header(tar) for tar in self.shards]
-        headers = []
-        with ProgressBar("indices", len(self.shards)) as bar:
-            for header in in_parallel(self._read_header, self.shards):
+        """Number of samples in each shard, and the checksum of its index; those that have none are indexed."""
+        headers: list[tuple[int, int] | None] = []
+        with ProgressBar("indices", len(self.shards), shown=isinstance(self.path, RemotePath)) as bar:
+            for header in in_parallel(read_header, self.shards):
                 headers.append(header)
                 bar.advance()
-        return headers
-
-    def _read_header(self, tar: AnyPath) -> tuple[int, int]:
-        index = self._unwritten.get(tar.name)
-        header, size = read_header(tar) if index is None else (index, len(index))
-        return parse_header(header, size, tar, tar.size if isinstance(tar, RemotePath) else tar.stat().st_size)
+        if isinstance(self.path, Path) and None in headers:
+            return make_indices(self.path, [tar for tar in self.shards if isinstance(tar, Path)])
+        return [header for header in headers if header is not None]
 
     def _refuse_if_incomplete(self) -> None:
         shards, count = self.info.get("shards", len(self.shards)), self.info.get("count", len(self))
@@ -203,7 +205,7 @@ class ShardFolder:
         """Open shard `number`, or take it from those that are open."""
         tar = self.shards[number]
         opened = _opened(OPEN_REMOTE_SHARDS if isinstance(tar, RemotePath) else min(OPEN_SHARDS, files_allowed() // 4))
-        return opened(tar, self._checksums[number], self._unwritten.get(tar.name))
+        return opened(tar, self._checksums[number])
 
     def digest(self, number: int) -> str:
         """Hash of the content of shard `number`, as `Shard.digest`, without opening it."""
@@ -217,6 +219,18 @@ class ShardFolder:
         """
         sizes = [shard.size or 0 for shard in self.shards if isinstance(shard, RemotePath)]
         return not sizes or sum(sizes) <= cache_limit()
+
+    def open_images(self) -> ShardFolder:
+        """The folder with the images: this one, or for pseudo labels the one they were made from.
+
+        Raises:
+            UserError: as opening any folder, or it holds no images.
+        """
+        address = images_of(self.path, self.info)
+        images = self if address == self.path else ShardFolder(address)
+        if images.info["kind"] not in (IMAGES, LABELLED, SEGMENTED):
+            raise UserError(f"Expected image shards in {images.path}, but its dataset.json says {images.info['kind']}.")
+        return images
 
     def __getitem__(self, index: int) -> Record:
         shard, number = self.locate(index)
@@ -233,64 +247,6 @@ def files_allowed() -> int:
 
 
 @cache
-def _opened(most: int) -> Callable[[AnyPath, int, bytes | None], Shard]:
+def _opened(most: int) -> Callable[[AnyPath, int], Shard]:
     """The shards that are open in this process; the checksum tells a shard from one that took its place."""
-    return lru_cache(most)(lambda tar, checksum, index: Shard(tar, index))
-
-
-def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[str]]:
-    """A folder, its tars in the order of their names, and the names of all its files.
-
-    Raises:
-        UserError: no such folder, no tars, or an address that cannot be read.
-    """
-    folder = as_path(path)
-    files: Mapping[str, AnyPath]
-    if isinstance(folder, RemotePath):
-        folder, files = list_folder(folder)
-    else:
-        local = folder = require_folder(folder, what="shards")
-        with os.scandir(local) as entries:
-            files = {entry.name: local / entry.name for entry in entries if entry.is_file()}
-    shards = [files[name] for name in sorted(files) if name.endswith(".tar") and not name.startswith(".")]
-    if not shards:
-        raise UserError(f"Expected shards (*.tar) in {folder}, but there are none; was `prepare` run?")
-    return folder, shards, frozenset(files)
-
-
-def read_info(folder: AnyPath) -> dict[str, Any]:
-    """Content of dataset.json; a folder of tars without one counts as images of others.
-
-    Raises:
-        UserError: not finished, damaged, or of another schema.
-    """
-    if not (folder / DATASET_FILE).exists():
-        if (folder / UNFINISHED_FILE).exists():
-            raise UserError(f"The shards in {folder} are not finished; run the same `prepare` again and it continues.")
-        return {"schema": SCHEMA, "kind": IMAGES, "source": folder.name}
-    info: dict[str, Any] = read_json(folder / DATASET_FILE, keys=("schema",))
-    if info.get("schema") != SCHEMA:
-        found = info.get("schema")
-        raise UserError(f"Expected shards of schema {SCHEMA} in {folder}, but they say {found}; update the program.")
-    if info.get("kind") not in KINDS:
-        raise UserError(f"{folder / DATASET_FILE} is damaged: it says kind {info.get('kind')!r}; write it again.")
-    for name, kind in (("shards", int), ("count", int), ("images", str | None)):
-        if name in info and not isinstance(info[name], kind):
-            raise UserError(f"{folder / DATASET_FILE} is damaged: it says {name} {info[name]!r}; write it again.")
-    return info
-
-
-def _index_missing(shards: list[AnyPath], files: frozenset[str]) -> dict[str, bytes]:
-    """Index the tars that have no index. Returns the indices that could not be written, by name of the tar."""
-    missing = [tar for tar in shards if index_path(tar).name not in files]
-    unwritten = {}
-    if missing:
-        with ProgressBar("indexing", len(missing)) as bar:
-            for tar in missing:
-                index = build_index(tar)
-                try:
-                    write_bytes(str(index_path(tar)), index)
-                except OSError:  # read-only folder
-                    unwritten[tar.name] = index
-                bar.advance()
-    return unwritten
+    return lru_cache(most)(lambda tar, checksum: Shard(tar))

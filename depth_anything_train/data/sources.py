@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import add_sky, check_shape, decode_classes, decode_label, decode_sky
-from depth_anything_train.data.remote import join
-from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SEGMENTED, SKY, BadSample, Record
+from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, fingerprint
 
@@ -200,11 +199,7 @@ def _record(folder: ShardFolder, images: ShardFolder, selection: Selection) -> d
 
 def _image_folder(labels: ShardFolder) -> ShardFolder:
     """The image shards that a pseudo-label folder belongs to, after checking that both have the same samples."""
-    if not labels.info.get("images"):
-        raise UserError(f"Expected dataset.json of {labels.path} to name its images, but it does not; label again.")
-    images = ShardFolder(join(labels.path, labels.info["images"]))
-    if images.info["kind"] not in (IMAGES, LABELLED, SEGMENTED):
-        raise UserError(f"Expected image shards in {images.path}, but its dataset.json says {images.info['kind']}.")
+    images = labels.open_images()
     done = {shard.name for shard in labels.shards if f"{shard.stem}.json" in labels.files}
     if missing := [shard.name for shard in images.shards if shard.name not in done]:
         raise UserError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from depth_anything_train.data.schema import BadSample, check_member_name
 
@@ -30,15 +29,6 @@ Entry = tuple[str, bytes, int, int, int]
 """What a header says of a member: name, kind, where its first header starts, where its content starts, and its size."""
 
 
-class Member(NamedTuple):
-    """A file in a tar: its name, where its first header starts, its content, and where the next member starts."""
-
-    name: str
-    start: int
-    content: memoryview
-    end: int
-
-
 def tar_bytes(name: str, data: bytes) -> bytes:
     """One member with header and padding. Time, owner and mode are fixed, so equal input gives equal bytes."""
     info = tarfile.TarInfo(name)  # mtime 0, uid and gid 0, mode 0644, no user names
@@ -52,27 +42,37 @@ def iter_members(extent: bytes | memoryview) -> Iterator[tuple[str, memoryview]]
     Raises:
         BadSample: as `walk`.
     """
-    members, _ = walk(memoryview(extent))
-    return ((member.name, member.content) for member in members)
+    piece = memoryview(extent)
+    entries = list(walk(lambda position, size: bytes(piece[position : position + size]), len(piece)))
+    return ((name, piece[offset : offset + size]) for name, kind, _, offset, size in entries if kind in FILE)
 
 
-def walk(tar: memoryview) -> tuple[list[Member], int]:
-    """Every file of a tar, or of a piece of one, in order, and where the end-of-archive zeros (or the bytes) begin.
+def walk(read: Callable[[int, int], bytes], length: int) -> Iterator[Entry]:
+    """Files and folders of a tar, or of a piece of one, in order, after checking that they lie in it whole.
+
+    Args:
+        read: as for `scan`.
+        length: bytes of it.
 
     Raises:
         BadSample: `truncated_tar`, `damaged_tar`, `unsafe_name`, or `not_a_file` (link, device).
     """
-    members: list[Member] = []
-    position = 0
-    for name, kind, start, offset, size in scan(lambda position, size: bytes(tar[position : position + size])):
-        position = offset + size + -size % BLOCK
-        if position > len(tar):
-            raise BadSample("truncated_tar", f"The tar is cut off inside {name!r}: byte {len(tar):,} of {position:,}.")
+    for entry in scan(read):
+        name, kind, *_ = entry
+        if (end := end_of(entry)) > length:
+            raise BadSample("truncated_tar", f"The tar is cut off inside {name!r}: byte {length:,} of {end:,}.")
         if kind in FILE:
-            members.append(Member(check_member_name(name), start, tar[offset : offset + size], position))
-        elif kind not in (_FOLDER, _PAX_GLOBAL):
+            yield (check_member_name(name), *entry[1:])
+        elif kind in (_FOLDER, _PAX_GLOBAL):
+            yield entry
+        else:
             raise BadSample("not_a_file", f"Member {name!r} of type {kind!r} is a link or device; only files are read.")
-    return members, position
+
+
+def end_of(entry: Entry) -> int:
+    """Where the next member starts."""
+    *_, offset, size = entry
+    return offset + size + -size % BLOCK
 
 
 def scan(read: Callable[[int, int], bytes]) -> Iterator[Entry]:

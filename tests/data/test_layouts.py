@@ -13,7 +13,8 @@ import pytest
 from pictures import labelled_members, picture, png, write_folder
 
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.index import build_index, index_path
+from depth_anything_train.data.index import build_index
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import Shard, ShardFolder
 

@@ -15,7 +15,7 @@ from stores import S3, Web, web_server
 
 from depth_anything_train.data import file_cache
 from depth_anything_train.data.file_cache import CACHE_GB
-from depth_anything_train.data.index import index_path
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.remote import RemotePath, as_path, join
 from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard, ShardFolder

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import json
@@ -18,13 +19,14 @@ import pytest
 import xxhash
 
 from data_engine.writer import ShardWriter
-from depth_anything_train.data import shards
-from depth_anything_train.data.index import Entry, build_index, index_path, pack_index
+from depth_anything_train.data import index_files, shards
+from depth_anything_train.data.index import Entry, build_index, pack_index
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.schema import DATASET_FILE, UNFINISHED_FILE, BadSample, BadShard
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.tar import END_OF_ARCHIVE
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, write_bytes
 
 Samples = list[tuple[str, dict[str, bytes]]]
 
@@ -287,17 +289,77 @@ def test_folder__indexes_tars_of_others_once(tmp_path: Path) -> None:
     assert len(ShardFolder(tmp_path)) == 2
 
 
-def test_folder__keeps_the_index_in_memory_where_it_may_not_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:  # root may write anywhere, so a read-only folder cannot be had for real
-        raise PermissionError(13, "Permission denied")
+DALI = b"v1.2 2\njpg 512 1 a.jpg\njpg 1536 1 b.jpg\n"
 
-    foreign(tmp_path / "00000.tar", [("a.jpg", b"a"), ("b.jpg", b"b")])
-    monkeypatch.setattr(shards, "write_bytes", refuse)
-    folder = ShardFolder(tmp_path)
-    assert keys_of(pickle.loads(pickle.dumps(folder)), [0, 1]) == ["a", "b"]
-    assert not index_path(tmp_path / "00000.tar").exists()
+
+def test_folder__an_index_of_another_program_stays_and_ours_goes_into_the_cache(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    foreign(folder / "00000.tar", [("a.jpg", b"a"), ("b.jpg", b"b")])
+    (folder / "00000.idx").write_bytes(DALI)
+    for _ in range(2):
+        assert keys_of(pickle.loads(pickle.dumps(ShardFolder(folder))), [0, 1]) == ["a", "b"]
+    assert (folder / "00000.idx").read_bytes() == DALI
+    assert len(list(cache.rglob("*.idx"))) == 1
+    foreign(folder / "00000.tar", [("c.jpg", b"c")])  # another tar, another index
+    assert keys_of(ShardFolder(folder), [0]) == ["c"]
+
+
+def test_folder__keeps_the_index_in_the_cache_where_it_may_not_write(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:  # root may write anywhere: no read-only folder can be had for real
+        if folder in path.parents:
+            raise PermissionError(13, "Permission denied")
+        write_bytes(path, content)
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    tar = foreign(folder / "00000.tar", [("a.jpg", b"a"), ("b.jpg", b"b")])
+    monkeypatch.setattr(index_files, "write_bytes", refuse)
+    assert keys_of(ShardFolder(folder), [0, 1]) == ["a", "b"]
+    content = tar.read_bytes()
+    times = tar.stat()
+    tar.write_bytes(bytes(len(content)))  # no longer a tar, but of the same length and time: it is not read again
+    os.utime(tar, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert len(ShardFolder(folder)) == 2
+    assert not index_path(tar).exists()
+
+
+def test_folder__processes_that_start_together_index_it_once(tmp_path: Path) -> None:
+    for number in range(20):
+        foreign(tmp_path / f"{number:05d}.tar", [(f"{number}-{n}.jpg", bytes(100_000)) for n in range(10)])
+    code = "import sys; from depth_anything_train.data.shards import ShardFolder; print(len(ShardFolder(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    came = [process.communicate() for process in started]
+    assert [out for out, _ in came] == ["200\n"] * 3
+    assert sum("20 tars in" in told for _, told in came) == 1
+    assert not any("tars in" in told.replace("20 tars in", "") for _, told in came)
+
+
+def test_shard__what_the_file_system_lost_is_opened_again_and_then_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "0.tar", make_samples())
+    shard = Shard(path)
+
+    def lose() -> None:
+        other = os.open(tmp_path, os.O_RDONLY)  # a folder cannot be read: an error of the system, as ESTALE or EIO
+        os.dup2(other, shard._tar)
+        os.close(other)
+
+    lose()
+    assert shard.read(1).key == "s0_1"
+    path.unlink()
+    lose()
+    with pytest.raises(BadShard, match=r"0\.tar cannot be read \(No such file"):
+        shard.read(1)
+
+
+def test_shard__a_command_is_refused_without_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="commands are never run"):
+        Shard("pipe:cat 0.tar")
+    gc.collect()
+    assert capsys.readouterr().err == ""
 
 
 def test_folder__a_cut_shard_is_named_at_opening(tmp_path: Path) -> None:

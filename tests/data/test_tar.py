@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.tar import BLOCK, END_OF_ARCHIVE, FILE, iter_members, scan, tar_bytes, walk
+from depth_anything_train.data.tar import (
+    BLOCK,
+    END_OF_ARCHIVE,
+    FILE,
+    Entry,
+    end_of,
+    iter_members,
+    scan,
+    tar_bytes,
+    walk,
+)
 
 LONG = "folder/" + "x" * 120 + "/" + "ü" * 90 + ".jpg"
 
@@ -26,6 +36,10 @@ def foreign(names: list[str], tar_format: int = tarfile.USTAR_FORMAT, **attribut
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return file.getvalue()
+
+
+def walked(data: bytes) -> list[Entry]:
+    return list(walk(lambda position, size: data[position : position + size], len(data)))
 
 
 def read(data: bytes) -> list[tuple[str, bytes]]:
@@ -54,9 +68,10 @@ def test_walk__reads_long_names_of_others(tar_format: int) -> None:
 
 
 def test_walk__a_long_name_starts_at_its_own_header() -> None:
-    members, end = walk(memoryview(tar_bytes("a.jpg", b"x") + tar_bytes(LONG, b"y")))
-    assert [member.start for member in members] == [0, 2 * BLOCK]
-    assert members[-1].end == end
+    data = tar_bytes("a.jpg", b"x") + tar_bytes(LONG, b"y")
+    entries = walked(data)
+    assert [start for _, _, start, _, _ in entries] == [0, 2 * BLOCK]
+    assert [end_of(entry) for entry in entries] == [2 * BLOCK, len(data)]
 
 
 def test_walk__reads_the_ustar_prefix() -> None:
@@ -96,7 +111,7 @@ def test_walk__finds_a_cut_inside_a_member() -> None:
     whole = len(data) // 2
     for length in (1, 511, 512, 513, 1200, whole + 1, whole + 600, len(data) - 1):
         with pytest.raises(BadSample) as caught:
-            walk(memoryview(data[:length]))
+            walked(data[:length])
         assert caught.value.reason in ("truncated_tar", "damaged_tar")
 
 
@@ -107,7 +122,7 @@ def test_walk__finds_every_flipped_bit_of_a_header() -> None:
         flipped = bytearray(data)
         flipped[byte] ^= 1 << byte % 8
         with pytest.raises(BadSample):
-            walk(memoryview(bytes(flipped)))
+            walked(bytes(flipped))
 
 
 @pytest.mark.parametrize("records", [b"30 path=too-long.jpg\n", b"x path=a\n", b"0 path=a\n", b"nothing"])
@@ -122,7 +137,7 @@ def test_walk__a_damaged_extended_header_is_named(records: bytes) -> None:
 
 def test_walk__noise_is_a_named_error() -> None:
     with pytest.raises(BadSample, match="no tar"):
-        walk(memoryview(np.random.default_rng(0).bytes(2048)))
+        walked(np.random.default_rng(0).bytes(2048))
 
 
 def scanned(data: bytes) -> list[tuple[str, bool, bytes]]:

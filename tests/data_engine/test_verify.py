@@ -17,7 +17,7 @@ from data_engine.qa.sheet import contact_sheet
 from data_engine.verify import main, verify
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.exclusions import BadKey
-from depth_anything_train.data.index import index_path
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.sources import LabelledSource
@@ -148,7 +148,14 @@ def test_verify__images_without_our_index_are_read_as_they_are(tmp_path: Path) -
             tar.addfile(info, io.BytesIO(content))
     assert "0.tar, sample 1: truncated_image" in problem(tmp_path)
     assert verify(tmp_path, deep=False, workers=0).wrong == []
-    assert not index_path(tmp_path / "0.tar").exists()
+    assert index_path(tmp_path / "0.tar").exists()  # whoever opens it next need not read it
+
+
+def test_verify__pseudo_labels_of_images_of_others_need_no_index_beside_them(tmp_path: Path, cache: Path) -> None:
+    labels = make_pseudo(tmp_path)
+    assert verify(labels, workers=0).wrong == []
+    (tmp_path / "images" / "x.idx").write_bytes(b"v1.2 3\n")  # of another program
+    assert verify(labels, workers=0).wrong == []
 
 
 def test_verify__a_link_in_a_tar_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import xxhash
 
 from data_engine.writer import ShardWriter, remove_leftovers
-from depth_anything_train.data.index import index_path
+from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard
 

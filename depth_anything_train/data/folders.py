@@ -1,0 +1,66 @@
+"""What lies in a folder of shards, here or elsewhere, before any is opened: its tars, and what it says of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, join, list_folder
+from depth_anything_train.data.schema import DATASET_FILE, IMAGES, KINDS, PSEUDO_LABELS, SCHEMA, UNFINISHED_FILE
+from depth_anything_train.runtime import UserError, read_json, require_folder
+
+
+def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[str]]:
+    """A folder, its tars in the order of their names, and the names of all its files.
+
+    Raises:
+        UserError: no such folder, no tars, or an address that cannot be read.
+    """
+    folder = as_path(path)
+    files: Mapping[str, AnyPath]
+    if isinstance(folder, RemotePath):
+        folder, files = list_folder(folder)
+    else:
+        local = folder = require_folder(folder, what="shards")
+        with os.scandir(local) as entries:
+            files = {entry.name: local / entry.name for entry in entries if entry.is_file()}
+    shards = [files[name] for name in sorted(files) if name.endswith(".tar") and not name.startswith(".")]
+    if not shards:
+        raise UserError(f"Expected shards (*.tar) in {folder}, but there are none; was `prepare` run?")
+    return folder, shards, frozenset(files)
+
+
+def read_info(folder: AnyPath) -> dict[str, Any]:
+    """Content of dataset.json; a folder of tars without one counts as images of others.
+
+    Raises:
+        UserError: not finished, damaged, or of another schema.
+    """
+    if not (folder / DATASET_FILE).exists():
+        if (folder / UNFINISHED_FILE).exists():
+            raise UserError(f"The shards in {folder} are not finished; run the same `prepare` again and it continues.")
+        return {"schema": SCHEMA, "kind": IMAGES, "source": folder.name}
+    info: dict[str, Any] = read_json(folder / DATASET_FILE, keys=("schema",))
+    if info.get("schema") != SCHEMA:
+        found = info.get("schema")
+        raise UserError(f"Expected shards of schema {SCHEMA} in {folder}, but they say {found}; update the program.")
+    if info.get("kind") not in KINDS:
+        raise UserError(f"{folder / DATASET_FILE} is damaged: it says kind {info.get('kind')!r}; write it again.")
+    for name, kind in (("shards", int), ("count", int), ("images", str | None)):
+        if name in info and not isinstance(info[name], kind):
+            raise UserError(f"{folder / DATASET_FILE} is damaged: it says {name} {info[name]!r}; write it again.")
+    return info
+
+
+def images_of(folder: AnyPath, info: Mapping[str, Any]) -> AnyPath:
+    """Where the images lie: in the folder itself, or for pseudo labels where its dataset.json says.
+
+    Raises:
+        UserError: pseudo labels that do not name their images.
+    """
+    if info["kind"] != PSEUDO_LABELS:
+        return folder
+    if not info.get("images"):
+        raise UserError(f"Expected dataset.json of {folder} to name its images, but it does not; label again.")
+    return join(folder, info["images"])
