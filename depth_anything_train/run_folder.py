@@ -28,11 +28,15 @@ MAY_CHANGE = (
 
 def run_key(cfg: DictConfig) -> str:
     """A hash of everything in a training's config that decides its numbers."""
+    return fingerprint(OmegaConf.to_container(_decisive(cfg), resolve=True))
+
+
+def _decisive(cfg: DictConfig) -> DictConfig:
     decisive = cfg.copy()
     for name in MAY_CHANGE:
         # Before resolving, because data.workers, for one, is ${workers}; added, because not all trainers name all keys.
         OmegaConf.update(decisive, name, None, force_add=True)
-    return fingerprint(OmegaConf.to_container(decisive, resolve=True))
+    return decisive
 
 
 def open_run(run: Path, cfg: DictConfig) -> None:
@@ -46,12 +50,39 @@ def open_run(run: Path, cfg: DictConfig) -> None:
     if mark.exists() and (read_json(mark, keys=("key",))["key"] == key or _has_steps(run)):
         if read_json(mark)["key"] != key:
             raise UserError(
-                f"{run} holds a run of another configuration (see its config.yaml); choose another out= or delete it."
+                f"{run} holds a run of another configuration{_difference(run / 'config.yaml', cfg)}; choose another "
+                "out= or delete it."
             )
         return
     # A run that was refused before its first step, for a wrong value say, leaves its place to the next.
     write_bytes(run / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
     write_json(mark, {**provenance(), "key": key})
+
+
+def _difference(there: Path, cfg: DictConfig) -> str:
+    """The keys that decide and differ from a config that was written, as part of a sentence; nothing if none does."""
+    ours = _leaves(_decisive(cfg))
+    written = OmegaConf.create(there.read_text()) if there.exists() else cfg
+    theirs = _leaves(_decisive(written)) if isinstance(written, DictConfig) else ours
+    names = [name for name in ours if ours[name] is not None]  # None: it only repeats another key
+    names += [name for name in theirs if not any(f"{name}.".startswith(f"{known}.") for known in ours)]
+    differing = [name for name in names if ours.get(name) != theirs.get(name)]
+    told = [f"{name} was {theirs.get(name, 'not there')}, is {ours.get(name, 'not there')}" for name in differing[:4]]
+    told += [f"{len(differing) - 4} more"] * (len(differing) > 4)
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, str | None]:
+    """Every value of a config as text, by its full name; None where it is another key's."""
+    leaves: dict[str, str | None] = {}
+    for name in node:
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            leaves[f"{prefix}{name}"] = None
+        elif isinstance(node[name], DictConfig):
+            leaves |= _leaves(node[name], f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = str(node[name])
+    return leaves
 
 
 def checkpoints(folder: Path) -> list[Path]:

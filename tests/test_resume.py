@@ -117,8 +117,8 @@ def test_finished__the_same_command_changes_nothing(data, undisturbed):
 
 
 def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):
-    with pytest.raises(UserError, match="another configuration"):
-        train(compose("train", options(data, undisturbed, "seed=1")))
+    with pytest.raises(UserError, match=r"another configuration \(size was 28, is 42; seed was 0, is 1\); choose"):
+        train(compose("train", options(data, undisturbed, "seed=1", "size=42", "workers=1")))
 
 
 @pytest.mark.parametrize(
