@@ -8,6 +8,7 @@ command continues an interrupted run.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
@@ -26,6 +27,7 @@ from depth_anything_train.callbacks.speed import Speed
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import build, command
+from depth_anything_train.data.sources import Source
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.inference.labelled import open_data
@@ -99,7 +101,7 @@ def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")
     log.continue_from(_step_of(newest))
-    validation = _validation(cfg, run, task, interruption)
+    validation = _validation(cfg, run, task, data.views.sources.values(), interruption)
     for judging in validation:
         judging.continue_from(_step_of(newest))
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
@@ -143,7 +145,9 @@ def _callbacks(cfg: DictConfig, run: Path, interruption: Interruption) -> list[p
     ]
 
 
-def _validation(cfg: DictConfig, run: Path, task: Task, interruption: Interruption) -> list[Validation]:
+def _validation(
+    cfg: DictConfig, run: Path, task: Task, sources: Iterable[Source], interruption: Interruption
+) -> list[Validation]:
     """What judges the model while it learns, if there are folders to judge it on.
 
     Raises:
@@ -156,7 +160,9 @@ def _validation(cfg: DictConfig, run: Path, task: Task, interruption: Interrupti
             f"Expected no validation folders, because {cfg.name} trains nothing that can be judged on them."
         )
     data = open_data(OmegaConf.to_container(cfg.validation), kind=task.judged_on)
-    trained = {Path(folder).resolve() for folder in (*cfg.labelled, *cfg.unlabelled)}
+    # Images of pseudo labels count too: they are elsewhere than their labels, and may be labelled themselves.
+    folders = (folder for source in sources for folder in (*source.folders, *source.images))
+    trained = {Path(str(folder.path)).resolve() for folder in folders}
     if shared := [name for name, folder in data.items() if Path(str(folder.path)).resolve() in trained]:
         raise UserError(f"{shared[0]} stands under validation and is trained on; hold some of its images out.")
     return [build(cfg.validate, run=run, interruption=interruption, data=data, size=task.record["size"])]

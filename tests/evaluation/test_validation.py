@@ -91,6 +91,11 @@ def test_run__says_once_what_validation_leaves_out(folders, capsys):
 def test_run__validation_on_what_is_trained_on_is_refused(folders):
     with pytest.raises(UserError, match="is trained on"):
         train(config(folders, f"validation=[{folders / 'train'}]"))
+    routed = ["task=metric_routed", "data=metric_two", "~data.batch.labelled", "data.batch.nyu=1", "data.batch.kitti=1"]
+    domains = ["model.bins.domains=[[nyu,0.001,10.0],[kitti,0.001,80.0]]", "model.max_depth_m=80"]
+    streams = [f"+nyu=[{folders / 'train'}]", f"+kitti=[{folders / 'held_out'}]", "data.sources.kitti.crop=none"]
+    with pytest.raises(UserError, match="held_out stands under validation and is trained on"):
+        train(config(folders, *routed, *domains, *streams))
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(3, [0, 2, 4]), (7, [0, 1, 2, 3, 4, 5, 6]), (None, [*range(7)])])
