@@ -18,7 +18,7 @@ from depth_anything_train.runtime import UserError, console, import_extra
 
 LARGEST_UPLOAD = "2gb"
 MOST_VISITORS = 32
-"""Whose last photograph is kept in memory; who comes back after so many others drops it again."""
+"""Visitors whose last photograph stays in memory; the one who came longest ago is dropped for another."""
 
 
 @command("app")

@@ -59,12 +59,12 @@ def evaluate(
     check_kind(model, protocol, align_metric=align_metric)
     origins = [(name, k) for name, records in data.items() for k in range(min(len(records), limit or len(records)))]
     blocks = [origins[start : start + batch] for start in range(0, len(origins), batch)]
-    judge, looking, size = judge_of(protocol), prepared(model, protocol), size or protocol.size
+    judge, predictor, size = judge_of(protocol), prepared(model, protocol), size or protocol.size
     part = Results(protocol, ratios=judge.ratios)
     with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=shown and ranks.first) as bar:
         for block in ranks.share(blocks):
             samples = _read(block, data, judge, split_by, part.skipped)
-            for origin, sample, prediction in _predict(looking, samples, size):
+            for origin, sample, prediction in _predict(predictor, samples, size):
                 try:
                     measures = judge.measure(sample, prediction)
                     part.images.append(ImageResult(sample.group, sample.key, measures, origin))

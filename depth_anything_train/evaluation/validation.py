@@ -172,8 +172,8 @@ class DepthValidation(Validation):
 
     def measure(self, model: DepthModel, device: torch.device, ranks: Ranks) -> Judged:
         """The means over the images."""
-        looking = DepthAnything(model, size=self.size, device=device)
-        results = evaluate(looking, self.data, self.protocol, ranks=ranks, shown=False)
+        predictor = DepthAnything(model, size=self.size, device=device)
+        results = evaluate(predictor, self.data, self.protocol, ranks=ranks, shown=False)
         return ({"images": len(results.images), **results.mean()} if ranks.first else {}), results.skipped
 
     def describe(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image
 
 WAITING_PIXELS = 100_000_000
-"""Of decoded photographs that wait for others of their size: 300 MB."""
+"""The most decoded pixels that are held while batches fill up, about 300 MB."""
 
 T = TypeVar("T")
 S = TypeVar("S")
