@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -25,8 +26,14 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.values import check_values
 
-# What a config may build. Anything else is refused, so that a config from a stranger cannot call `os.system`.
-ALLOWED_TARGETS = ("depth_anything_train.", "data_engine.", "torch.optim.", "pytorch_lightning.", "albumentations.")
+# What a config may build: classes that are defined in these packages, and what our models have for constructors.
+# Anything else is refused, so that a config from a stranger cannot call `os.system` or our own functions that write.
+OURS = ("depth_anything_train.", "data_engine.")
+ALLOWED_TARGETS = (*OURS, "torch.optim.", "pytorch_lightning.", "albumentations.")
+ALLOWED_FUNCTIONS = "depth_anything_train.models."
+
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+"""Beside the settings, what Hydra itself wants to know."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -148,27 +155,23 @@ def _as_text(value: Any) -> str:
 def build(node: Any, **arguments: Any) -> Any:
     """Instantiate a config node by its `_target_`, if that is on the list of what a config may build.
 
+    What else a constructor of ours raises than a `UserError` is a mistake in it, and goes through.
+
     Raises:
-        UserError: a `_target_` outside `ALLOWED_TARGETS`, or one that refuses its settings.
+        UserError: a `_target_` outside `ALLOWED_TARGETS`, or settings that it does not have, or lacks.
     """
-    for target in _targets(node):
-        if not target.startswith(ALLOWED_TARGETS):
-            allowed = ", ".join(prefix.rstrip(".") for prefix in ALLOWED_TARGETS)
-            raise UserError(f"A config may build things from {allowed}, but it names _target_: {target}.")
+    for inner in _nodes(node):
+        _check_settings(inner, _resolve(str(inner["_target_"])), arguments if inner is node else {})
     try:
         if arguments:  # called here, because Hydra would turn arguments that are dataclasses into configs
             return hydra.utils.instantiate(node, _partial_=True)(**arguments)
         return hydra.utils.instantiate(node)
     except InstantiationException as error:  # Hydra's wrapper around what a constructor raised
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError | OSError):
-            raise cause from None
-        key = re.search(r"full_key: (\S+)", str(error))
-        raise _refused(f"The settings under {key[1]}" if key else "The settings", cause) from error
+        raise (error.__cause__ or error) from None
     except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
+        if str(node["_target_"]).startswith(OURS):
             raise
-        raise _refused(f"The settings of {node.get('_target_', 'an object')}", error) from error
+        raise _refused(node, error) from error  # a library's way to speak about values
 
 
 def _required_choice(name: str, overrides: list[str]) -> list[str]:
@@ -184,20 +187,57 @@ def _required_choice(name: str, overrides: list[str]) -> list[str]:
     return []
 
 
-def _refused(what: str, cause: BaseException) -> UserError:
-    return UserError(f"{what} do not fit: {' '.join(str(cause).split()).rstrip('.')}; see `--cfg job`.")
+def _refused(node: Any, cause: BaseException) -> UserError:
+    reason = " ".join(str(cause).split()).rstrip(".")
+    return UserError(f"The settings of {node['_target_']} do not fit: {reason}; see `--cfg job`.")
 
 
-def _targets(node: Any) -> Iterator[str]:
+def _nodes(node: Any) -> Iterator[Any]:
+    """All nodes that name a `_target_`."""
     if isinstance(node, DictConfig | dict):
         if "_target_" in node:
-            yield str(node["_target_"])
+            yield node
         for key in node:
             if not OmegaConf.is_missing(node, key):
-                yield from _targets(node[key])
+                yield from _nodes(node[key])
     elif isinstance(node, ListConfig | list | tuple):
         for item in node:
-            yield from _targets(item)
+            yield from _nodes(item)
+
+
+def _resolve(target: str) -> Callable[..., Any]:
+    """What a `_target_` names, judged by where that is defined: modules also hold what they import.
+
+    Raises:
+        UserError: there is none, or it is not on the list.
+    """
+    found: Any = None
+    if target.startswith(ALLOWED_TARGETS):  # before anything is imported
+        try:
+            found = hydra.utils.get_object(target)
+        except ImportError as error:
+            if not isinstance(error.__cause__, ModuleNotFoundError | AttributeError | None):
+                raise  # it is there, and broken
+            raise UserError(f"A config names _target_: {target}, which does not exist.") from error
+    origin = f"{getattr(found, '__module__', '')}."
+    if not origin.startswith(ALLOWED_TARGETS if inspect.isclass(found) else ALLOWED_FUNCTIONS):
+        allowed = ", ".join(prefix.rstrip(".") for prefix in ALLOWED_TARGETS)
+        raise UserError(f"A config may build classes of {allowed}, but it names _target_: {target}.")
+    return cast(Callable[..., Any], found)
+
+
+def _check_settings(node: Any, target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Compare the keys of a node with what its target takes.
+
+    Raises:
+        UserError: they are others.
+    """
+    given = {str(key): None for key in node if key not in HYDRA_KEYS} | dict(arguments)
+    signature = inspect.signature(target)
+    try:
+        (signature.bind_partial if node.get("_partial_") else signature.bind)(**given)
+    except TypeError as error:
+        raise _refused(node, error) from None
 
 
 def _unknown_choice(folder: Path, overrides: list[str], error: MissingConfigException) -> str:
