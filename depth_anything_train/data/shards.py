@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
 from depth_anything_train.data.file_cache import cache_limit
@@ -58,8 +59,8 @@ class Shard:
             self._index = index or read_index(self.path)
             self._tar = self._open()
         except FileNotFoundError as error:
-            missing = f"{error.filename} is missing or of another program"
-            raise BadShard(f"Expected the shard {self.path} and its index, but {missing}.") from None
+            what = "of another program" if os.path.exists(error.filename) else "missing"
+            raise BadShard(f"Expected the shard {self.path} and its index, but {error.filename} is {what}.") from None
         except OSError as error:
             raise BadShard(f"{self.path} cannot be opened ({error.strerror}); check the disk or the network.") from None
         size = os.fstat(self._tar).st_size
@@ -210,6 +211,11 @@ class ShardFolder:
     def digest(self, number: int) -> str:
         """Hash of the content of shard `number`, as `Shard.digest`, without opening it."""
         return f"{self._checksums[number]:016x}"
+
+    @property
+    def content(self) -> str:
+        """Hash of the content of all shards, without opening them."""
+        return xxhash.xxh3_64_hexdigest(np.array(self._checksums, np.uint64).tobytes())
 
     def fits_cache(self) -> bool:
         """Whether all shards may lie in the local cache at the same time; those of this machine need none.
