@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
-import cv2
 from omegaconf import DictConfig
 from rich.table import Table
 
 from data_engine.ingest.base import Ingest
+from data_engine.processes import ordered_map
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, command
 from depth_anything_train.data.index_files import index_path
@@ -30,7 +26,6 @@ from depth_anything_train.runtime import (
     ProgressBar,
     UserError,
     console,
-    end_with_parent,
     fingerprint,
     read_json,
     require_writable,
@@ -248,43 +243,3 @@ def _show(total: Report, source: str, out: Path) -> None:
         table.add_row(f"note: {note}", str(count), "")
     console.print(table)
     console.print(f"{total['count']} samples of {source} in {out}.", soft_wrap=True)
-
-
-def ordered_map(
-    function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int | None = None
-) -> Iterator[Result]:
-    """Call `function(*task)` for each task in other processes; results come in the order of the tasks.
-
-    Args:
-        workers: processes; None is one a core, 0 calls in this process.
-
-    Raises:
-        UserError: a process died, by lack of memory for instance.
-    """
-    workers = min(os.cpu_count() or 1 if workers is None else workers, len(tasks))
-    if workers < 1:
-        yield from (function(*task) for task in tasks)
-        return
-    # Fresh processes: forking one that has threads (progress bar, OpenCV) can hang it.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(function, *task))
-                if len(waiting) > 2 * workers:  # keep everybody busy without queueing millions of paths
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise UserError(
-                "A worker process died, perhaps for lack of memory; run again with fewer workers=."
-            ) from None
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    end_with_parent()

@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from data_engine.prepare import ordered_map
+from data_engine.processes import ordered_map
 from data_engine.qa.checks import Findings, check_shard, odd_scales
 from data_engine.qa.dirty_labels import Limits
 from data_engine.qa.page import write_page

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.leaks import phash
-from data_engine.prepare import ordered_map
+from data_engine.processes import ordered_map
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.prepare import ordered_map
+from data_engine.processes import ordered_map
 from data_engine.qa.facts import LabelFacts, facts
 from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.remote import AnyPath

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from data_engine.ingest.base import RawSample
 from data_engine.ingest.images import Images
-from data_engine.prepare import ordered_map, prepare
+from data_engine.prepare import prepare
+from data_engine.processes import ordered_map
 from depth_anything_train.command import build, compose
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard, ShardFolder
@@ -211,7 +212,7 @@ def test_ordered_map__keeps_the_order(workers: int) -> None:
 
 
 def test_ordered_map__a_worker_that_dies_is_named() -> None:
-    with pytest.raises(UserError, match="fewer workers"):
+    with pytest.raises(UserError, match=r"at one of .*\b0 99\b.*fewer workers"):
         list(ordered_map(add, [(0, 1), (0, 99), (0, 2)], 2))
 
 
