@@ -154,8 +154,9 @@ class ShardDataModule(LightningDataModule):
         """
         if changed := [name for name, digest in self.state_dict().items() if state_dict.get(name, digest) != digest]:
             raise UserError(
-                f"The {' and '.join(changed)} samples changed since this run began: other shards, or another "
-                f"{BAD_KEYS_FILE} or flags beside them; put back what was there, or start again in another out=."
+                f"The {' and '.join(changed)} samples changed since this run began: other shards, another "
+                f"{BAD_KEYS_FILE} or flags beside them, or a run of a version that did not compare the shards' content; "
+                "put back what was there, or start again in another out=."
             )
 
     def train_dataloader(self) -> TrainLoader:

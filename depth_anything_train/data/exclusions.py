@@ -137,19 +137,16 @@ def select(labels: ShardFolder, images: ShardFolder, skip: Collection[str] = ())
 def _bad_numbers(folder: ShardFolder, skip: Collection[str]) -> dict[int, str]:
     """Number in the folder -> reason, by the folder's list."""
     shards = {path.name: number for number, path in enumerate(folder.shards)}
-    checked: set[str] = set()
     found: dict[int, str] = {}
     for bad in read_bad_keys(folder.path):
         if bad.score is not None and bad.reason not in skip:
             continue
         shard = shards.get(bad.shard, -1)
-        if bad.shard not in checked:
-            if shard < 0 or (bad.digest and bad.digest != folder.digest(shard)):
-                raise UserError(
-                    f"{folder.path / BAD_KEYS_FILE} was made from another {bad.shard} than there is now; "
-                    "run `depth-anything verify bad_keys=true` again."
-                )
-            checked.add(bad.shard)
+        if shard < 0 or (bad.digest and bad.digest != folder.digest(shard)):
+            raise UserError(
+                f"{folder.path / BAD_KEYS_FILE} was made from another {bad.shard} than there is now; "
+                "run `depth-anything verify bad_keys=true` again."
+            )
         found.setdefault(_index(folder, shard, bad.number, BAD_KEYS_FILE), bad.reason)
     return found
 

@@ -108,6 +108,7 @@ class FileCache:
             self._make_room(size)
             fetch(temporary)
             descriptor = os.open(temporary, os.O_RDONLY)  # before it has its name: from then on it may be evicted
+            os.fsync(descriptor)  # a name that outlives a power cut must not stand for zeros
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from depth_anything_train.data.file_cache import FileCache, cache_folder, cache_limit
+from depth_anything_train.data.file_cache import CACHE, CACHE_GB, FileCache, cache_folder, cache_limit
 from depth_anything_train.runtime import UserError, import_extra
 
 LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
@@ -290,6 +290,11 @@ def _retry(path: RemotePath, action: Callable[[], Result]) -> Result:
         except UserError:
             raise
         except Exception as error:  # each store has errors of its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(
+                    f"The disk of the cache {cache_folder()} is full; make room, set {CACHE_GB} lower, or name another "
+                    f"folder by {CACHE}."
+                ) from None
             failure = " ".join(f"{type(error).__name__}: {error}".split())
             if attempt == ATTEMPTS or time.monotonic() - start > GIVE_UP_S:
                 break

@@ -87,8 +87,9 @@ class Source(ABC):
 
     @property
     def digest(self) -> str:
-        """Equal where equal numbers mean equal samples, as far as counts and what is left out tell."""
-        return fingerprint([self.shard_counts(), [selection.digest for selection in self.selections]])
+        """Equal where equal numbers mean equal samples, by the checksums of all shards and by what is left out."""
+        parts = zip(self.folders, self.images, self.selections, strict=True)
+        return fingerprint([(one.starts, one.content, images.content, left.digest) for one, images, left in parts])
 
     def left_out(self) -> Iterator[str]:
         """How many are left out of each folder and why, one sentence each; with `skip` it tells of none too."""

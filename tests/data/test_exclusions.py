@@ -95,6 +95,20 @@ def test_source__leaves_bad_keys_out_and_says_why(labelled_folders):
     assert "left_out" not in records[1]
 
 
+def test_bad_keys__a_later_line_of_an_older_shard_is_refused_too(labelled_folders):
+    right = bad(labelled_folders[0], "00000.tar", 0)
+    write_bad_keys(Path(labelled_folders[0]), [right, replace(right, number=1, digest="0" * 16)])
+    with pytest.raises(UserError, match="made from another 00000.tar"):
+        LabelledSource(labelled_folders)
+
+
+def test_source__its_digest_changes_with_the_shards(tmp_path):
+    shards = [[[(f"p{n}", labelled_members(n)) for n in numbers]] for numbers in ((0, 1), (0, 2))]
+    folders = [write_folder(tmp_path / f"{k}", {"kind": "labelled"}, samples) for k, samples in enumerate(shards)]
+    first, again, other = (LabelledSource([folder]).digest for folder in (folders[0], *folders))
+    assert first == again != other
+
+
 def test_source__its_digest_changes_with_the_list(labelled_folders):
     before = LabelledSource(labelled_folders).digest
     write_bad_keys(Path(labelled_folders[0]), [bad(labelled_folders[0], "00000.tar", 1)])
