@@ -5,6 +5,7 @@ All take their random numbers from outside, so a view depends on what it is a vi
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ from depth_anything_train.runtime import UserError
 MAX_ASPECT = 16
 """Longer side over shorter side. A strip one pixel high would be stretched to gigabytes before it is cropped."""
 
+STRETCH = "stretch"
+"""Beside the arrays of a sample that fits a pair of sides: how much more it was stretched in height than in width."""
+
 
 class Geometry:
     """Image and label to one size with one crop, rotation and flip.
@@ -35,7 +39,8 @@ class Geometry:
     Args:
         size: side of the crop in pixels, or (height, width).
         flip: probability of a horizontal flip.
-        rotate_deg: largest random rotation either way, in degrees; the corners it uncovers are black, without label.
+        rotate_deg: largest random rotation either way, in degrees of the picture as it was before it was stretched; the
+            corners it uncovers are black, without label.
     """
 
     def __init__(self, size: int | Sequence[int], *, flip: float = 0.5, rotate_deg: float = 0.0) -> None:
@@ -73,12 +78,17 @@ class Geometry:
         fitted = each_array(sample, lambda name, pixels: resize(pixels, height, width, cubic=name == "image"))
         if "valid" in sample and sample["valid"].size > height * width and not fitted["valid"].all():
             _fill(fitted["disparity"], fitted["valid"], sample["disparity"], sample["valid"])
+        if self.stretched:
+            before = sample["image"].shape
+            fitted[STRETCH] = height / before[0] * before[1] / width
         return fitted
 
     def crop(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Cut one random view out of a sample that fits; the arrays are new."""
+        sample = dict(sample)
+        stretch = sample.pop(STRETCH, 1.0)
         if self.rotate_deg:
-            sample = _rotate(sample, float(rng.uniform(-self.rotate_deg, self.rotate_deg)))
+            sample = _rotate(sample, float(rng.uniform(-self.rotate_deg, self.rotate_deg)), stretch)
         height, width = sample["image"].shape[:2]
         top, left = (int(rng.integers(a - b + 1)) for a, b in zip((height, width), self.shape, strict=True))
         window = np.s_[top : top + self.shape[0], left : left + self.shape[1]]
@@ -117,10 +127,17 @@ def resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC if cubic else cv2.INTER_NEAREST_EXACT)
 
 
-def _rotate(sample: Sample, angle_deg: float) -> Sample:
-    """About the middle; what comes from outside is 0, so black and not valid."""
+def _rotate(sample: Sample, angle_deg: float, stretch: float) -> Sample:
+    """About the middle; what comes from outside is 0, so black and not valid.
+
+    A picture stretched so many times more in height than in width is turned as it would have been before: a turn of the
+    stretched one would tilt its verticals more than its horizon.
+    """
     height, width = sample["image"].shape[:2]
-    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_deg, 1.0)
+    cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    linear = np.array([[cos, sin / stretch], [-sin * stretch, cos]])
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    turn = np.column_stack([linear, middle - linear @ middle])
 
     def rotated(name: str, pixels: NDArray[Any]) -> NDArray[Any]:
         return cv2.warpAffine(

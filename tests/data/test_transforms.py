@@ -226,6 +226,21 @@ def test_rotation__turns_image_and_label_together_and_leaves_no_label_in_the_cor
     assert not np.array_equal(view["disparity"], before["disparity"])
 
 
+def test_rotation__of_a_stretched_picture_is_one_of_the_picture_before():
+    """Turned by hand first and stretched then, a smooth picture comes out the same."""
+    rows, columns = np.mgrid[:60, :240]
+    wave = 128 + 60 * np.sin(columns / 9) + 60 * np.cos(rows / 7)
+    before = {"image": np.repeat(wave.astype(np.uint8)[..., None], 3, 2), "key": "k"}
+    angle = rng(3).uniform(-8.0, 8.0)
+    turn = cv2.getRotationMatrix2D((119.5, 29.5), angle, 1.0)
+    expected = cv2.resize(cv2.warpAffine(before["image"], turn, (240, 60)), (84, 84), interpolation=cv2.INTER_CUBIC)
+    view = Geometry([84, 84], flip=0.0, rotate_deg=8.0)(before, rng(3))
+    assert set(view) == {"image", "key"}
+    inside = np.s_[25:-25, 10:-10]
+    difference = np.abs(view["image"][inside].astype(float) - expected[inside]).mean()
+    assert abs(angle) > 5 and difference < 1  # 22 where the stretched picture itself is turned
+
+
 def test_rotation__is_a_function_of_its_numbers_and_off_by_default():
     before = sample(40, 40)
     twice = [Geometry(28, rotate_deg=1.0)(before, rng(4)) for _ in range(2)]
