@@ -63,10 +63,11 @@ class EncoderConfig:
             )
         whole = all(isinstance(tap, int) for tap in self.taps)
         ascending = whole and list(self.taps) == sorted(set(self.taps))
-        if not (len(self.taps) == 4 and ascending and 0 <= self.taps[0] and self.taps[-1] < self.depth):
+        # A block behind the last tap would be computed for nothing, and DDP would wait for its gradient.
+        if not (len(self.taps) == 4 and ascending and 0 <= self.taps[0] and self.taps[-1] == self.depth - 1):
             raise UserError(
-                f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, got {list(self.taps)}; "
-                "give such a list, or last4 or spread."
+                f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, the last one among them, got "
+                f"{list(self.taps)}; give such a list, or last4 or spread."
             )
         for key, options in (("ffn", get_args(FeedForward)), ("position", POSITION_WAYS)):
             if getattr(self, key) not in options:
@@ -169,21 +170,19 @@ class DinoV2Encoder(nn.Module):
         return [self._features(outputs, grid) for outputs, grid in zip(zip(*rows, strict=True), grids, strict=True)]
 
     def _run(self, tokens: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
-        """Tokens (B, N, C) behind each tapped block and behind the last block, before the final norm."""
+        """Tokens (B, N, C) behind each tapped block, before the final norm."""
         tapped = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, lengths)
             if index in self.config.taps:
                 tapped.append(tokens)
-        return [*tapped, tokens]
+        return tapped
 
     def _features(self, outputs: Sequence[Tensor], grid: tuple[int, int]) -> tuple[list[Tensor], Patches]:
         """What `_run` gave for images of one size, after the final norm and without the class token."""
-        tapped = [self.norm(tokens[:, 1:]) for tokens in outputs[:-1]]
-        ends_with_last = self.config.taps[-1] == len(self.blocks) - 1
-        patches = tapped[-1] if ends_with_last else self.norm(outputs[-1][:, 1:])
+        tapped = [self.norm(tokens[:, 1:]) for tokens in outputs]
         # A view: channels stay innermost in memory, which is the layout that convolutions are fastest in.
-        return [features.transpose(1, 2).unflatten(2, grid) for features in tapped], patches
+        return [features.transpose(1, 2).unflatten(2, grid) for features in tapped], tapped[-1]
 
     def _grid(self, image: Tensor) -> tuple[int, int]:
         height, width, patch = image.shape[-2], image.shape[-1], self.config.patch_size

@@ -49,7 +49,7 @@ def test_forward__equals_timms_vision_transformer(ffn, size):
 
 
 def test_forward__is_the_last_block_whatever_the_taps():
-    early = encoder(taps=(0, 1, 2, 3), depth=6)
+    early = encoder(taps=(0, 1, 2, 5), depth=6)
     last = encoder(taps=(2, 3, 4, 5), depth=6)
     image = torch.randn(1, 3, 56, 42)
     assert torch.equal(early(image), last(image))
@@ -58,10 +58,10 @@ def test_forward__is_the_last_block_whatever_the_taps():
 
 def test_forward_taps__maps_are_the_tapped_blocks():
     image = torch.randn(1, 3, 28, 42)
-    all_maps = [encoder(depth=5, taps=taps).forward_taps(image)[0] for taps in ((0, 1, 2, 3), (0, 1, 3, 4))]
+    all_maps = [encoder(depth=5, taps=taps).forward_taps(image)[0] for taps in ((0, 1, 2, 4), (0, 2, 3, 4))]
     assert all_maps[0][0].shape == (1, 32, 2, 3)
     assert torch.equal(all_maps[0][0], all_maps[1][0])
-    assert torch.equal(all_maps[0][3], all_maps[1][2])
+    assert torch.equal(all_maps[0][2], all_maps[1][1])
 
 
 def test_forward_taps__maps_lie_channels_last_without_a_copy():
@@ -113,6 +113,7 @@ def test_resolve_taps__gives_the_blocks_of_both_versions():
         ({"image_size": 60}, "use 56"),
         ({"taps": (0, 1, 2, 4)}, "0 to 3"),
         ({"taps": (1, 0, 2, 3)}, "ascending"),
+        ({"taps": (0, 1, 2, 3), "depth": 5}, "the last one among them"),
         ({"taps": (0, 1, 2)}, "four"),
         ({"ffn": "moe"}, "mlp, swiglu"),
         ({"position": "nearest"}, "dinov2, timm, transformers"),

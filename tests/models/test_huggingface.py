@@ -137,7 +137,7 @@ def test_config__of_the_released_small_model_is_ours():
 
 def test_config__defaults_are_those_of_transformers():
     config = config_from_hf(
-        {"model_type": "depth_anything", "backbone_config": {"model_type": "dinov2", "out_indices": [1, 2, 3, 4]}},
+        {"model_type": "depth_anything", "backbone_config": {"model_type": "dinov2", "out_indices": [3, 6, 9, 12]}},
         source="x",
     )
     backbone, top = transformers.Dinov2Config(), transformers.DepthAnythingConfig()
