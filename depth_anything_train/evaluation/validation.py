@@ -26,6 +26,7 @@ from depth_anything_train.metrics.results import listed
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.tasks.base import Task
 
 Judged = tuple[dict[str, float], Mapping[str, int]]
 """The measures of a model, and how many samples could not be judged for which reason."""
@@ -109,7 +110,7 @@ class Validation(Callback, ABC):
         self._judge_if_due(trainer, pl_module)
         self.interruption.check_agreed()
 
-    def _judge_if_due(self, trainer: Trainer, task: Any) -> None:
+    def _judge_if_due(self, trainer: Trainer, task: LightningModule) -> None:
         step = trainer.global_step
         if step == self.judged or (step % self.every_n_steps and step < trainer.max_steps):
             return
@@ -119,13 +120,14 @@ class Validation(Callback, ABC):
         except Stopped:
             pass  # the callback that saves the state leaves
 
-    def _judge(self, trainer: Trainer, task: Any) -> None:
+    def _judge(self, trainer: Trainer, task: LightningModule) -> None:
         """Every rank must call it.
 
         Raises:
             UserError: not one image could be judged.
             Stopped: a rank was asked to stop.
         """
+        assert isinstance(task, Task)
         ranks, step = Ranks(trainer.global_rank, trainer.world_size, self.interruption.check), trainer.global_step
         model, device = task.snapshot(), trainer.strategy.root_device  # behind the last step the task has left it
         measures, skipped = self.measure(model, device, ranks)

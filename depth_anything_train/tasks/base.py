@@ -45,7 +45,7 @@ class Task(LightningModule, ABC):
     """
 
     judged_on: ClassVar[str | None] = None
-    """Kind of the shards on which the model can be judged while it learns."""
+    """Kind of the shards on which the model can be judged while it learns; `snapshot` gives that model."""
 
     couples_images: ClassVar[bool] = False
     """Whether the loss is over several images together, so that it depends on which ones a device takes at a time."""
@@ -115,6 +115,10 @@ class Task(LightningModule, ABC):
 
     def gather(self) -> None:
         """Have the whole model on every rank, each of which must call this."""
+
+    def snapshot(self) -> Any:
+        """A copy of what is judged, whole on every rank, each of which must call this; in eval mode."""
+        raise NotImplementedError(f"{type(self).__name__} says judged_on, and not what is judged: it lacks snapshot().")
 
     def export(self, folder: Path) -> None:
         """Write what training was for."""

@@ -76,11 +76,16 @@ class StudentTask(DepthTask):
         """One step; returns the total loss.
 
         Raises:
-            UserError: the data have labelled images and the task no loss for them, or the other way round.
+            UserError: the data have labelled images and the task no loss for them, or the other way round, or not the
+                images that features are aligned on.
         """
         parts = _parts(batch)
         if ("labelled" in parts) != (self.labelled is not None):
             raise UserError("Expected labelled images and task.labelled, or neither; choose task= and data= together.")
+        if self.feature is not None and self.feature_on not in parts:
+            raise UserError(
+                f"Expected {self.feature_on} images to align features on, but the data have {[*parts]} alone."
+            )
         image = self.to_model(torch.cat([part["image"] for part in parts.values()]))
         prediction, patches = self.model.forward_features(image)  # (B, 1, H, W), (B, N, C)
         watch_range("disparity", prediction)

@@ -4,6 +4,7 @@ from steps import fit, labelled, make_task
 
 from depth_anything_train.command import build, compose
 from depth_anything_train.runtime import UserError
+from depth_anything_train.tasks.base import Task
 
 
 def student_batch():
@@ -77,6 +78,19 @@ def test_student__features_can_be_aligned_on_the_labelled_images_instead():
 def test_student__data_that_do_not_fit_the_task_are_refused():
     with pytest.raises(UserError, match="labelled images and task.labelled, or neither"):
         fit(make_task(), student_batch()["unlabelled"])
+
+
+def test_student__features_on_images_that_the_data_do_not_have_are_refused():
+    task = make_task("v2_student_vits", model="test", encoder="none", steps=9, **{"task.feature_on": "labelled"})
+    with pytest.raises(UserError, match="Expected labelled images to align features on, but .*'unlabelled'"):
+        fit(task, student_batch()["unlabelled"])
+
+
+def test_snapshot__is_there_for_every_task_that_can_be_judged():
+    judged = {"tiny_student": True, "tiny_metric": True, "tiny_segmentation": True, "world_pretrain": False}
+    for name, can in judged.items():
+        task = type(make_task(name))
+        assert (task.judged_on is not None) == (task.snapshot is not Task.snapshot) == can, name
 
 
 def test_student__an_image_without_valid_label_changes_no_gradient():
