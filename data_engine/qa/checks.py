@@ -75,8 +75,10 @@ class Findings:
     def add(self, other: Findings) -> None:
         """Add another shard's findings."""
         sums = ("samples", "labels", "all_invalid", "constant", "valid_share", "compared", "agreements")
-        for name in (*sums, "problems", "bad", "scales"):
+        for name in sums:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("problems", "bad", "scales"):
+            getattr(self, name).extend(getattr(other, name))
         self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
 
     def add_label(self, label: Label) -> None:

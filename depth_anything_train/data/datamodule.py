@@ -155,7 +155,7 @@ class ShardDataModule(LightningDataModule):
         if changed := [name for name, digest in self.state_dict().items() if state_dict.get(name, digest) != digest]:
             raise UserError(
                 f"The {' and '.join(changed)} samples changed since this run began: other shards, another "
-                f"{BAD_KEYS_FILE} or flags beside them, or a run of a version that did not compare the shards' content; "
+                f"{BAD_KEYS_FILE} or flags beside them, or it began with a version that did not compare their content; "
                 "put back what was there, or start again in another out=."
             )
 
