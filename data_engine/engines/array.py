@@ -1,7 +1,7 @@
 """Labelling as one of several tasks that know nothing of each other but their number: a SLURM array, for instance.
 
 Task k of n begins with every n-th shard, so that tasks seldom meet. When its own are done it takes what others have not
-begun, and what the dead have left. It ends when all shards are done, whoever did them.
+begun, and shards whose leases were left by dead tasks. It ends when all shards are done, whoever did them.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ class Worker(Protocol):
 
 
 @dataclass(frozen=True)
-class News:
-    """What a worker has to say: that it labelled more images, finished its shard, or is lost and why."""
+class WorkerEvent:
+    """What happened to a worker: it labelled more images, finished its shard, or is lost, and why."""
 
     worker: Worker
     images: int = 0
@@ -87,27 +87,27 @@ class News:
     lost: str = ""
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers of one kind."""
 
     size: int
 
-    def hire(self) -> Worker:
+    def start_worker(self) -> Worker:
         """Start a worker."""
 
-    def wait(self, busy: Collection[Worker]) -> Iterable[News]:
-        """Wait until one of the busy workers has news.
+    def wait(self, busy: Collection[Worker]) -> Iterable[WorkerEvent]:
+        """Wait until something happens to one of the busy workers.
 
         Raises:
             Exception: the one that labelling raised there.
         """
 
 
-def distribute(crew: Crew, images: ShardFolder, waiting: Sequence[int], retries: int) -> None:
+def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], retries: int) -> None:
     """Give shards to workers, one at a time each; replace a lost worker and have its shard done again.
 
     Args:
-        crew: the workers.
+        pool: the workers.
         images: the image shards.
         waiting: numbers of those to label.
         retries: how often a shard is tried again after its worker was lost.
@@ -121,24 +121,24 @@ def distribute(crew: Crew, images: ShardFolder, waiting: Sequence[int], retries:
     total = sum(shard_length(images, number) for number in waiting)
     try:
         with ProgressBar("label", total) as bar:
-            for _ in range(min(crew.size, len(queue))):
-                _begin(crew.hire(), queue, busy)
+            for _ in range(min(pool.size, len(queue))):
+                _begin(pool.start_worker(), queue, busy)
             while busy:
-                for news in crew.wait(busy):
-                    if news.images:
-                        seen[news.worker] += news.images
-                        bar.advance(news.images)
-                    if news.finished:
-                        busy.pop(news.worker)
-                        del seen[news.worker]
-                        _begin(news.worker, queue, busy)
-                    elif news.lost:
-                        number = busy.pop(news.worker)
-                        bar.advance(-seen.pop(news.worker, 0))
+                for event in pool.wait(busy):
+                    if event.images:
+                        seen[event.worker] += event.images
+                        bar.advance(event.images)
+                    if event.finished:
+                        busy.pop(event.worker)
+                        del seen[event.worker]
+                        _begin(event.worker, queue, busy)
+                    elif event.lost:
+                        number = busy.pop(event.worker)
+                        bar.advance(-seen.pop(event.worker, 0))
                         losses[number] += 1
-                        _stop_if_hopeless(images.shards[number].name, losses[number], retries, news.lost)
+                        _check_retries(images.shards[number].name, losses[number], retries, event.lost)
                         queue.appendleft(number)
-                        _begin(crew.hire(), queue, busy)
+                        _begin(pool.start_worker(), queue, busy)
     finally:
         for worker in busy:
             worker.stop()
@@ -152,7 +152,7 @@ def _begin(worker: Worker, queue: deque[int], busy: dict[Worker, int]) -> None:
     worker.begin(busy[worker])
 
 
-def _stop_if_hopeless(name: str, losses: int, retries: int, reason: str) -> None:
+def _check_retries(name: str, losses: int, retries: int, reason: str) -> None:
     if losses > retries:
         raise UserError(
             f"The worker at {name} was lost {losses} times, the last time because {reason}; perhaps it lacks memory: "

@@ -12,7 +12,7 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
-from data_engine.engines.base import News, Worker, distribute, label_shard, shard_length
+from data_engine.engines.base import Worker, WorkerEvent, distribute, label_shard, shard_length
 from data_engine.labelling.labeller import ShardLabeller
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError, end_with_parent
@@ -46,7 +46,7 @@ class LocalEngine:
                 for number in waiting:
                     label_shard(labeller, images, number, out, bar.advance)
         else:
-            distribute(LocalCrew(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
+            distribute(LocalPool(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
 
 
 def visible_gpus(device: str) -> list[str]:
@@ -83,7 +83,7 @@ class LocalWorker:
         self.connection.close()
 
 
-class LocalCrew:
+class LocalPool:
     """Processes of this machine.
 
     Args:
@@ -96,25 +96,25 @@ class LocalCrew:
         self.size, self.task = size, task
         self._free = [gpus[number % len(gpus)] if gpus else None for number in range(size)]
 
-    def hire(self) -> LocalWorker:
+    def start_worker(self) -> LocalWorker:
         """Start a worker."""
         return LocalWorker(self._free.pop(0), self.task)
 
-    def wait(self, busy: Collection[Worker]) -> Iterator[News]:
-        """Wait until one of the busy workers has news; raise what it raised."""
+    def wait(self, busy: Collection[Worker]) -> Iterator[WorkerEvent]:
+        """Wait until something happens to one of the busy workers; raise what it raised."""
         by_connection = {worker.connection: worker for worker in busy if isinstance(worker, LocalWorker)}
         for connection in wait_for(list(by_connection)):
             worker = by_connection[connection]  # type: ignore[index]
             try:
-                news = worker.connection.recv()
+                said = worker.connection.recv()
             except (EOFError, OSError):
                 worker.stop()
                 self._free.append(worker.gpu)
-                yield News(worker, lost=f"its process ended with status {worker.process.exitcode}")
+                yield WorkerEvent(worker, lost=f"its process ended with status {worker.process.exitcode}")
                 continue
-            if isinstance(news, BaseException):
-                raise news
-            yield News(worker, finished=True) if news is None else News(worker, images=news)
+            if isinstance(said, BaseException):
+                raise said
+            yield WorkerEvent(worker, finished=True) if said is None else WorkerEvent(worker, images=said)
 
 
 def _work(connection: Connection, gpu: str | None, labeller: ShardLabeller, images: ShardFolder, out: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_engine.engines.base import News, Worker, distribute, label_shard, shard_length
+from data_engine.engines.base import Worker, WorkerEvent, distribute, label_shard, shard_length
 from data_engine.labelling.labeller import ShardLabeller
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, import_extra
@@ -64,7 +64,7 @@ class RayEngine:
                 raise UserError(f"Expected resources for a worker of {needs}, but Ray has {resources}.")
             task = self.ray.put((labeller, images, out))
             console.print(f"Ray: {self.workers or places} workers of {needs}.", soft_wrap=True)
-            distribute(RayCrew(self.ray, self.workers or places, needs, task), images, waiting, self.retries)
+            distribute(RayPool(self.ray, self.workers or places, needs, task), images, waiting, self.retries)
         finally:
             self.ray.shutdown()
 
@@ -144,7 +144,7 @@ class RayWorker:
 
 
 @dataclass
-class RayCrew:
+class RayPool:
     """Actors.
 
     Attributes:
@@ -159,20 +159,20 @@ class RayCrew:
     needs: dict[str, float]
     task: Any
 
-    def hire(self) -> RayWorker:
+    def start_worker(self) -> RayWorker:
         """Start a worker."""
         actor = self.ray.remote(num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"])(_Labelling)
         return RayWorker(self.ray, actor.remote(self.task))
 
-    def wait(self, busy: Collection[Worker]) -> Iterator[News]:
-        """Wait until one of the busy workers has news; raise what it raised."""
+    def wait(self, busy: Collection[Worker]) -> Iterator[WorkerEvent]:
+        """Wait until something happens to one of the busy workers; raise what it raised."""
         by_task = {worker.coming: worker for worker in busy if isinstance(worker, RayWorker)}
         ready, _ = self.ray.wait(list(by_task), num_returns=1)
         for task in ready:
             try:
-                yield News(by_task[task], images=self.ray.get(task), finished=True)
+                yield WorkerEvent(by_task[task], images=self.ray.get(task), finished=True)
             except self.ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except self.ray.exceptions.RayError as error:  # killed, evicted for lack of memory, out of reach, ...
                 by_task[task].stop()  # one that is only out of reach would go on
-                yield News(by_task[task], lost=" ".join(str(error).split("\n", 1)[0].split()))
+                yield WorkerEvent(by_task[task], lost=" ".join(str(error).split("\n", 1)[0].split()))
