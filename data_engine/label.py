@@ -7,6 +7,7 @@ Its manifest is the only mark that it is done: a run that was stopped continues 
 from __future__ import annotations
 
 import os
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,14 @@ from omegaconf import DictConfig
 
 from data_engine.engines.base import Engine
 from data_engine.labelling.filters import Filters
-from data_engine.labelling.labeller import ShardLabeller, manifest_path
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.manifest import find_manifest, has_labels, manifest_path, read_manifest
 from data_engine.labelling.settings import LabelSettings
 from depth_anything_train.command import build, command
 from depth_anything_train.data.remote import AnyPath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
-from depth_anything_train.data.shards import Shard, ShardFolder
+from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, leaving_on_request, read_json, require_writable, write_json
-
-IN_A_MANIFEST = {
-    **dict.fromkeys(("count", "labelled"), int),
-    **dict.fromkeys(("dropped", "flags"), dict),
-    **dict.fromkeys(("input", "output", "teacher", "config"), str),
-}
 
 
 @command("label", short_of_memory="take a smaller batch_size; what is labelled stays")
@@ -67,31 +63,36 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
     folder = ShardFolder(where.resolve() if isinstance(where, Path) else where)  # workers may run in other folders
     if folder.info["kind"] == PSEUDO_LABELS:
         raise UserError(f"Expected image shards in {images}, but it holds pseudo labels; name the images' folder.")
+    if any(manifest_path(out, path).name == DATASET_FILE for path in folder.shards):
+        raise UserError(
+            f"An image shard cannot be named dataset.tar: the manifest of its labels would be {DATASET_FILE}; rename "
+            "the tar and its index."
+        )
     require_writable(out)
     claim(out, where, labeller, source=str(folder.info.get("source", folder.path.name)))
     waiting = []
     for number, path in enumerate(folder.shards):
         mark = manifest_path(out, path)
-        if mark.exists():
-            check_manifest(mark, {**labeller.identity, "input": folder.digest(number)})
-            if not has_labels(mark):
-                console.print(f"The labels of {mark} are gone or damaged; they are made again.", soft_wrap=True)
-                mark.unlink()
-        if not mark.exists():
+        manifest = find_manifest(out, folder, number, labeller.identity)
+        if manifest is not None and not has_labels(mark, manifest):
+            console.print(f"The labels of {mark} are gone or damaged; they are made again.", soft_wrap=True)
+            mark.unlink(missing_ok=True)  # other tasks of an array may see the same
+            manifest = None
+        if manifest is None:
             waiting.append(number)
     if waiting:
         with leaving_on_request():
             engine.run(labeller, folder, waiting, out)
-    return [read_json(manifest_path(out, path)) for path in folder.shards]
+    return [read_manifest(out, folder, number, labeller.identity) for number in range(len(folder.shards))]
 
 
 def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -> None:
-    """Write what the folder holds before its first shard, or make sure that it holds just that.
+    """Write what the folder will hold before its first shard, or make sure that it is to hold just that.
 
     `teacher_record` is for the record of models that learn from these labels.
 
     Raises:
-        UserError: it holds labels of another configuration.
+        UserError: it was begun with another configuration.
     """
     identity = {
         "schema": SCHEMA,
@@ -104,38 +105,27 @@ def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -
     description = {**identity, "teacher_record": {"hash": identity["teacher"], **labeller.teacher.record}}
     mark = out / DATASET_FILE
     if not mark.exists():
-        write_json(mark, description)
-        return
+        create_json(mark, description)
     found = read_json(mark, keys=("schema",))
-    if found.get("kind") == PSEUDO_LABELS and not any(out.glob("*.tar")):  # a run that failed before its first shard
-        write_json(mark, description)
-        return
     if different := sorted(key for key in identity if found.get(key) != identity[key]):
         raise UserError(
-            f"{out} holds labels made with another {', '.join(different)}; two kinds of labels are never mixed: "
+            f"{out} was begun with another {', '.join(different)}; two kinds of labels are never mixed: "
             "choose another out= or delete that folder."
         )
 
 
-def check_manifest(mark: Path, expected: dict[str, str]) -> None:
-    """Make sure that a finished shard is of this configuration and of these images.
-
-    Raises:
-        UserError: it is not, or the manifest is damaged.
-    """
-    found = read_json(mark, keys=IN_A_MANIFEST)
-    if found["input"] != expected["input"]:
-        raise UserError(f"The images changed since {mark} was written; label into another out=.")
-    if different := sorted(key for key in expected if found[key] != expected[key]):
-        raise UserError(f"{mark} was made with another {', '.join(different)}; label into another out=.")
-
-
-def has_labels(mark: Path) -> bool:
-    """Whether the label shard that a manifest describes is there: index and length agree. Labels are not read."""
+def create_json(path: Path, content: Any) -> None:
+    """Write JSON unless the file is there: of several that try at once, one writes, and nobody sees half of it."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    write_json(draft, content)
     try:
-        return Shard(mark.with_suffix(".tar")).digest == read_json(mark)["output"]
-    except UserError:
-        return False
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        write_json(path, content)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def show(manifests: list[dict[str, Any]], out: str) -> None:

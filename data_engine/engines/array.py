@@ -13,7 +13,8 @@ from pathlib import Path
 
 from data_engine.engines.base import label_shard, shard_length
 from data_engine.engines.leases import Leases
-from data_engine.labelling.labeller import ShardLabeller, manifest_path
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError
 
@@ -58,7 +59,7 @@ class ArrayEngine:
             while left:
                 before = len(left)
                 for number in list(left):
-                    done = manifest_path(out, images.shards[number]).exists()
+                    done = find_manifest(out, images, number, labeller.identity) is not None
                     if done:
                         bar.advance(shard_length(images, number))
                     elif lease := leases.take(images.shards[number].stem):

@@ -15,7 +15,8 @@ from typing import Protocol
 
 import cv2
 
-from data_engine.labelling.labeller import ShardLabeller, manifest_path
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError
 
@@ -43,7 +44,7 @@ def label_shard(
     labeller: ShardLabeller, images: ShardFolder, number: int, out: Path, on_images: Callable[[int], None]
 ) -> None:
     """What a worker does, whatever the engine: label one shard, unless that was just done."""
-    if manifest_path(out, images.shards[number]).exists():
+    if find_manifest(out, images, number, labeller.identity) is not None:
         on_images(shard_length(images, number))
         return
     cv2.setNumThreads(1)  # the labeller's own threads are enough

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.labelling.batches import batches, in_order, nearest_aspect, prefetched
+from data_engine.labelling.manifest import manifest_path
 from data_engine.labelling.settings import LabelSettings, Teacher
 from data_engine.writer import ShardWriter, Written, remove_leftovers
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import encode_dz16
-from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.runtime import UserError, fingerprint, write_json
@@ -259,8 +259,3 @@ class ShardLabeller:
                 f"{reasons.total()} of {shard.count} images of {shard.path.name} cannot be used ({dict(reasons)}, "
                 f"first {example}); mend the shard with `depth-anything verify`, or allow more with max_bad_share=."
             )
-
-
-def manifest_path(out: Path, tar: AnyPath) -> Path:
-    """The manifest in `out` of the labels for an image shard."""
-    return out / f"{tar.stem}.json"

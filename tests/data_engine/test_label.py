@@ -1,5 +1,7 @@
 import json
 import pickle
+import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ import torch
 import xxhash
 from scenes import encode, scene
 
+from data_engine.engines.base import label_shard
 from data_engine.engines.local import LocalEngine
-from data_engine.label import label
+from data_engine.label import claim, label
 from data_engine.labelling.filters import Filters
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
@@ -243,10 +246,48 @@ def test_label__settings_of_the_teacher_are_those_of_the_labels(model, image_sha
         run(labeller(coarse), image_shards, tmp_path / "out")
 
 
-def test_label__a_folder_that_failed_before_its_first_shard_can_be_used_again(teacher, image_shards, tmp_path):
-    with pytest.raises(UserError, match="unusable_size"):
-        run(labeller(teacher, size=3), image_shards, tmp_path / "out")
-    assert run(labeller(teacher), image_shards, tmp_path / "out")[0]["labelled"] == 6
+def test_claim__of_several_configurations_one_gets_the_folder(teacher, image_shards, tmp_path):
+    refused = []
+    start = threading.Barrier(8)
+
+    def begin(size):
+        start.wait()
+        try:
+            claim(tmp_path, image_shards, labeller(teacher, size=size), source="s")
+        except UserError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=begin, args=(28 + number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 7 and all("was begun with another settings" in error for error in refused)
+    assert [path.name for path in tmp_path.glob(".*") if path.is_file()] == []
+    assert 28 <= json.loads((tmp_path / "dataset.json").read_text())["settings"]["size"] < 36
+
+
+@dataclass
+class Intruder(LocalEngine):
+    """Labels as another run would, with other settings, between what `label` looks at and what it starts."""
+
+    other: ShardLabeller
+
+    def run(self, labeller, images, waiting, out):
+        label_shard(self.other, images, 0, out, lambda count: None)
+        return LocalEngine().run(labeller, images, waiting, out)
+
+
+def test_label__a_shard_that_another_configuration_finishes_meanwhile_is_refused(teacher, image_shards, tmp_path):
+    with pytest.raises(UserError, match="shard-000000.json was made with another config"):
+        label(labeller(teacher), image_shards, tmp_path / "out", engine=Intruder(labeller(teacher, flip=True)))
+
+
+def test_label__an_image_shard_whose_manifest_would_be_dataset_json_is_refused(teacher, image_shards, tmp_path):
+    for extension in ("tar", "idx"):
+        (image_shards / f"shard-000001.{extension}").rename(image_shards / f"dataset.{extension}")
+    with pytest.raises(UserError, match="cannot be named dataset.tar"):
+        run(labeller(teacher), image_shards, tmp_path / "out")
 
 
 def test_label__pseudo_labels_are_no_images(teacher, image_shards, tmp_path):
