@@ -56,7 +56,8 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
         engine: runs the labeller over shards.
 
     Raises:
-        UserError: `out` cannot be written to, or holds labels of another teacher, other settings or other images.
+        UserError: `out` cannot be written to, or holds labels of another teacher, other settings or other images, or
+            some shards cannot be labelled, which all others are then.
         SystemExit: with `RUN_AGAIN` after SIGTERM, SIGUSR1 or Ctrl-C; what is done is kept.
     """
     where, out = as_path(images), out.resolve()
@@ -82,7 +83,12 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
             waiting.append(number)
     if waiting:
         with leaving_on_request():
-            engine.run(labeller, folder, waiting, out)
+            failures = engine.run(labeller, folder, waiting, out)
+        if failures:
+            raise UserError(
+                f"{len(failures)} of {len(folder.shards)} shards cannot be labelled, all others are: "
+                f"{' '.join(failures[number] for number in sorted(failures))} The same command tries them again."
+            )
     return [read_manifest(out, folder, number, labeller.identity) for number in range(len(folder.shards))]
 
 

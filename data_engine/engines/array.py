@@ -1,7 +1,8 @@
 """Labelling as one of several tasks that know nothing of each other but their number: a SLURM array, for instance.
 
 Task k of n begins with every n-th shard, so that tasks seldom meet. When its own are done it takes what others have not
-begun, and shards whose leases were left by dead tasks. It ends when all shards are done, whoever did them.
+begun, and shards whose leases were left by dead tasks. It ends when all shards are done, whoever did them. A shard that
+cannot be labelled gets a note beside the leases, which the other tasks believe; the next run tries it again.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_engine.engines.base import label_shard, shard_length
+from data_engine.engines.base import Failures, label_shard, note_failure, shard_length
 from data_engine.engines.leases import Leases
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest
+from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError
+from depth_anything_train.runtime import ProgressBar, UserError, write_bytes
 
 LEASES = ".leases"
 TASK, FIRST_TASK, TASKS = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"
@@ -50,27 +52,39 @@ class ArrayEngine:
             )
         self.heartbeat_s, self.expiry_s = heartbeat_s, expiry_s
 
-    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> None:
+    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:
         """Label some shards of a folder, together with the other tasks; see `base.Engine`."""
         leases = Leases(out / LEASES, self.heartbeat_s, self.expiry_s)
+        notes = [leases.folder / f"{tar.stem}.failed" for tar in images.shards]
+        failures: Failures = {}
         # Own shards first; then those of the next task, and so on, so that thieves spread out.
         left = sorted(waiting, key=lambda number: ((number - self.task) % self.tasks, number))
+        for number in left:
+            notes[number].unlink(missing_ok=True)  # of an earlier run
         with ProgressBar("label", sum(shard_length(images, number) for number in left)) as bar:
             while left:
                 before = len(left)
                 for number in list(left):
-                    done = find_manifest(out, images, number, labeller.identity) is not None
-                    if done:
+                    settled = True
+                    if find_manifest(out, images, number, labeller.identity) is not None:
                         bar.advance(shard_length(images, number))
+                    elif notes[number].exists():
+                        note_failure(failures, number, notes[number].read_text())
                     elif lease := leases.take(images.shards[number].stem):
                         with lease:
-                            label_shard(labeller, images, number, out, bar.advance)
-                        done = True
-                    if done:
+                            try:
+                                label_shard(labeller, images, number, out, bar.advance)
+                            except BadShard as error:
+                                note_failure(failures, number, str(error))
+                                write_bytes(notes[number], str(error).encode())
+                    else:
+                        settled = False
+                    if settled:
                         left.remove(number)
                 if left and len(left) == before:  # others are at work on all that is left
                     time.sleep(self.heartbeat_s / 2)
         leases.clear()
+        return failures
 
 
 def _from_slurm(variable: str) -> int:

@@ -18,16 +18,20 @@ import cv2
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError
+from depth_anything_train.runtime import ProgressBar, UserError, console
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+Failures = dict[int, str]
+"""Number of a shard that cannot be labelled -> why."""
 
 
 class Engine(Protocol):
     """Runs a labeller over shards, somewhere."""
 
-    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> None:
-        """Label some shards of a folder.
+    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:
+        """Label some shards of a folder. One that cannot be labelled does not stop the others.
 
         Args:
             labeller: teacher and settings.
@@ -35,21 +39,34 @@ class Engine(Protocol):
             waiting: numbers of those that are not labelled yet.
             out: folder of the label shards.
 
+        Returns:
+            The shards that cannot be labelled, and why.
+
         Raises:
-            UserError: a shard holds too many bad images, or labelling it ended its worker again and again.
+            UserError: labelling a shard ended its worker again and again, or other labels lie in `out`.
         """
 
 
 def label_shard(
     labeller: ShardLabeller, images: ShardFolder, number: int, out: Path, on_images: Callable[[int], None]
 ) -> None:
-    """What a worker does, whatever the engine: label one shard, unless that was just done."""
+    """What a worker does, whatever the engine: label one shard, unless that was just done.
+
+    Raises:
+        BadShard: it cannot be labelled, and the others may be all right.
+    """
     if find_manifest(out, images, number, labeller.identity) is not None:
         on_images(shard_length(images, number))
         return
     cv2.setNumThreads(1)  # the labeller's own threads are enough
     keep_freed_memory()
     labeller.label(images.shard(number), out, on_images)
+
+
+def note_failure(failures: Failures, number: int, reason: str) -> None:
+    """Remember that a shard cannot be labelled, and say so at once: the run goes on, perhaps for days."""
+    failures[number] = reason
+    console.print(f"Left out: {reason}", style="red", soft_wrap=True)
 
 
 def keep_freed_memory() -> None:
@@ -80,11 +97,15 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class WorkerEvent:
-    """What happened to a worker: it labelled more images, finished its shard, or is lost, and why."""
+    """What happened to a worker: it labelled more images, finished with its shard, or is lost, and why.
+
+    `failed` says why a shard that it finished with cannot be labelled.
+    """
 
     worker: Worker
     images: int = 0
     finished: bool = False
+    failed: str = ""
     lost: str = ""
 
 
@@ -104,7 +125,7 @@ class WorkerPool(Protocol):
         """
 
 
-def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], retries: int) -> None:
+def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], retries: int) -> Failures:
     """Give shards to workers, one at a time each; replace a lost worker and have its shard done again.
 
     Args:
@@ -113,10 +134,14 @@ def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], re
         waiting: numbers of those to label.
         retries: how often a shard is tried again after its worker was lost.
 
+    Returns:
+        The shards that cannot be labelled, and why.
+
     Raises:
         UserError: the workers of one shard were lost more often than that.
     """
     queue, losses = deque(waiting), Counter[int]()
+    failures: Failures = {}
     busy: dict[Worker, int] = {}
     seen: Counter[Worker] = Counter()  # images of the shard that a worker is at
     total = sum(shard_length(images, number) for number in waiting)
@@ -130,8 +155,10 @@ def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], re
                         seen[event.worker] += event.images
                         bar.advance(event.images)
                     if event.finished:
-                        busy.pop(event.worker)
+                        number = busy.pop(event.worker)
                         del seen[event.worker]
+                        if event.failed:
+                            note_failure(failures, number, event.failed)
                         _begin(event.worker, queue, busy)
                     elif event.lost:
                         number = busy.pop(event.worker)
@@ -143,6 +170,7 @@ def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], re
     finally:
         for worker in busy:
             worker.stop()
+    return failures
 
 
 def _begin(worker: Worker, queue: deque[int], busy: dict[Worker, int]) -> None:

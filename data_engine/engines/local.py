@@ -12,8 +12,17 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
-from data_engine.engines.base import Worker, WorkerEvent, distribute, label_shard, shard_length
+from data_engine.engines.base import (
+    Failures,
+    Worker,
+    WorkerEvent,
+    distribute,
+    label_shard,
+    note_failure,
+    shard_length,
+)
 from data_engine.labelling.labeller import ShardLabeller
+from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError, end_with_parent
 
@@ -37,16 +46,20 @@ class LocalEngine:
             raise UserError(f"Expected a whole number of at least 1 for engine.processes, but came {processes!r}.")
         self.processes, self.retries = processes, retries
 
-    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> None:
+    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:
         """Label some shards of a folder; see `base.Engine`."""
         gpus = visible_gpus(labeller.teacher.device)
         processes = self.processes or len(gpus)
-        if self.processes is None and processes < 2:
-            with ProgressBar("label", sum(shard_length(images, number) for number in waiting)) as bar:
-                for number in waiting:
+        if self.processes is not None or processes > 1:
+            return distribute(LocalPool(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
+        failures: Failures = {}
+        with ProgressBar("label", sum(shard_length(images, number) for number in waiting)) as bar:
+            for number in waiting:
+                try:
                     label_shard(labeller, images, number, out, bar.advance)
-        else:
-            distribute(LocalPool(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
+                except BadShard as error:
+                    note_failure(failures, number, str(error))
+        return failures
 
 
 def visible_gpus(device: str) -> list[str]:
@@ -112,9 +125,12 @@ class LocalPool:
                 self._free.append(worker.gpu)
                 yield WorkerEvent(worker, lost=f"its process ended with status {worker.process.exitcode}")
                 continue
-            if isinstance(said, BaseException):
+            if isinstance(said, BadShard):
+                yield WorkerEvent(worker, finished=True, failed=str(said))
+            elif isinstance(said, BaseException):
                 raise said
-            yield WorkerEvent(worker, finished=True) if said is None else WorkerEvent(worker, images=said)
+            else:
+                yield WorkerEvent(worker, finished=True) if said is None else WorkerEvent(worker, images=said)
 
 
 def _work(connection: Connection, gpu: str | None, labeller: ShardLabeller, images: ShardFolder, out: Path) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_engine.engines.base import Worker, WorkerEvent, distribute, label_shard, shard_length
+from data_engine.engines.base import Failures, Worker, WorkerEvent, distribute, label_shard, shard_length
 from data_engine.labelling.labeller import ShardLabeller
+from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, import_extra
 
@@ -53,7 +54,7 @@ class RayEngine:
         os.environ.update(NO_REPORT_HOME if address else {**NO_REPORT_HOME, **ON_THIS_MACHINE})  # read at import
         self.ray = import_extra("ray", extra="ray")
 
-    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> None:
+    def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:
         """Label some shards of a folder; see `base.Engine`."""
         self._connect()
         try:
@@ -64,7 +65,8 @@ class RayEngine:
                 raise UserError(f"Expected resources for a worker of {needs}, but Ray has {resources}.")
             task = self.ray.put((labeller, images, out))
             console.print(f"Ray: {self.workers or places} workers of {needs}.", soft_wrap=True)
-            distribute(RayPool(self.ray, self.workers or places, needs, task), images, waiting, self.retries)
+            pool = RayPool(self.ray, self.workers or places, needs, task)
+            return distribute(pool, images, waiting, self.retries)
         finally:
             self.ray.shutdown()
 
@@ -172,7 +174,9 @@ class RayPool:
             try:
                 yield WorkerEvent(by_task[task], images=self.ray.get(task), finished=True)
             except self.ray.exceptions.RayTaskError as error:
-                raise error.cause from None
+                if not isinstance(error.cause, BadShard):
+                    raise error.cause from None
+                yield WorkerEvent(by_task[task], finished=True, failed=str(error.cause))
             except self.ray.exceptions.RayError as error:  # killed, evicted for lack of memory, out of reach, ...
                 by_task[task].stop()  # one that is only out of reach would go on
                 yield WorkerEvent(by_task[task], lost=" ".join(str(error).split("\n", 1)[0].split()))

@@ -28,7 +28,7 @@ from data_engine.labelling.settings import LabelSettings, Teacher
 from data_engine.writer import ShardWriter, Written, remove_leftovers
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import encode_dz16
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.runtime import UserError, fingerprint, write_json
 
@@ -127,7 +127,7 @@ class ShardLabeller:
         """Label one image shard into `out`, and write its manifest last.
 
         An image that cannot be used keeps its place with a label that is invalid everywhere, so that keys and order
-        stay those of the image shard.
+        stay those of the image shard. One whose bytes are damaged is called `damaged-NUMBER`.
 
         Args:
             shard: the images.
@@ -138,13 +138,16 @@ class ShardLabeller:
             The manifest, as written to `<name>.json`: the only mark that the shard is done.
 
         Raises:
-            UserError: more than `max_bad_share` of the images cannot be used.
+            BadShard: more than `max_bad_share` of the images cannot be used, or a key cannot be written.
         """
         path = out / shard.path.name
         remove_leftovers(path)
         tally = _Tally()
         with ShardWriter(path) as writer:
-            self._fill(writer, tally, shard, on_images)
+            try:
+                self._fill(writer, tally, shard, on_images)
+            except BadSample as error:
+                raise BadShard(f"{shard.path.name} cannot be labelled: {error}") from None
             self._refuse_if_bad(shard, tally.dropped)
             written = writer.commit()
         manifest = self._manifest(shard, written, tally)
@@ -202,7 +205,10 @@ class ShardLabeller:
             yield image
 
     def _read(self, shard: Shard, number: int) -> _Image:
-        record = shard.read(number)  # a damaged shard stops the run: it is no matter of single images
+        try:
+            record = shard.read(number)
+        except BadSample as error:  # its key may be damaged as well
+            return _Image(number, f"damaged-{number:06d}", reason=error.reason)
         try:
             image = decode_image(record.image)
             shape = self._network_size(*image.shape[:2])
@@ -255,7 +261,8 @@ class ShardLabeller:
         reasons = Counter({reason: len(keys) for reason, keys in dropped.items()})
         if reasons.total() > self.max_bad_share * shard.count:
             example = next(iter(dropped.values()))[0]
-            raise UserError(
+            raise BadShard(
                 f"{reasons.total()} of {shard.count} images of {shard.path.name} cannot be used ({dict(reasons)}, "
-                f"first {example}); mend the shard with `depth-anything verify`, or allow more with max_bad_share=."
+                f"first {example}); see which with "
+                "`depth-anything verify`, then download the shard again, or allow more with max_bad_share=."
             )

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, compose
+from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError
 
@@ -162,7 +164,7 @@ def test_local__what_a_worker_raises_comes_through(images, tmp_path):
 
 
 @pytest.mark.parametrize("processes", [None, 2])
-def test_local__an_image_that_is_code_is_a_counted_skip_and_a_damaged_shard_a_named_error(tmp_path, processes):
+def test_local__an_image_that_is_code_and_a_flipped_bit_are_counted_skips(tmp_path, processes):
     images = write_shards(tmp_path / "images", "images", counts=(4, 4))
     with ShardWriter(images / "shard-000002.tar") as writer:
         writer.add("evil", {"jpg": b"cos\nsystem\n(S'exit 1'\ntR."})
@@ -170,13 +172,59 @@ def test_local__an_image_that_is_code_is_a_counted_skip_and_a_damaged_shard_a_na
     tolerant = ShardLabeller(StubTeacher(), LabelSettings(size=28), max_bad_share=1)
     manifests = label(tolerant, images, tmp_path / "out", engine=LocalEngine(processes))
     assert manifests[2]["dropped"] == {"image_type": {"count": 1, "examples": ["evil"]}}
+    keys = [record.key for record in ShardFolder(tmp_path / "out")]
 
     tar = bytearray((images / "shard-000001.tar").read_bytes())
     tar[700] ^= 4
     (images / "shard-000001.tar").write_bytes(tar)
-    with pytest.raises(UserError, match="shard-000001.tar.*does not agree with its checksum"):
-        label(tolerant, images, tmp_path / "again", engine=LocalEngine(processes))
-    assert not (tmp_path / "again" / "shard-000001.json").exists()
+    manifests = label(tolerant, images, tmp_path / "again", engine=LocalEngine(processes))
+    assert manifests[1]["dropped"] == {"damaged_sample": {"count": 1, "examples": ["damaged-000000"]}}
+    again = ShardFolder(tmp_path / "again")
+    assert [record.key for record in again] == [*keys[:4], "damaged-000000", *keys[5:]]
+    assert [decode_label(*record.label(), {})[1].any() for record in again] == [True] * 4 + [False] + [True] * 3 + [
+        False
+    ]
+
+
+@pytest.fixture
+def one_bad(tmp_path):
+    """Three shards, of which the second holds nothing that can be used."""
+    images = write_shards(tmp_path / "images", "images", counts=(4, 4, 4))
+    with ShardWriter(images / "shard-000001.tar") as writer:
+        writer.add("evil", {"jpg": b"no image"})
+        writer.commit()
+    return images
+
+
+@pytest.mark.parametrize("engine", [LocalEngine(), LocalEngine(1), ArrayEngine(task=0, tasks=1)])
+def test_label__a_shard_that_cannot_be_labelled_does_not_stop_the_others(one_bad, tmp_path, engine):
+    out = tmp_path / "out"
+    for _ in range(2):  # a rerun tries it again
+        with pytest.raises(UserError, match="1 of 3 shards.*1 of 1 images of shard-000001.tar cannot be used"):
+            label(labeller(), one_bad, out, engine=engine)
+        assert sorted(path.name for path in out.glob("shard-*.json")) == ["shard-000000.json", "shard-000002.json"]
+    tolerant = ShardLabeller(StubTeacher(), labeller().settings, max_bad_share=1)
+    assert len(label(tolerant, one_bad, out, engine=engine)) == 3
+    assert not (out / ".leases").exists()
+
+
+def test_array__tasks_believe_that_another_could_not_label_a_shard(one_bad, tmp_path):
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    tasks = [context.Process(target=fail_task, args=(n, one_bad, tmp_path / "out", log)) for n in range(2)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+        assert task.exitcode == 3
+    assert [path.name for path in (tmp_path / "out" / ".leases").iterdir()] == ["shard-000001.failed"]
+
+
+def fail_task(task, images, out, log):
+    try:
+        run_task(task, images, out, log)
+    except UserError as error:
+        sys.exit(3 if "shard-000001.tar cannot be used" in str(error) else 1)
 
 
 def test_label__a_read_only_folder_is_named(images, tmp_path):
