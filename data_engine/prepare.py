@@ -28,6 +28,7 @@ from depth_anything_train.runtime import (
     console,
     fingerprint,
     read_json,
+    remove_leftovers,
     require_writable,
     write_json,
 )
@@ -110,8 +111,7 @@ def prepare(
     total = merge(read_json(path.with_suffix(".json")) for path in paths)
     _show(total, ingest.source, out)
     _stop_if_bad(total, len(items), ingest.source, max_bad_share)
-    for leftover in out.glob(".*.tmp"):  # of runs that were killed
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(out)
     summary = {"count": total["count"], "shards": len(paths), "drops": total["drops"], "notes": total["notes"]}
     licences = Counter(total["licences"])
     if licence and UNKNOWN in licences:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import os
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import xxhash
 
 from depth_anything_train.data.index import Entry, pack_index
 from depth_anything_train.data.index_files import index_path
-from depth_anything_train.data.schema import BadSample, check_member_name, split_name
+from depth_anything_train.data.schema import BadSample, BadShard, check_member_name, split_name
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.tar import END_OF_ARCHIVE, tar_bytes
-from depth_anything_train.runtime import flush_folder, write_bytes
+from depth_anything_train.runtime import flush_folder, open_temporary, write_bytes
 
 FLUSH_BYTES = 64 * 2**20
 """After this many bytes they are sent to the disk, so that little is left to wait for at the end of a large shard."""
+
+READ_BYTES = 4 * 2**20
+"""A shard is read back in pieces of so many bytes."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class ShardWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary, self._file = _open_temporary(self.path)
+        self._temporary, self._file = open_temporary(self.path)
         self._entries: list[Entry] = []
         self._keys: set[str] = set()
         self._size = self._flushed = 0
@@ -83,7 +82,7 @@ class ShardWriter:
             self._flushed = self._size
 
     def commit(self) -> Written:
-        """Flush the tar to disk, read it back by its index, give it its name, then write its index.
+        """Flush the tar to disk, read it back, give it its name, then write its index.
 
         Raises:
             BadShard: what lies on the disk is not what was written.
@@ -93,7 +92,8 @@ class ShardWriter:
         size = self._size + len(END_OF_ARCHIVE)
         index = pack_index(self._entries, size)
         shard = Shard(self._temporary, index)
-        shard.check_index()
+        if (found := hash_file(self._temporary)) != self._file_hash.hexdigest():
+            raise BadShard(f"{self.path} reads back as other bytes ({found}) than were written; check the disk.")
         index_path(self.path).unlink(missing_ok=True)  # an older index must never stand beside a newer tar
         os.replace(self._temporary, self.path)
         self._file.close()
@@ -118,23 +118,10 @@ class ShardWriter:
             self._file.close()
 
 
-# A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.
-
-
-def remove_leftovers(path: Path) -> None:
-    """Delete what killed writers of the shard `path` have left; what a living one writes stays."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError), open(leftover, "rb") as file:  # locked, gone, or on a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink()
-
-
-def _open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
-    while True:
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        file = open(temporary, "wb")
-        with suppress(OSError):  # no locks on this file system: then nobody deletes leftovers
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:  # else it was taken for a leftover before it was locked
-            return temporary, file
-        file.close()
+def hash_file(path: Path) -> str:
+    """xxh3 of a file's content, in hex."""
+    digest = xxhash.xxh3_64()
+    with open(path, "rb") as file:
+        while piece := file.read(READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()

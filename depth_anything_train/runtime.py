@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import glob
 import hashlib
 import importlib
 import json
@@ -17,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -96,16 +98,40 @@ def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary, file = open_temporary(path)
     try:
-        with open(temporary, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)  # before the lock goes with the file
         flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.
+
+
+def open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new file beside `path`, locked while it is open, for what is to be renamed to `path`."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        file = open(temporary, "wb")
+        with suppress(OSError):  # no locks on this file system: then nobody deletes leftovers
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else it was taken for a leftover before it was locked
+            return temporary, file
+        file.close()
+
+
+def remove_leftovers(folder: Path, prefix: str = "") -> None:
+    """Delete what killed writers have left of files whose names begin so; what a living one writes stays."""
+    for leftover in folder.glob(f".{glob.escape(prefix)}*.tmp"):
+        # Locked, gone, or on a file system without locks; NFS locks only what is open for writing.
+        with suppress(OSError), open(leftover, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
 
 
 def flush_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ from depth_anything_train.runtime import (
     import_extra,
     keyed_seed,
     read_json,
+    remove_leftovers,
     require_folder,
     require_writable,
     write_json,
@@ -120,3 +121,11 @@ def test_require_writable__makes_the_folder_and_leaves_nothing_in_it(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="folder to write to"):
             require_writable(folder)
+
+
+def test_remove_leftovers__a_file_that_is_being_written_stays(tmp_path):
+    (tmp_path / ".a.json.0.tmp").write_text("of a killed writer")
+    with atomic_writer(tmp_path / "a.json") as file:
+        file.write(b"whole")
+        remove_leftovers(tmp_path)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"whole")]

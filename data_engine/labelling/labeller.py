@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from data_engine.labelling.batches import batches, in_order, nearest_aspect, prefetched
 from data_engine.labelling.manifest import manifest_path
 from data_engine.labelling.settings import LabelSettings, Teacher
-from data_engine.writer import ShardWriter, Written, remove_leftovers
+from data_engine.writer import ShardWriter, Written
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
-from depth_anything_train.runtime import UserError, fingerprint, write_json
+from depth_anything_train.runtime import UserError, fingerprint, remove_leftovers, write_json
 
 LABEL = "disparity.dz16"
 QUANTISER = {"codec": "dz16", "bits": 16}
@@ -141,7 +141,7 @@ class ShardLabeller:
             BadShard: more than `max_bad_share` of the images cannot be used, or a key cannot be written.
         """
         path = out / shard.path.name
-        remove_leftovers(path)
+        remove_leftovers(out, f"{shard.path.stem}.")
         tally = _Tally()
         with ShardWriter(path) as writer:
             try:

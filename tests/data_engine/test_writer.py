@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from data_engine.writer import ShardWriter, remove_leftovers
+from data_engine.writer import ShardWriter
 from depth_anything_train.data.index_files import index_path
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
+from depth_anything_train.runtime import remove_leftovers
 
 
 def test_writer__nothing_is_visible_before_commit(tmp_path: Path) -> None:
@@ -37,13 +38,13 @@ def test_writer__leaving_without_commit_keeps_the_old_shard(tmp_path: Path) -> N
 
 
 def test_writer__what_a_killed_one_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
-    left = tmp_path / ".0.tar.0123.tmp"
-    left.write_bytes(b"half a shard")
-    (tmp_path / ".1.tar.0123.tmp").write_bytes(b"of another shard")
+    left = [tmp_path / f".0.{extension}.0123.tmp" for extension in ("tar", "idx", "json")]
+    for path in (*left, tmp_path / ".1.tar.0123.tmp"):
+        path.write_bytes(b"half a file")
     with ShardWriter(tmp_path / "0.tar") as writer:
         writer.add("a", {"jpg": b"x"})
-        remove_leftovers(tmp_path / "0.tar")
-        assert not left.exists()
+        remove_leftovers(tmp_path, "0.")
+        assert not any(path.exists() for path in left)
         writer.commit()
     assert sorted(file.name for file in tmp_path.iterdir()) == [".1.tar.0123.tmp", "0.idx", "0.tar"]
 
@@ -57,6 +58,18 @@ def test_writer__what_it_says_of_a_shard_is_what_lies_on_the_disk(tmp_path: Path
     assert (written.count, written.bytes) == (2, len(tar))
     assert written.xxh3 == xxhash.xxh3_64_hexdigest(tar) and written.keys == xxhash.xxh3_64_hexdigest(b"a\nb\n")
     assert written.digest == Shard(writer.path).digest
+
+
+def test_writer__bytes_that_changed_on_the_disk_are_not_committed(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        writer.add("a", {"jpg": b"x" * 1000})
+        writer._flush()
+        with open(next(tmp_path.glob(".0.tar.*.tmp")), "r+b") as file:
+            file.seek(700)
+            file.write(b"y")
+        with pytest.raises(BadShard, match="reads back as other bytes"):
+            writer.commit()
+    assert not list(tmp_path.iterdir())
 
 
 def test_writer__equal_samples_give_equal_bytes(tmp_path: Path) -> None:
