@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_engine.engines.base import Failures, label_shard, note_failure, shard_length
-from data_engine.engines.leases import Leases
+from data_engine.engines.leases import LeaseLost, Leases, look_again
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.schema import BadShard
@@ -72,8 +72,11 @@ class ArrayEngine:
                         note_failure(failures, number, notes[number].read_text())
                     elif lease := leases.take(images.shards[number].stem):
                         with lease:
+                            look_again(out)
                             try:
-                                label_shard(labeller, images, number, out, bar.advance)
+                                label_shard(labeller, images, number, out, bar.advance, lease.check)
+                            except LeaseLost:
+                                settled = False
                             except BadShard as error:
                                 note_failure(failures, number, str(error))
                                 write_bytes(notes[number], str(error).encode())

@@ -48,7 +48,12 @@ class Engine(Protocol):
 
 
 def label_shard(
-    labeller: ShardLabeller, images: ShardFolder, number: int, out: Path, on_images: Callable[[int], None]
+    labeller: ShardLabeller,
+    images: ShardFolder,
+    number: int,
+    out: Path,
+    on_images: Callable[[int], None],
+    before_commit: Callable[[], None] = lambda: None,
 ) -> None:
     """What a worker does, whatever the engine: label one shard, unless that was just done.
 
@@ -60,7 +65,7 @@ def label_shard(
         return
     cv2.setNumThreads(1)  # the labeller's own threads are enough
     keep_freed_memory()
-    labeller.label(images.shard(number), out, on_images)
+    labeller.label(images.shard(number), out, on_images, before_commit)
 
 
 def note_failure(failures: Failures, number: int, reason: str) -> None:

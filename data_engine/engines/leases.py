@@ -4,7 +4,9 @@ A lease is a file that only one process can create; its holder changes its conte
 shard watches the content by its own clock: if it stays the same for long enough, the holder is gone and the lease is
 taken over. No clock is compared with another, and no time stamp of a file system is read.
 
-If two hold a lease nevertheless (one slept, say), both write the same shard, byte for byte.
+If two hold a lease nevertheless (one slept, say), both write the same shard, byte for byte, and who finds the token of
+another in it before the shard is committed leaves it to that one. On NFS any look at a file may fail because another
+machine just removed it: that says no more than that it is gone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
+
+
+class LeaseLost(Exception):
+    """Somebody else has taken over a lease that this process held."""
 
 
 class Lease:
@@ -30,13 +36,24 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._left.wait(self.interval):
-            self._write()
+            with suppress(OSError):  # the next beat may succeed, and others wait for several
+                self._write()
 
     def _write(self) -> None:
         """Through the open file: if the lease was taken over, the path names another file, which this leaves alone."""
         os.pwrite(self._descriptor, b"%s %012d\n" % (self.token, self._beats), 0)
         os.fsync(self._descriptor)
         self._beats += 1
+
+    def check(self) -> None:
+        """Make sure that nobody else holds it.
+
+        Raises:
+            LeaseLost: somebody does.
+        """
+        content = _content(self.path)
+        if content and not content.startswith(self.token):
+            raise LeaseLost(self.path.name)
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -45,9 +62,10 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._left.set()
         self._thread.join()
-        os.close(self._descriptor)
-        if (_content(self.path) or b"").startswith(self.token):
-            self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.close(self._descriptor)
+            if (_content(self.path) or b"").startswith(self.token):
+                self.path.unlink()
 
 
 class Leases:
@@ -74,9 +92,8 @@ class Leases:
             if content != known:
                 self._seen[name] = content, now
                 return None
-            if now - since < self.expiry or _content(path) != content:
+            if now - since < self.expiry or not _take_away(path, content):
                 return None
-            path.unlink(missing_ok=True)
         self._seen.pop(name, None)
         try:
             return Lease(path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), self.interval)
@@ -89,8 +106,27 @@ class Leases:
             self.folder.rmdir()
 
 
+def look_again(folder: Path) -> None:
+    """Open a folder, so that an NFS client asks its server what is in it and forgets what it remembers is not there."""
+    os.close(os.open(folder, os.O_RDONLY))
+
+
+def _take_away(path: Path, content: bytes) -> bool:
+    """Remove a lease that is still what it was. To give it another name first succeeds for one taker alone."""
+    mine = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.rename(mine)
+        if _content(mine) == content:
+            mine.unlink()
+            return True
+        mine.rename(path)  # its holder lives, or it already is the lease of another taker
+    except OSError:  # somebody else was faster
+        pass
+    return False
+
+
 def _content(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None

@@ -123,7 +123,13 @@ class ShardLabeller:
         """What every manifest repeats, so that two kinds of labels are never mixed."""
         return {"teacher": self.teacher.hash, "config": fingerprint(self.config)}
 
-    def label(self, shard: Shard, out: Path, on_images: Callable[[int], None] = lambda count: None) -> dict[str, Any]:
+    def label(
+        self,
+        shard: Shard,
+        out: Path,
+        on_images: Callable[[int], None] = lambda count: None,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
         """Label one image shard into `out`, and write its manifest last.
 
         An image that cannot be used keeps its place with a label that is invalid everywhere, so that keys and order
@@ -133,6 +139,7 @@ class ShardLabeller:
             shard: the images.
             out: folder of the label shards.
             on_images: told how many more images are done.
+            before_commit: called when all labels are written; if it raises, there is no shard.
 
         Returns:
             The manifest, as written to `<name>.json`: the only mark that the shard is done.
@@ -149,6 +156,7 @@ class ShardLabeller:
             except BadSample as error:
                 raise BadShard(f"{shard.path.name} cannot be labelled: {error}") from None
             self._refuse_if_bad(shard, tally.dropped)
+            before_commit()
             written = writer.commit()
         manifest = self._manifest(shard, written, tally)
         write_json(manifest_path(out, shard.path), manifest)

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_array__two_tasks_share_the_shards(images, undisturbed, out):
         task.join()
         assert task.exitcode == 0
     assert contents(out) == undisturbed
-    assert sum(int(line.split()[1]) for line in log.read_text().splitlines()) == 21  # nothing was done twice
+    assert sum(int(line.split()[-1]) for line in log.read_text().splitlines()) == 21  # nothing was done twice
 
 
 def test_array__takes_its_number_from_slurm(monkeypatch):
@@ -218,6 +219,28 @@ def test_array__tasks_believe_that_another_could_not_label_a_shard(one_bad, tmp_
         task.join()
         assert task.exitcode == 3
     assert [path.name for path in (tmp_path / "out" / ".leases").iterdir()] == ["shard-000001.failed"]
+
+
+@dataclass
+class OvertakenTeacher(StubTeacher):
+    """Its process is taken for dead once: another task has its lease, and dies."""
+
+    lease: Path | None = None
+
+    def fetch(self, result):
+        if self.lease is not None:
+            self.lease.unlink()
+            self.lease.write_bytes(b"of another task")
+            self.lease = None
+        return result
+
+
+def test_array__who_lost_its_lease_leaves_the_shard_to_the_other(images, undisturbed, out):
+    teacher = OvertakenTeacher(log=out.with_suffix(".log"), lease=out / ".leases" / "shard-000000.lease")
+    label(labeller(teacher), images, out, engine=ArrayEngine(task=0, tasks=1, heartbeat_s=0.05, expiry_s=0.2))
+    assert contents(out) == undisturbed
+    counts = [int(line.split()[-1]) for line in teacher.log.read_text().splitlines()]
+    assert sum(counts) == 21 + 6, "the first shard was not committed the first time"
 
 
 def fail_task(task, images, out, log):

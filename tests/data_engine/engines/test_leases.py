@@ -7,7 +7,7 @@ import time
 import pytest
 from killing import wait_until
 
-from data_engine.engines.leases import Leases
+from data_engine.engines.leases import LeaseLost, Leases, _take_away
 
 
 def test_take__only_one_can_hold_a_lease(tmp_path):
@@ -76,6 +76,43 @@ def test_leave__a_lease_that_was_taken_over_stays_with_its_new_holder(tmp_path):
         taken = other.take("shard")
         assert taken is not None
     assert taken.path.read_bytes().startswith(taken.token)
+
+
+def test_take__of_two_that_take_over_a_lease_the_slower_leaves_it_to_the_faster(tmp_path):
+    path = tmp_path / "shard.lease"
+    path.write_bytes(b"of a dead process")
+    assert _take_away(path, b"of a dead process")
+    faster = Leases(tmp_path, interval=1, expiry=3).take("shard")
+    assert not _take_away(path, b"of a dead process")  # what the slower one saw
+    assert path.read_bytes().startswith(faster.token)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_check__a_lease_that_was_taken_over_is_noticed(tmp_path):
+    lease = Leases(tmp_path, interval=1, expiry=3).take("shard")
+    lease.check()
+    lease.path.unlink()
+    lease.check()  # nobody holds it
+    Leases(tmp_path, interval=1, expiry=3).take("shard")
+    with pytest.raises(LeaseLost):
+        lease.check()
+
+
+def test_take__a_lease_that_cannot_be_read_is_not_taken(tmp_path):
+    (tmp_path / "shard.lease").mkdir()
+    assert Leases(tmp_path, interval=1, expiry=3).take("shard") is None
+
+
+def test_beat__goes_on_after_an_error_of_the_file_system(tmp_path):
+    with Leases(tmp_path, interval=0.02, expiry=1).take("shard") as lease:
+        works, fails = os.dup(lease._descriptor), os.open(os.devnull, os.O_RDONLY)
+        os.dup2(fails, lease._descriptor)
+        time.sleep(0.1)
+        os.dup2(works, lease._descriptor)
+        before = lease.path.read_bytes()
+        wait_until(lambda: lease.path.read_bytes() != before, seconds=5)
+        os.close(works)
+        os.close(fails)
 
 
 @pytest.fixture(autouse=True)
