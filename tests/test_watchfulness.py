@@ -88,7 +88,10 @@ def test_guard__puts_the_batch_of_a_skipped_step_aside_as_it_was(tmp_path, capsy
     assert len(saved) == 3 and all(path.with_suffix(".png").exists() for path in saved)
     assert str(saved[0]) in said.replace("\n", "")
     step = int(saved[1].stem.removeprefix("step-"))
-    expected = build(cfg.data).batch(step)
+    assert f"Step {step} is skipped" in said
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if not np.isfinite(row["train/gradient_norm"])][1] == step
+    expected = build(cfg.data).batch(step - 1)
     with safetensors.safe_open(saved[1], "pt") as file:
         assert file.metadata()["step"] == str(step)
         for stream, content in expected.items():

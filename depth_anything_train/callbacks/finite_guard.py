@@ -27,7 +27,7 @@ class Batches(Protocol):
 
 
 class _Look(NamedTuple):
-    step: int
+    step: int  # counted from 1, as in the record of numbers
     finite: Later
 
 
@@ -84,7 +84,7 @@ class FiniteGuard(Callback):
             optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         elif not finite:
             optimizer.zero_grad(set_to_none=True)
-        self._look = _Look(trainer.global_step, Later(finite))
+        self._look = _Look(trainer.global_step + 1, Later(finite))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the last step too.
@@ -130,7 +130,7 @@ class FiniteGuard(Callback):
         rank, repeat = trainer.global_rank, trainer.accumulate_grad_batches
         name = f"step-{step:08d}" + (f"-rank-{rank}" if trainer.world_size > 1 else "")
         for turn in range(repeat):
-            batch = data.batch(step, rank=rank, world_size=trainer.world_size, parts=repeat, part=turn)
+            batch = data.batch(step - 1, rank=rank, world_size=trainer.world_size, parts=repeat, part=turn)
             path = self.folder / (f"{name}-{turn}.safetensors" if repeat > 1 else f"{name}.safetensors")
             write_bytes(path, pack_batch(batch, step=step, rank=rank, share=rank * repeat + turn))
             _, png = cv2.imencode(".png", draw_batch(batch)[..., ::-1])
