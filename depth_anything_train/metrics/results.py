@@ -16,6 +16,7 @@ from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.units import unit_warning
+from depth_anything_train.runtime import keyed_seed
 
 IN_DISPARITY = ("abs_rel_disparity", "delta1_disparity")
 METRICS = ("abs_rel", *IN_DISPARITY, *[name for name in RATIO_METRICS if name != "abs_rel"], *UNIT_METRICS, "accuracy")
@@ -104,9 +105,11 @@ class Results:
 
         Of pairs, whose mean knows no test sets, they are drawn among all images.
         """
-        sets = {name: _resample(images) for name, images in self.members.items()}
+        # Each set draws for itself, or equal draws would hide in their mean what two sets differ in; a set draws the same
+        # images for every model, so that models may be compared.
+        sets = {name: _resample(images, keyed_seed(SEED, "bootstrap", name)) for name, images in self.members.items()}
         if self.protocol.pooled:
-            mean = _resample([image for images in self.members.values() for image in images])
+            mean = _resample([image for images in self.members.values() for image in images], SEED)
         else:
             columns = {name: [one[name] for one in sets.values() if name in one] for name in METRICS}
             mean = {name: np.mean(column, axis=0) for name, column in columns.items() if column}
@@ -131,8 +134,8 @@ def _means(images: Sequence[ImageResult]) -> Measures:
     }
 
 
-def _resample(images: Sequence[ImageResult]) -> dict[str, NDArray[np.float64]]:
-    return {name: resampled_means(values, weights, seed=SEED) for name, (values, weights) in _columns(images).items()}
+def _resample(images: Sequence[ImageResult], seed: int) -> dict[str, NDArray[np.float64]]:
+    return {name: resampled_means(values, weights, seed=seed) for name, (values, weights) in _columns(images).items()}
 
 
 def _intervals(resampled: Mapping[str, NDArray[np.float64]]) -> Intervals:
