@@ -247,6 +247,15 @@ def keyed_seed(*key: int | str) -> int:
     return int.from_bytes(digest, "little")
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes of a training, by what torchrun, Lightning or srun told it.
+
+    Who speaks before they know of each other asks this; errors are everybody's own.
+    """
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
 # -- What a person sees. -----------------------------------------------------------------------------------------------
 
 
@@ -300,7 +309,7 @@ COMMAND_LINE = "DEPTH_ANYTHING_COMMAND"
 
 
 def provenance() -> dict[str, Any]:
-    """Where a result comes from: command, commit, versions, machine kind. Holds no path and no host name."""
+    """Where a result comes from: command, commit, versions, machine kind. Paths are in it as typed."""
     here = Path(__file__).resolve().parent
     git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
     versions = {name: metadata.version(name) for name in ("torch", "timm", "pytorch-lightning", "numpy")}

@@ -39,6 +39,7 @@ def test_launched_ranks__stop_when_one_is_asked_to_and_continue_to_the_same_weig
     errors = process.communicate()[1].decode()
     assert process.returncode == RUN_AGAIN, errors
     assert list(tmp_path.glob("run/checkpoints/*.ckpt"))
+    assert errors.count("starts from random weights") == errors.count("was asked to stop") == 1, errors
     run_to_the_end(cfg, ranks=2)
     undisturbed = runs("tiny_teacher", tmp_path / "undisturbed")
     run_to_the_end(undisturbed, ranks=2)

@@ -117,9 +117,11 @@ class FiniteGuard(Callback):
         self.skipped += 1
         self.in_a_row += 1
         aside = self._put_aside(look.step) if self.skipped <= self.keep else ""
-        console.print(
-            f"Step {look.step} is skipped: its gradient is not finite ({self.skipped} so far).{aside}", soft_wrap=True
-        )
+        if self._trainer is None or self._trainer.is_global_zero:  # all ranks skip it
+            console.print(
+                f"Step {look.step} is skipped: its gradient is not finite ({self.skipped} so far).{aside}",
+                soft_wrap=True,
+            )
 
     def _put_aside(self, step: int) -> str:
         """Write the batch of this rank that was trained on, and say where; "" where it cannot be loaded again."""

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from depth_anything_train.data.cache import SampleCache
@@ -121,8 +122,7 @@ class ShardDataModule(LightningDataModule):
             for name, source in sources.items()
         }
         self.streams = {name: Stream(order, batch[name]) for name, order in orders.items()}
-        if shuffle_shards is None:
-            _warn_of_traffic(sources.values())
+        self.shuffled = shuffle_shards is None
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix, self.max_per_device = cutmix, max_per_device
         self.bad = BadSamples(max_bad_share)
@@ -141,6 +141,8 @@ class ShardDataModule(LightningDataModule):
             for source in self.views.sources.values():
                 for sentence in source.left_out():
                     console.print(sentence, soft_wrap=True)
+            if self.shuffled:
+                _warn_of_traffic(self.views.sources.values())
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: which samples the numbers mean. Where the loader stands, the trainer's step says."""
@@ -274,12 +276,22 @@ class ShardDataModule(LightningDataModule):
         return [folder for source in self.views.sources.values() for folder in source.record()]
 
     def close(self) -> None:
-        """Say what could not be used since the loader was made.
+        """Say, once for all processes, what they could not use since they were started. Every process must call it.
 
         Raises:
-            UserError: nothing could.
+            UserError: nothing could be used.
         """
-        self.bad.close()
+        parts: list[Any] = [(self.bad.seen, self.bad.reasons)]
+        first = not distributed.is_initialized() or distributed.get_rank() == 0
+        if distributed.is_initialized():
+            parts = [None] * distributed.get_world_size()
+            distributed.all_gather_object(parts, (self.bad.seen, self.bad.reasons))
+        total = BadSamples(self.max_bad_share)
+        for seen, reasons in parts:
+            total.seen += seen
+            total.reasons += reasons
+        if first or total.reasons.total() == total.seen:
+            total.close()
 
 
 def _warn_of_traffic(sources: Iterable[Source]) -> None:

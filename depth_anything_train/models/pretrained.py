@@ -18,7 +18,7 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.weights import load_strict, read_tensors, weights_hash
 from depth_anything_train.ops.positions import resample_positions
-from depth_anything_train.runtime import UserError, console, write_bytes, write_json
+from depth_anything_train.runtime import UserError, console, is_first_process, write_bytes, write_json
 
 HUB_NAMES = {f"vit{size[0]}": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")}
 
@@ -30,7 +30,8 @@ def initialise_encoder(model: DepthModel, source: str | Path) -> None:
         UserError: the source is missing or of another model.
     """
     if source == "none":
-        console.print("encoder=none: the encoder starts from random weights.", style="yellow")
+        if is_first_process():
+            console.print("encoder=none: the encoder starts from random weights.", style="yellow")
     else:
         load_encoder(model.pretrained, source)
 

@@ -9,13 +9,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pictures import labelled_members, write_folder
+from torch import distributed
 
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.exclusions import BadKey, write_bad_keys
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, SemanticSource
 from depth_anything_train.data.transforms import StrongPerturbation
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, console
 
 SIZE, STEPS = 28, 8
 
@@ -288,11 +289,33 @@ def test_loader__from_s3_is_the_same_as_from_disk(
 def test_datamodule__says_when_shards_would_be_fetched_over_and_over(cache, s3, labelled_folders, monkeypatch, capsys):
     monkeypatch.setenv("DEPTH_ANYTHING_CACHE_GB", "1e-6")
     folders = [s3.upload(folder, f"large/{folder.name}") for folder in labelled_folders]
-    teacher(folders)
+    teacher(folders).setup("fit")
     said = capsys.readouterr().err
     assert all(f"{folder} is larger than the cache" in said for folder in folders)
-    teacher(folders, shuffle_shards=10)
+    teacher(folders, shuffle_shards=10).setup("fit")
     assert "larger" not in capsys.readouterr().err
+
+
+def close_as(rank, data, store, said):
+    """Rank `rank` of two at the end of a run in which it saw `rank + 1` bad samples of four; notes what it said."""
+    distributed.init_process_group("gloo", store=distributed.FileStore(str(store), 2), rank=rank, world_size=2)
+    data.bad.count(4, [("bad_json", "x")] * (rank + 1))
+    with console.capture() as captured:
+        data.close()
+    said.put(captured.get())
+    distributed.barrier()  # or the first to leave would take the other's connection away
+    distributed.destroy_process_group()
+
+
+def test_close__what_all_processes_could_not_use_is_said_once(labelled_folders, tmp_path):
+    context = multiprocessing.get_context("fork")
+    data, said = teacher(labelled_folders), context.Queue()
+    ranks = [context.Process(target=close_as, args=(rank, data, tmp_path / "store", said)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    assert sorted(said.get(timeout=60) for _ in ranks) == ["", "3 of 8 samples could not be used: 3 x bad_json.\n"]
+    for process in ranks:
+        process.join(60)
 
 
 # -- A real trainer: what Lightning makes of it. ----------------------------------------------------------------------
