@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from scenes import encode, scene
+from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.labels import encode_dz16
@@ -17,6 +17,7 @@ from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.report.command import main
 from depth_anything_train.report.comparison import read_evaluations, verdict
 from depth_anything_train.report.curves import SECTIONS, run_curves
+from depth_anything_train.report.pictures import example_rows
 from depth_anything_train.runtime import UserError
 
 ABS_REL = {
@@ -252,3 +253,9 @@ def test_command__needs_none_of_its_parts(monkeypatch, tmp_path, image_shards):
     main()
     page = (tmp_path / "r.html").read_text()
     assert "Pseudo labels" in page and "Results" not in page and "Training" not in page
+
+
+def test_example_rows__of_few_images_shows_each_once(tmp_path):
+    folder = write_shards(tmp_path / "few", "labelled", counts=(2,))
+    rows = example_rows({"few": str(folder)}, {}, None, split_by=None, per_group=4)
+    assert len({row.key for row in rows}) == len(rows) == 2

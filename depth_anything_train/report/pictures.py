@@ -69,8 +69,9 @@ def example_rows(
     ranks = {name: position for position, name in enumerate(order)}
     rows = []
     for group in sorted(members, key=lambda name: (ranks.get(name, len(ranks)), name)):
-        for k in range(min(per_group, len(members[group]))):
-            name, index = members[group][len(members[group]) * k // per_group]
+        count = min(per_group, len(members[group]))
+        for k in range(count):
+            name, index = members[group][len(members[group]) * k // count]
             with contextlib.suppress(BadSample):  # `evaluate` counts them
                 rows.append(example_row(read_sample(folders[name][index], group), models, protocol or DepthProtocol()))
     return rows
@@ -78,6 +79,8 @@ def example_rows(
 
 def _members(folders: Mapping[str, Records], split_by: str | None) -> dict[str, list[tuple[str, int]]]:
     """Where the samples of every test set lie: (folder, index)."""
+    if split_by is None:  # a folder is a set, and nothing has to be read
+        return {name: [(name, index) for index in range(len(folder))] for name, folder in folders.items()}
     members: dict[str, list[tuple[str, int]]] = {}
     for name, folder in folders.items():
         for index in range(len(folder)):
