@@ -7,6 +7,7 @@ before a run continues: the newest sound checkpoint wins, a torn one is passed o
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,7 +19,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from depth_anything_train.run_folder import checkpoints
-from depth_anything_train.runtime import UserError, atomic_writer, console, read_json, write_json
+from depth_anything_train.runtime import UserError, atomic_writer, console, is_first_process, read_json, write_json
 
 
 class SoundCheckpointIO(CheckpointIO):
@@ -116,7 +117,8 @@ def newest_sound_checkpoint(folder: Path) -> Path | None:
     for path in reversed(checkpoints(folder)):
         if is_sound(path):
             return path
-        console.print(f"{path.name} is torn or unfinished; looking for an older checkpoint.")
+        if is_first_process():
+            console.print(f"{path.name} is torn or unfinished; looking for an older checkpoint.")
     return None
 
 
@@ -135,11 +137,18 @@ def is_sound(path: Path) -> bool:
         expected = read_json(mark, keys=("bytes", "xxh3"))
     except UserError:
         return False
+    state = path.stat()
+    return state.st_size == expected["bytes"] and _digest(path, state.st_size, state.st_mtime_ns) == expected["xxh3"]
+
+
+@functools.cache
+def _digest(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash of a file, which is read once while its size and time stay: it is found first, and loaded later."""
     digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
-    return path.stat().st_size == expected["bytes"] and digest.hexdigest() == expected["xxh3"]
+    return digest.hexdigest()
 
 
 class _HashingStream:

@@ -6,6 +6,7 @@ import torch
 
 from depth_anything_train.callbacks.checkpoint_io import (
     SoundCheckpointIO,
+    _digest,
     is_sound,
     newest_sound_checkpoint,
     remove_leftovers,
@@ -38,6 +39,15 @@ def test_newest__passes_over_torn_unmarked_and_flipped_checkpoints(tmp_path, cap
     assert newest_sound_checkpoint(tmp_path) == sound
     said = capsys.readouterr().err
     assert all(path.name in said for path in (torn, flipped, unmarked))
+
+
+def test_newest__what_was_found_sound_is_loaded_without_reading_it_for_another_hash(tmp_path):
+    path, hashed = save(tmp_path, 1), _digest.cache_info().misses
+    assert newest_sound_checkpoint(tmp_path) == path
+    SoundCheckpointIO().load_checkpoint(path)
+    assert _digest.cache_info().misses == hashed + 1
+    path.write_bytes(path.read_bytes()[::-1])
+    assert not is_sound(path)
 
 
 def test_newest__an_empty_folder_has_none(tmp_path):
