@@ -9,7 +9,7 @@ from depth_anything_train.models.depth_model import DepthModel, DepthModelConfig
 from depth_anything_train.models.pretrained import initialise_encoder
 from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.models.weights import load_strict, weights_hash
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, console, is_first_process
 
 Parts = Literal["all", "encoder"]
 
@@ -46,6 +46,12 @@ def initialise_model(
         initialise_encoder(model, str(encoder))
         return {"encoder": str(encoder)}
     origin, about = load_depth_model(source)
+    theirs, ours = origin.config.encoder.position, model.config.encoder.position
+    if theirs != ours and is_first_process():
+        console.print(
+            f"{source} resamples positions as {theirs}, this model as {ours}; model.position={theirs} would keep it.",
+            soft_wrap=True,
+        )
     if parts == "all":
         _check_taps(origin.config, model.config, source)
     taken = {name: weight for name, weight in origin.state_dict().items() if _fits(name, model, origin, parts)}

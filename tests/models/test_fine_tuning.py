@@ -84,6 +84,14 @@ def test_start__other_blocks_of_the_decoder_are_refused(tmp_path):
         initialise_model(model, path, encoder=None)
 
 
+def test_start__another_way_to_resample_positions_is_said(tmp_path, capsys):
+    save_model(tmp_path / "origin", networks.build(position="transformers"))
+    initialise_model(networks.build(position="transformers"), tmp_path / "origin", encoder=None)
+    assert "positions" not in capsys.readouterr().err
+    initialise_model(networks.build(), tmp_path / "origin", encoder=None)
+    assert "model.position=transformers would keep it" in capsys.readouterr().err
+
+
 def test_start__a_model_of_another_size_is_refused(tmp_path):
     save_model(tmp_path / "origin", networks.build(embed_dim=64))
     with pytest.raises(UserError, match="another size"):
