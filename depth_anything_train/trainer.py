@@ -24,7 +24,7 @@ def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> p
     """What `cfg.trainer` describes.
 
     Raises:
-        UserError: this machine has not what it asks for, or torchrun started another number of processes.
+        UserError: this machine lacks what the config asks for, or torchrun started another number of processes.
     """
     quiet_lightning()
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.

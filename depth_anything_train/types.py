@@ -17,7 +17,7 @@ Image = Float[Tensor, "B 3 H W"]
 """RGB after ImageNet normalisation: what a model takes."""
 
 Disparity = Float[Tensor, "B 1 H W"]
-"""Inverse depth, larger is nearer, >= 0, known only up to a scale > 0 and a shift."""
+"""Inverse depth, larger is nearer, >= 0: up to an unknown scale > 0 and shift, or in 1/m where labels are metric."""
 
 DepthMetres = Float[Tensor, "B 1 H W"]
 """Depth along the optical axis in metres."""

@@ -16,7 +16,7 @@ from depth_anything_train.run_folder import read_lines, read_metrics
 from depth_anything_train.runtime import write_bytes
 
 MACHINE = "machine/"
-"""Numbers that so begin are of the machine and differ from run to run: they have a file of their own."""
+"""Prefix of metrics that describe the machine, not the method; they have a file of their own."""
 
 
 class MetricsLog(Logger):

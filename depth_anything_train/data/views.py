@@ -27,7 +27,7 @@ from depth_anything_train.runtime import UserError, keyed_seed
 from depth_anything_train.types import LabelledBatch, SemanticBatch, StudentBatch, UnlabelledBatch
 
 UNLABELLED = "unlabelled"
-"""The stream that is mixed."""
+"""Name of the stream CutMix is applied to."""
 
 Perturbation = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """Changes the colours of an image (H, W, 3), given a seed."""

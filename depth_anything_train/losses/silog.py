@@ -1,4 +1,4 @@
-"""The loss of metric depth: errors of logarithms, of which part of the mean is forgiven."""
+"""Scale-invariant log loss (SILog), the loss of metric depth."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ class Results:
 
         Of pairs, whose mean knows no test sets, they are drawn among all images.
         """
-        # Each set draws for itself, or equal draws would hide in their mean what two sets differ in; a set draws the same
-        # images for every model, so that models may be compared.
+        # A set draws by its name: apart from other sets, whose mean would else seem as uncertain as each of them, and
+        # alike for every model, so that models may be compared.
         sets = {name: _resample(images, keyed_seed(SEED, "bootstrap", name)) for name, images in self.members.items()}
         if self.protocol.pooled:
             mean = _resample([image for images in self.members.values() for image in images], SEED)

@@ -82,7 +82,7 @@ def load_checkpoint(path: str | Path) -> tuple[DepthModel, dict[str, Any]]:
 
 
 def assemble(config: DepthModelConfig, tensors: Mapping[str, Tensor], *, source: str) -> DepthModel:
-    """A model of exactly these weights, on the CPU and in eval mode; `source` is named where they do not fit.
+    """A model of exactly these weights, on their device and in eval mode; `source` is named where they do not fit.
 
     Raises:
         UserError: a name or a shape differs.

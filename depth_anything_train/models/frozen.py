@@ -1,4 +1,4 @@
-"""A network that is only looked at."""
+"""A frozen network: eval mode, no gradients, not among the parent's parameters or in its state dict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two ways to take out what a disparity leaves open, its scale > 0 and its shift; losses and metrics share them."""
+"""Two ways to remove the unknown scale and shift of a disparity map; losses and metrics share them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Later:
-    """A copy of a number on its way to the processor.
+    """A number that is being copied asynchronously to the host.
 
     `float(x)` of a number on a GPU waits for everything that was given to the GPU so far; `read()` only for what came
     before this object was made.
