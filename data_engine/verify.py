@@ -8,22 +8,24 @@ Pseudo labels: keys and counts of the images.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.table import Table
 
+from data_engine.leaks.command import REASON as TEST_IMAGE
 from data_engine.processes import ordered_map
 from data_engine.qa.checks import Findings, check_shard, odd_scales
 from data_engine.qa.dirty_labels import Limits
 from data_engine.qa.page import write_page
 from data_engine.qa.sheet import contact_sheet
 from depth_anything_train.command import build, command
-from depth_anything_train.data.exclusions import BAD_KEYS_FILE, write_bad_keys
+from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, write_bad_keys
 from depth_anything_train.data.folders import find_shards, images_of, read_info
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
 from depth_anything_train.data.schema import PSEUDO_LABELS
-from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError, console, write_bytes
 
 SHOWN_PROBLEMS = 20
@@ -40,6 +42,7 @@ def main(cfg: DictConfig) -> None:
     folder = as_path(cfg.shards)
     if cfg.bad_keys and isinstance(folder, RemotePath):
         raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but came {folder}.")
+    others = lines_of_others(folder) if cfg.bad_keys and isinstance(folder, Path) else []
     findings = verify(folder, deep=cfg.deep, workers=cfg.workers, limits=build(cfg.limits))
     show(findings, folder)
     if cfg.sheet and not findings.wrong:
@@ -59,12 +62,40 @@ def main(cfg: DictConfig) -> None:
         )
         console.print(f"Page: {cfg.page}", soft_wrap=True)
     if cfg.bad_keys and isinstance(folder, Path):
-        write_bad_keys(folder, findings.bad)
-        console.print(f"{len(findings.bad)} lines in {folder / BAD_KEYS_FILE}.", soft_wrap=True)
+        write_bad_keys(folder, [*others, *findings.bad])
+        kept = f", {len(others)} of them kept from before" if others else ""
+        console.print(f"{len(others) + len(findings.bad)} lines in {folder / BAD_KEYS_FILE}{kept}.", soft_wrap=True)
     elif findings.bad:
         console.print(f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out.")
     if findings.problems if cfg.bad_keys else findings.wrong:
         raise SystemExit(1)
+
+
+def lines_of_others(folder: Path) -> list[BadKey]:
+    """What the folder's list says that `verify` did not find: copies of test images, and lines written by hand.
+
+    `verify` always states the digest of the shard, which nobody does by hand. Lines about other shards than there are
+    now are left out, for training would refuse the whole list.
+
+    Raises:
+        UserError: a line that cannot be read.
+    """
+    kept, lost = [], 0
+    digests: dict[str, str] = {}
+    for one in read_bad_keys(folder):
+        if one.digest and one.reason != TEST_IMAGE:
+            continue
+        if one.shard not in digests:
+            with suppress(UserError):  # no such shard, or a damaged one
+                digests[one.shard] = Shard(folder / one.shard).digest
+        if one.shard in digests and one.digest in ("", digests[one.shard]):
+            kept.append(one)
+        else:
+            lost += 1
+    if lost:
+        about = f"{lost} lines of {folder / BAD_KEYS_FILE} are about other shards than there are now and are left out"
+        console.print(f"{about}; run `leaks exclude=true` again if test images were among them.", soft_wrap=True)
+    return kept
 
 
 def verify(

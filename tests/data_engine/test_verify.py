@@ -16,7 +16,7 @@ from data_engine.qa.dirty_labels import Limits
 from data_engine.qa.sheet import contact_sheet
 from data_engine.verify import main, verify
 from data_engine.writer import ShardWriter
-from depth_anything_train.data.exclusions import BadKey
+from depth_anything_train.data.exclusions import BadKey, read_bad_keys, write_bad_keys
 from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.shards import Shard, ShardFolder
@@ -303,3 +303,21 @@ def test_verify__reads_a_store_as_it_reads_a_disk(cache, s3, labelled_shards, im
     s3.put(f"verify/labelled/{tar.name}", bytes(content))
     found = verify("s3://bucket/verify/labelled", workers=0)
     assert [(bad.shard, bad.reason) for bad in found.bad] == [(tar.name, "damaged_sample")] and found.samples == 10
+
+
+def test_command__lines_of_others_on_the_list_are_kept_while_their_shards_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_labelled(tmp_path, CONSTANT)
+    digest = Shard(tmp_path / "00001.tar").digest
+    copy = BadKey("00001.tar", 0, "s10", "test_image", "copy", digest)
+    by_hand = BadKey("00001.tar", 1, "", "ugly")
+    outdated = [BadKey("00001.tar", 2, "", "test_image", digest="0" * 16), BadKey("00007.tar", 2, "", "ugly")]
+    mended = BadKey("00001.tar", 2, "s12", "constant_label", "was constant", digest)
+    write_bad_keys(tmp_path, [copy, by_hand, *outdated, mended])
+    for said in ("2 lines of", ""):
+        assert run(monkeypatch, f"shards={tmp_path}", "bad_keys=true") == 0
+        assert said in capsys.readouterr().err.replace("\n", "")
+        assert read_bad_keys(tmp_path)[:2] == [copy, by_hand]
+        assert [bad.reason for bad in read_bad_keys(tmp_path)[2:]] == ["constant_label"]
+    assert len(LabelledSource([tmp_path])) == 4
