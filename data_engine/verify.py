@@ -2,7 +2,7 @@
 
 Every shard: the index agrees with the tar, each sample with its checksum, keys are unique, the archive has its end.
 Deep: every image and label decodes, a label has the shape of its image and is not dirty (`doctor`, `agreement`).
-Pseudo labels: keys and counts of the images.
+Pseudo labels: counts, and by the manifest that the images are those that were labelled; deep, also their keys.
 """
 
 from __future__ import annotations

@@ -321,3 +321,13 @@ def test_command__lines_of_others_on_the_list_are_kept_while_their_shards_are_th
         assert read_bad_keys(tmp_path)[:2] == [copy, by_hand]
         assert [bad.reason for bad in read_bad_keys(tmp_path)[2:]] == ["constant_label"]
     assert len(LabelledSource([tmp_path])) == 4
+
+
+def test_verify__of_labels_reads_the_images_only_when_it_is_deep(tmp_path: Path) -> None:
+    folder = make_pseudo(tmp_path)
+    images = tmp_path / "images" / "x.tar"
+    content = bytearray(images.read_bytes())
+    content[600] ^= 1
+    images.write_bytes(content)
+    assert verify(folder, deep=False, workers=0).wrong == []
+    assert [bad.reason for bad in verify(folder, workers=0).bad] == ["damaged_sample"]
