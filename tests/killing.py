@@ -10,13 +10,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import xxhash
-from stub_teacher import StubTeacher
+from stub_teacher import StubTeacher, started
 
 from data_engine.engines.array import ArrayEngine
 from data_engine.engines.base import Engine
@@ -58,25 +58,23 @@ class Job:
         process.start()
         return process
 
-    def lines(self) -> list[tuple[int, int]]:
-        """Process and number of images of each batch that was predicted, the last line perhaps without its end."""
+    def lines(self) -> list[tuple[int, int, int]]:
+        """Process, its start and the number of images of each batch that was predicted."""
         text = self.log.read_text() if self.log.exists() else ""
-        return [(int(pid), int(count)) for pid, count in map(str.split, text.splitlines())]
+        return [(int(pid), int(start), int(count)) for pid, start, count in map(str.split, text.splitlines())]
 
     def workers(self, last: int = 50) -> set[int]:
         """Living processes among those that predicted lately."""
-        return {pid for pid, _ in self.lines()[-last:] if alive(pid)}
+        return {pid for pid, start, _ in self.lines()[-last:] if started(pid) == start}
 
     def predicted(self) -> int:
         """Images that were predicted, those among them that were lost as well."""
-        return sum(count for _, count in self.lines())
+        return sum(count for *_, count in self.lines())
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+    return started(pid) > 0
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from killing import Job, alive, contents, killing_workers, torn, wait_until
 from scenes import write_shards
+from stub_teacher import started
 
 from depth_anything_train.runtime import RUN_AGAIN
 
@@ -134,15 +135,16 @@ def test_ray__a_killed_run_and_killed_actors_lose_little_and_the_bytes_are_those
     job = Job(images, images.parent / "ray", engine={"kind": "ray", "workers": 2, "cpus_per_worker": 0.5, "retries": 9})
     process = job.start()
     wait_until(lambda: list(job.out.glob("shard-*.json")))
-    family, workers = descendants(process.pid), job.workers()
-    addresses = listening(family)
+    family, workers = {pid: started(pid) for pid in descendants(process.pid)}, job.workers()
+    addresses = listening(list(family))
     assert addresses and all(map(is_loopback, addresses)), addresses
     process.kill()
     process.join()
     wait_until(lambda: not any(map(alive, workers)))
     assert torn(job.out) == []
-    for agent in filter(alive, family):  # Ray's own agents wait a minute for a server that is gone
-        os.kill(agent, signal.SIGKILL)
+    for agent, start in family.items():  # Ray's own agents wait a minute for a server that is gone
+        if start and started(agent) == start:
+            os.kill(agent, signal.SIGKILL)
 
     process = job.start()  # not here: Ray has to be imported after it was told where to listen
     with killing_workers(job, 3, random.Random(2), PAUSE) as killed:
