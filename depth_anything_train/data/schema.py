@@ -35,7 +35,7 @@ SKY = "sky.png"
 """Optional in labelled shards: uint8, not 0 where the sky is. It is farthest (disparity 0) where no label exists."""
 
 DATASET_FILE = "dataset.json"
-"""What a folder of shards holds; written last."""
+"""What a folder of shards holds. `prepare` writes it last, `label` first: there a shard counts by its own manifest."""
 UNFINISHED_FILE = "prepare.json"
 """What a folder of shards will hold; written first. Without dataset.json beside it the folder is not finished."""
 
