@@ -167,9 +167,10 @@ def build(node: Any, **arguments: Any) -> Any:
             return hydra.utils.instantiate(node, _partial_=True)(**arguments)
         return hydra.utils.instantiate(node)
     except InstantiationException as error:  # Hydra's wrapper around what a constructor raised
-        raise (error.__cause__ or error) from None
+        cause = error.__cause__ or error
+        raise (_refused(node, cause) if _is_of_a_key(cause, node) else cause) from None
     except (TypeError, ValueError) as error:
-        if str(node["_target_"]).startswith(OURS):
+        if str(node["_target_"]).startswith(OURS) and not _is_of_a_key(error, node):
             raise
         raise _refused(node, error) from error  # a library's way to speak about values
 
@@ -187,9 +188,15 @@ def _required_choice(name: str, overrides: list[str]) -> list[str]:
     return []
 
 
+def _is_of_a_key(error: BaseException, node: Any) -> bool:
+    """Whether a setting was passed on to a parent class that does not have it."""
+    unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return unexpected is not None and any(unexpected[1] in inner for inner in _nodes(node))
+
+
 def _refused(node: Any, cause: BaseException) -> UserError:
     reason = " ".join(str(cause).split()).rstrip(".")
-    return UserError(f"The settings of {node['_target_']} do not fit: {reason}; see `--cfg job`.")
+    return UserError(f"The settings of {node.get('_target_', 'an object')} do not fit: {reason}; see `--cfg job`.")
 
 
 def _nodes(node: Any) -> Iterator[Any]:

@@ -173,6 +173,9 @@ def test_build__settings_that_do_not_fit_are_one_sentence():
     for node in (SILOG | {"foo": 2}, {"inner": SILOG | {"foo": 2}}):
         with pytest.raises(UserError, match="silog.SILog do not fit: .*unexpected keyword argument 'foo'"):
             build(OmegaConf.create(node))
+    passed_on = {"_target_": "depth_anything_train.tasks.metric.MetricTask", "depth": SILOG, "weights": {}, "foo": 2}
+    with pytest.raises(UserError, match="MetricTask do not fit: .*unexpected keyword argument 'foo'"):
+        build(OmegaConf.create(passed_on), model=None, optim=None, steps=1)
     with pytest.raises(UserError, match="Trainer do not fit: .*accelerator"):
         build(OmegaConf.create({"_target_": "pytorch_lightning.Trainer", "accelerator": "abacus"}), logger=False)
 
