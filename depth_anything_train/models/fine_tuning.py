@@ -46,6 +46,7 @@ def initialise_model(
         initialise_encoder(model, str(encoder))
         return {"encoder": str(encoder)}
     origin, about = load_depth_model(source)
+    _check_size(origin.config, model.config, source)
     theirs, ours = origin.config.encoder.position, model.config.encoder.position
     if theirs != ours and is_first_process():
         console.print(
@@ -59,10 +60,20 @@ def initialise_model(
     return {"init": {**about, "source": str(source), "parts": parts, "hash": weights_hash(origin)}}
 
 
+def _check_size(origin: DepthModelConfig, own: DepthModelConfig, source: str | Path) -> None:
+    """A deeper model would keep random blocks between those that are taken."""
+    theirs, ours = origin.encoder, own.encoder
+    if (theirs.embed_dim, theirs.depth) != (ours.embed_dim, ours.depth):
+        raise UserError(
+            f"Expected a model to start from with {ours.embed_dim} channels and {ours.depth} blocks, as this one, but "
+            f"{source} has {theirs.embed_dim} and {theirs.depth}; choose model= to fit."
+        )
+
+
 def _check_taps(origin: DepthModelConfig, own: DepthModelConfig, source: str | Path) -> None:
     """V1 and V2 have equal weights and read other blocks: loaded without a word, the decoder would see wrong ones."""
     theirs, ours = list(origin.encoder.taps), list(own.encoder.taps)
-    if origin.encoder.depth == own.encoder.depth and theirs != ours:
+    if theirs != ours:
         shown = str(theirs).replace(" ", "")
         raise UserError(f"The decoder of {source} reads blocks {theirs}, this model's {ours}; add model.taps={shown}.")
 

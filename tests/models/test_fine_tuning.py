@@ -94,5 +94,12 @@ def test_start__another_way_to_resample_positions_is_said(tmp_path, capsys):
 
 def test_start__a_model_of_another_size_is_refused(tmp_path):
     save_model(tmp_path / "origin", networks.build(embed_dim=64))
-    with pytest.raises(UserError, match="another size"):
+    with pytest.raises(UserError, match=r"with 32 channels and 4 blocks.* has 64 and 4; choose model= to fit"):
         initialise_model(networks.build(), tmp_path / "origin", encoder=None)
+
+
+def test_start__a_deeper_model_is_refused(tmp_path):
+    """Its blocks in between would stay random."""
+    save_model(tmp_path / "origin", networks.build())
+    with pytest.raises(UserError, match=r"and 6 blocks.* and 4; choose model= to fit"):
+        initialise_model(networks.build(depth=6), tmp_path / "origin", encoder=None)
