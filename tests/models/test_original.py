@@ -43,7 +43,7 @@ def test_load__blocks_are_never_guessed(tmp_path, small):
     with pytest.raises(UserError, match="V1 or a V2.*taps=last4"):
         load_original(path)
     assert load_original(path, taps="spread").config.encoder.taps == (2, 5, 8, 11)
-    assert load_original(path, taps=[0, 3, 6, 9]).config.encoder.taps == (0, 3, 6, 9)
+    assert load_original(path, taps=[0, 3, 6, 11]).config.encoder.taps == (0, 3, 6, 11)
     with pytest.raises(UserError, match="four ascending blocks"):
         load_original(path, taps=[0, 3, 6, 12])
 
@@ -83,7 +83,7 @@ def test_save__equal_weights_give_equal_bytes(tmp_path):
 def test_name__is_the_released_one_only_where_it_is_true():
     assert original_name(build(**SMALL).config) == "depth_anything_vits14"
     assert original_name(build(**SMALL, taps="spread").config) == "depth_anything_v2_vits"
-    assert original_name(build(**SMALL, taps=[0, 3, 6, 9]).config) == "depth_anything_custom_vits"
+    assert original_name(build(**SMALL, taps=[0, 3, 6, 11]).config) == "depth_anything_custom_vits"
 
 
 def test_load__safetensors_of_the_same_names(tmp_path, small):
