@@ -9,14 +9,25 @@ import difflib
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from importlib.metadata import entry_points
 
-from depth_anything_train.runtime import COMMAND_LINE, console, die_with_parent, hold_signals
+from depth_anything_train.runtime import (
+    COMMAND_LINE,
+    INTERRUPTED,
+    console,
+    die_with_parent,
+    hold_signals,
+    leaving_on_request,
+)
 
 GROUP = "depth_anything.commands"
 
 LISTENERS = ("train",)
 """Commands that answer a request to stop themselves, also one that came while they were being imported."""
+
+REQUEUED = ("label",)
+"""Commands that may be left anywhere, while they start too, and then ask their scheduler to run them again."""
 
 USAGE = """\
 usage: depth-anything COMMAND key=value ...
@@ -65,7 +76,13 @@ def main() -> None:
     if name in LISTENERS:
         hold_signals()
     os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
-    commands[name].load()()
+    with leaving_on_request() if name in REQUEUED else nullcontext():
+        try:
+            command = commands[name].load()
+        except KeyboardInterrupt:
+            console.print(f"error: `{name}` was interrupted before it began.", style="bold red")
+            sys.exit(INTERRUPTED)
+        command()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from depth_anything_train.runtime import UserError, console
+from depth_anything_train.runtime import INTERRUPTED, UserError, console
 from depth_anything_train.values import check_values
 
 # What a config may build: classes that are defined in these packages, and what our models have for constructors.
@@ -34,9 +34,6 @@ ALLOWED_FUNCTIONS = "depth_anything_train.models."
 
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 """Beside the settings, what Hydra itself wants to know."""
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 SPECIAL = '"$`\\!'
 """What a shell changes inside double quotes."""

@@ -34,6 +34,9 @@ console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 RUN_AGAIN = 75
 """Exit status of a run that was asked to stop and saved its state: the same command continues (EX_TEMPFAIL)."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """What asks a training to stop: two of schedulers, and Ctrl-C."""
 
@@ -194,7 +197,7 @@ def leaving_on_request() -> Iterator[None]:
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(RUN_AGAIN)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
     try:
         yield
     finally:

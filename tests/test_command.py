@@ -109,6 +109,24 @@ def test_program__help_needs_no_choice_first(name, tmp_path):
     assert "out: ???" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "status"),
+    [("label", signal.SIGTERM, 75), ("label", signal.SIGINT, 75), ("train", signal.SIGINT, 130)],
+)
+def test_program__asked_to_stop_while_it_starts_ends_without_a_traceback(name, number, status):
+    process = subprocess.Popen([sys.executable, "-m", "depth_anything_train.cli", name], stderr=subprocess.PIPE)
+    mask = "SigCgt" if name == "label" else "SigBlk"  # what it hears, or holds back, from when it imports the command
+    while not _signals(process.pid, mask) >> (signal.SIGTERM - 1) & 1:
+        assert process.poll() is None
+    process.send_signal(number)
+    assert "Traceback" not in process.communicate(timeout=60)[1].decode() and process.returncode == status
+
+
+def _signals(pid, mask):
+    with open(f"/proc/{pid}/status") as file:
+        return int(next(line for line in file if line.startswith(mask)).split()[1], 16)
+
+
 def test_program__an_unknown_command_names_the_nearest():
     result = program("trian")
     assert result.returncode == 2
