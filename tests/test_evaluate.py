@@ -51,7 +51,7 @@ class Oracle:
     def __init__(self, numbers):
         self.answers = iter([3 * scene(number)[1] + 7 for number in numbers])
 
-    def forward(self, images, size=None):
+    def forward(self, images, size=None, focals_px=None):
         return [next(self.answers) for _ in images]
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from depth_anything_train.data.camera import read_focal, resized_focal
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import LABELLED, BadSample
 from depth_anything_train.data.sources import Sample, Source
+from depth_anything_train.data.transforms import Geometry, check_aspect
 from depth_anything_train.runtime import UserError
 
 Crop = Literal["none", "kb"]
@@ -28,11 +30,14 @@ class MetricSource(Source):
 
     Args:
         folders, skip: as those of any source.
-        min_depth_m, max_depth_m: depths that are trained on lie strictly between.
+        min_depth_m, max_depth_m: depths that are trained on lie strictly between, after the next step.
+        canonical_focal_px: brings the metres of all cameras to those of one, as `DepthModelConfig` has it; every sample
+            has to state its focal length then.
+        size: of the views, as of `Geometry`, on which a focal length in pixels depends.
         crop: `kb` cuts image and label to KITTI's benchmark window, 352 x 1216 at the bottom's middle.
 
     Raises:
-        UserError: as any source, or a range or crop that cannot be.
+        UserError: as any source, or a range or crop that cannot be, or a canonical focal length without a size.
     """
 
     kind = LABELLED
@@ -43,6 +48,8 @@ class MetricSource(Source):
         *,
         min_depth_m: float,
         max_depth_m: float,
+        canonical_focal_px: float | None = None,
+        size: int | Sequence[int] | None = None,
         crop: Crop = "none",
         skip: Collection[str] = (),
     ) -> None:
@@ -51,13 +58,20 @@ class MetricSource(Source):
             raise UserError(f"Expected 0 < min_depth_m < max_depth_m, got {min_depth_m} and {max_depth_m}.")
         if crop not in get_args(Crop):
             raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, got {crop!r}.")
+        if canonical_focal_px is not None and (size is None or canonical_focal_px <= 0):
+            raise UserError(
+                "Expected a canonical_focal_px above 0 together with the size of the views, got "
+                f"{canonical_focal_px} and size={size}."
+            )
         self.min_depth_m, self.max_depth_m, self.crop = min_depth_m, max_depth_m, crop
+        self.canonical_focal_px, self.geometry = canonical_focal_px, Geometry(size) if size is not None else None
 
     def load(self, index: int) -> Sample:
         """Read and decode one sample.
 
         Raises:
-            BadSample: as the decoders, `image_size` if the crop does not fit in, or `no_valid_pixel`.
+            BadSample: as the decoders, `image_size` if the crop does not fit in, `no_camera` if a focal length is
+                needed, or `no_valid_pixel`.
             UserError: the label is not in metres.
         """
         folder, number = self.locate(index)
@@ -74,7 +88,22 @@ class MetricSource(Source):
         sample: Sample = {"image": image, "disparity": disparity, "valid": valid, "key": record.key}
         if self.crop == "kb":
             sample = kb_crop(sample)
+        if self.canonical_focal_px is not None:
+            sample["disparity"] = sample["disparity"] * np.float32(self._enlarged(sample, meta))
         return self._in_range(sample)
+
+    def _enlarged(self, sample: Sample, meta: Mapping[str, Any]) -> float:
+        """How many times larger than through the canonical lens things are in the view."""
+        focal_px = read_focal(meta)
+        if focal_px is None:
+            raise BadSample(
+                "no_camera",
+                f"Sample {sample['key']} states no focal length (camera with fx and fy in its json), which "
+                "model.canonical_focal_px needs.",
+            )
+        assert self.geometry is not None and self.canonical_focal_px is not None
+        before = check_aspect(sample)
+        return resized_focal(focal_px, before, self.geometry.sides(*before)) / self.canonical_focal_px
 
     def _in_range(self, sample: Sample) -> Sample:
         disparity, valid = sample["disparity"], sample["valid"]

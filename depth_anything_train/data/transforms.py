@@ -63,18 +63,20 @@ class Geometry:
         """
         return self.crop(self.fit(sample), rng)
 
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width to which an image of that size is brought before it is cropped."""
+        if self.stretched:
+            return self.shape
+        scale = self.shape[0] / min(height, width)
+        return max(self.shape[0], round(height * scale)), max(self.shape[0], round(width * scale))
+
     def fit(self, sample: Sample) -> Sample:
         """Bring each array to the size that is cropped: what all views of a sample have in common.
 
         Raises:
             BadSample: `extreme_aspect`.
         """
-        height, width = check_aspect(sample)
-        if self.stretched:
-            height, width = self.shape
-        else:
-            scale = self.shape[0] / min(height, width)
-            height, width = (max(self.shape[0], round(side * scale)) for side in (height, width))
+        height, width = self.sides(*check_aspect(sample))
         fitted = each_array(sample, lambda name, pixels: resize(pixels, height, width, cubic=name == "image"))
         if "valid" in sample and sample["valid"].size > height * width and not fitted["valid"].all():
             _fill(fitted["disparity"], fitted["valid"], sample["disparity"], sample["valid"])

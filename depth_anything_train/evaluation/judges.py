@@ -31,6 +31,7 @@ class PairSample:
     key: str
     image: NDArray[np.uint8]
     pairs: list[Pair]
+    focal_px: float = 1.0  # any: which of two points is nearer does not depend on it
 
 
 class Judge(Interface):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def evaluate(
     """Judge a model on every sample of the named test sets.
 
     Args:
-        model: anything with `.forward(images, size)` and a `kind`.
+        model: anything with `.forward(images, size, focals_px)` and a `kind`.
         data: records by test set.
         protocol: how an image is judged.
         split_by: a field of the samples' json whose value names the test set instead.
@@ -64,7 +65,7 @@ def evaluate(
     with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=shown and ranks.first) as bar:
         for block in ranks.share(blocks):
             samples = _read(block, data, judge, split_by, part.skipped)
-            for origin, sample, prediction in _predict(predictor, samples, size):
+            for origin, sample, prediction in _predict(predictor, samples, size, part.skipped):
                 try:
                     measures = judge.measure(sample, prediction)
                     part.images.append(ImageResult(sample.group, sample.key, measures, origin))
@@ -119,25 +120,23 @@ def _read(
 
 
 def _predict(
-    model: Predictor, samples: Iterable[tuple[Origin, Any]], size: int | None
+    model: Predictor, samples: Iterable[tuple[Origin, Any]], size: int | None, skipped: Counter[str]
 ) -> Iterator[tuple[Origin, Any, Prediction]]:
-    """Every sample with its prediction; those of one size go through the network together."""
-    for group in _of_one_size(samples):
-        maps = model.forward([sample.image for _, sample in group], size)
+    """Every sample with its prediction; those that are alike go through the network together."""
+    for group in _alike(samples):
+        try:
+            maps = model.forward([sample.image for _, sample in group], size, [sample.focal_px for _, sample in group])
+        except BadSample as error:
+            skipped[error.reason] += len(group)
+            continue
         for (origin, sample), values in zip(group, maps, strict=True):
             yield origin, sample, Prediction(values, model.kind)
 
 
-def _of_one_size(samples: Iterable[tuple[Origin, Any]]) -> Iterator[list[tuple[Origin, Any]]]:
-    """Neighbours with images of one size."""
-    group: list[tuple[Origin, Any]] = []
-    for origin, sample in samples:
-        if group and sample.image.shape != group[0][1].image.shape:
-            yield group
-            group = []
-        group.append((origin, sample))
-    if group:
-        yield group
+def _alike(samples: Iterable[tuple[Origin, Any]]) -> Iterator[list[tuple[Origin, Any]]]:
+    """Neighbours with images of one size, the focal lengths of all of them known or of none."""
+    for _, group in itertools.groupby(samples, lambda pair: (pair[1].image.shape, pair[1].focal_px is None)):
+        yield list(group)
 
 
 def _merged(parts: Sequence[Results], protocol: Protocol) -> Results:

@@ -172,6 +172,7 @@ def _metadata(model: DepthAnything) -> dict[str, str]:
     facts = {
         "kind": config.kind,
         "max_depth_m": config.max_depth_m,
+        "canonical_focal_px": config.canonical_focal_px,
         "taps": list(config.encoder.taps),
         "size": model.size,
         "patch_size": config.encoder.patch_size,

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from depth_anything_train.data.camera import resized_focal
+from depth_anything_train.data.schema import BadSample
 from depth_anything_train.inference.device import choose_device
-from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
+from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.inference.preprocess import Size, prepare
 from depth_anything_train.models.attention import Kernel, set_kernel
 from depth_anything_train.models.card import model_card
@@ -110,8 +112,13 @@ class DepthAnything:
                 with its processor and a model card; `original` is a `.pth` for the released code.
 
         Raises:
-            UserError: the format is unknown, or the weights were rounded to bfloat16.
+            UserError: the format is unknown or cannot hold the model, or the weights were rounded to bfloat16.
         """
+        if format != "native" and self.model.config.canonical_focal_px is not None:
+            raise UserError(
+                f"Expected format=native for a model with a canonical camera: readers of format={format} know nothing "
+                "of focal lengths and would take its numbers for metres."
+            )
         if self._rounded:
             raise UserError("Expected the full weights to save, but they were rounded; load with precision=fp32.")
         if format == "native":
@@ -139,27 +146,55 @@ class DepthAnything:
         dtype = self.model.pretrained.cls_token.dtype
         return self._network(image.to(self.device, dtype, memory_format=torch.channels_last)).float()
 
-    def forward(self, images: list[NDArray[np.uint8]], size: Size | None = None) -> list[NDArray[np.float32]]:
-        """What the network states, (h, w) at its own resolution, for RGB images (H, W, 3) of one common size.
+    def forward(
+        self, images: list[NDArray[np.uint8]], size: Size | None = None, focals_px: Focals = None
+    ) -> list[NDArray[np.float32]]:
+        """What the model states, (h, w) at the network's resolution, for RGB images (H, W, 3) of one common size.
 
         Relative disparity of a relative model, metres of a metric one.
+
+        Raises:
+            BadSample: as `to_camera`.
         """
         batch = prepare(images, size or self.size, patch=self.model.config.encoder.patch_size)
-        return list(self.infer(batch)[:, 0].cpu().numpy())
+        maps, focals_px = self.infer(batch)[:, 0].cpu().numpy(), focals_px or [None] * len(images)
+        return [self.to_camera(*of_one, images[0].shape) for of_one in zip(maps, focals_px, strict=True)]
 
-    def predict(self, image: ImageLike, size: Size | None = None) -> Prediction:
+    def to_camera(
+        self, values: NDArray[np.float32], focal_px: float | None, shape: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """What the network states (h, w) about a photograph of that shape, for the camera that took it.
+
+        They differ for metric models with a canonical camera alone (`DepthModelConfig.canonical_focal_px`).
+
+        Raises:
+            BadSample: `no_camera` if the model has one, and the focal length of the photograph is not known.
+        """
+        canonical = self.model.config.canonical_focal_px
+        if canonical is None:
+            return values
+        if focal_px is None:
+            raise BadSample(
+                "no_camera",
+                "Expected a focal length, without which this model knows no metres: focal_px= in pixels of the "
+                "photograph, on the command line fov_deg= or intrinsics=, in shards the camera of a sample's json.",
+            )
+        return values * np.float32(resized_focal(focal_px, shape, values.shape) / canonical)
+
+    def predict(self, image: ImageLike, size: Size | None = None, focal_px: float | None = None) -> Prediction:
         """Predict one photograph at its own size.
 
         Args:
             image: path, encoded bytes, or RGB uint8 (H, W, 3).
             size: shorter side in pixels for the network; the size it was trained at by default.
+            focal_px: of the camera, in pixels of the photograph; read by models with a canonical camera alone.
 
         Raises:
             UserError: no such file, an array of another shape, or a size the network cannot take.
-            BadSample: bytes that are no sound image.
+            BadSample: bytes that are no sound image, or as `to_camera`.
         """
         pixels = load_image(image)
-        return Prediction(self.forward([pixels], size)[0], self.kind).resized(*pixels.shape[:2])
+        return Prediction(self.forward([pixels], size, [focal_px])[0], self.kind).resized(*pixels.shape[:2])
 
 
 def _is_pair(size: Any) -> bool:

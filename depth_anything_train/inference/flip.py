@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, Predictor, load_image
+from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, Predictor, load_image
 
 
 class FlipAverage:
@@ -30,11 +30,13 @@ class FlipAverage:
         """That of the predictor: the weights are the same."""
         return self.model.hash
 
-    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+    def forward(
+        self, images: list[NDArray[np.uint8]], size: int | None = None, focals_px: Focals = None
+    ) -> list[NDArray[np.float32]]:
         """The average (h, w) for RGB images (H, W, 3) of one common size, at the predictor's own resolution."""
         mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
-        pairs = zip(self.model.forward(images, size), self.model.forward(mirrored, size), strict=True)
-        return [(plain + mirror[:, ::-1]) * np.float32(0.5) for plain, mirror in pairs]
+        plain, mirror = (self.model.forward(seen, size, focals_px) for seen in (images, mirrored))
+        return [(one + other[:, ::-1]) * np.float32(0.5) for one, other in zip(plain, mirror, strict=True)]
 
     def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
         """One photograph at its own size."""

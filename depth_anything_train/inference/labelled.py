@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.data.camera import read_focal
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import LABELLED, BadSample, Record
@@ -26,7 +27,10 @@ class Records(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """One decoded image with its label at the label's own size: disparity in 1/unit, exactly 0 is sky."""
+    """One decoded image with its label at the label's own size: disparity in 1/unit, exactly 0 is sky.
+
+    `focal_px` is the camera's focal length in pixels of the image, where it is known.
+    """
 
     group: str
     key: str
@@ -34,6 +38,7 @@ class Sample:
     disparity: NDArray[np.float32]
     valid: NDArray[np.bool_]
     unit: str
+    focal_px: float | None = None
 
 
 def read_sample(record: Record, group: str, split_by: str | None = None) -> Sample:
@@ -47,7 +52,7 @@ def read_sample(record: Record, group: str, split_by: str | None = None) -> Samp
     disparity, valid = decode_label(*record.label(), meta)
     image = decode_image(record.image)
     check_shape(image.shape, disparity.shape)
-    return Sample(group, record.key, image, disparity, valid, str(meta.get("unit", "unknown")))
+    return Sample(group, record.key, image, disparity, valid, str(meta.get("unit", "unknown")), read_focal(meta))
 
 
 def group_of(record: Record, group: str, split_by: str | None) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_anything_train.data.labels import Label
-from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
+from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.ops.alignment import robust_normalize
 from depth_anything_train.runtime import UserError
 
@@ -78,7 +78,9 @@ class MeanMap:
         """Names the map."""
         return hashlib.sha256(self.mean.tobytes()).hexdigest()[:16]
 
-    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+    def forward(
+        self, images: list[NDArray[np.uint8]], size: int | None = None, focals_px: Focals = None
+    ) -> list[NDArray[np.float32]]:
         """The mean map (96, 128) once per image, in metres of the metric one; neither the images nor `size` matter."""
         values = self.mean if self.kind == "relative" else np.reciprocal(self.mean)
         return [values for _ in images]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from depth_anything_train.inference.device import choose_device
-from depth_anything_train.inference.prediction import ImageLike, Kind, Prediction, load_image
+from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.models.weights import weights_hash
 from depth_anything_train.runtime import UserError, import_extra
 
@@ -84,7 +84,9 @@ class Midas:
         return weights_hash(self.model)
 
     @torch.inference_mode()
-    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
+    def forward(
+        self, images: list[NDArray[np.uint8]], size: int | None = None, focals_px: Focals = None
+    ) -> list[NDArray[np.float32]]:
         """Relative disparity (H, W) at the photographs' size, for RGB images (H, W, 3) of one common size.
 
         `size` is the side that the image processor aims at, instead of the model's own 384 or 512.

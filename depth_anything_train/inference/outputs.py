@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ class Outputs:
         colormap: of the colour picture and the side by side; any name matplotlib knows, near is its upper end.
         percentile: of pixels at either end that the control map gives up for contrast between them.
         pointcloud: `ply` or `glb` for a point cloud as well.
-        fov_deg: field of view across the photograph's longer side in degrees, for the point cloud.
+        fov_deg: field of view across the photograph's longer side in degrees, for the point cloud and for metres of a
+            model with a canonical camera.
         intrinsics: (fx, fy, cx, cy) in pixels of the photograph instead.
 
     Raises:
@@ -71,6 +73,13 @@ class Outputs:
             raise UserError(f"Expected a percentile of at least 0 and below 50, got {self.percentile}.")
         check_colormap(self.colormap)
         camera(1, 1, self.fov_deg, self.intrinsics)
+
+    def focal_px(self, height: int, width: int) -> float | None:
+        """Focal length in pixels of a photograph of that size, if the user said anything of the camera."""
+        if self.fov_deg is None and self.intrinsics is None:
+            return None
+        fx, fy, *_ = camera(height, width, self.fov_deg, self.intrinsics)
+        return math.sqrt(fx * fy)
 
     def write(self, target: Path, image: NDArray[np.uint8], prediction: Prediction) -> list[Path]:
         """Write TARGET_color.png, TARGET.npy and so on, each file whole or not at all; returns their paths.

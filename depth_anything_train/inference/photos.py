@@ -70,7 +70,7 @@ def predict_photos(
         fast: prepare in 8 bits (`preprocess.prepare`).
 
     Raises:
-        UserError: the network cannot take `size`.
+        UserError: the network cannot take `size`, or needs a focal length.
         OSError: an output cannot be written.
     """
 
@@ -88,6 +88,8 @@ def predict_photos(
         return prepare([image], size or model.size, patch=model.model.config.encoder.patch_size, fast=fast)
 
     def write(photo: _Photo, values: NDArray[np.float32]) -> str | None:
+        if isinstance(model, DepthAnything):
+            values = model.to_camera(values, outputs.focal_px(*photo.image.shape[:2]), photo.image.shape)
         prediction = Prediction(values, model.kind).resized(*photo.image.shape[:2])
         try:
             outputs.write(photo.target, photo.image, prediction)
@@ -96,7 +98,9 @@ def predict_photos(
         return None
 
     if isinstance(model, DepthAnything):
-        network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)  # refuses a bad size
+        # Refuse what would fail for every photograph: a bad size, or no focal length where one is needed.
+        network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)
+        model.to_camera(np.zeros((1, 1), np.float32), outputs.focal_px(1, 1), (1, 1))
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         writing: deque[Future[str | None]] = deque()
         for found in _together(_ahead(pool, decode, photos, 2 * workers), batch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,6 +22,9 @@ NEAREST_M = np.float32(1e-6)  # keeps the inverse of a metric prediction finite
 
 
 Kind = Literal["relative", "metric"]
+
+Focals = Sequence[float | None] | None
+"""Focal length of each image in its own pixels, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,14 @@ class Predictor(Protocol):
     def kind(self) -> Kind:
         """Whether the prediction has metres."""
 
-    def forward(self, images: list[NDArray[np.uint8]], size: int | None = None) -> list[NDArray[np.float32]]:
-        """What it states (h, w), by `kind`, for RGB images (H, W, 3) of one common size, at its own resolution."""
+    def forward(
+        self, images: list[NDArray[np.uint8]], size: int | None = None, focals_px: Focals = None
+    ) -> list[NDArray[np.float32]]:
+        """What it states (h, w), by `kind`, for RGB images (H, W, 3) of one common size, at its own resolution.
+
+        Raises:
+            BadSample: `no_camera` if it needs the focal length of an image, in the image's pixels, and there is none.
+        """
 
     def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
         """One photograph -> its prediction at the photograph's size."""

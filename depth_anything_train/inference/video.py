@@ -68,7 +68,9 @@ def predict_video(
         frames = islice(reader.frames(files.write_sound), limit)
         try:
             while together := list(islice(frames, batch)):
-                for frame, values in zip(together, model.forward([f.image for f in together], size), strict=True):
+                focals_px = [outputs.focal_px(*frame.image.shape[:2]) for frame in together]
+                maps = model.forward([frame.image for frame in together], size, focals_px)
+                for frame, values in zip(together, maps, strict=True):
                     prediction = Prediction(values, model.kind)
                     if alignment is not None:
                         prediction = alignment(prediction)

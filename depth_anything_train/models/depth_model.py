@@ -33,6 +33,9 @@ class DepthModelConfig:
         kind: `relative` predicts disparity >= 0, `metric` depth in metres.
         max_depth_m: farthest depth of a metric model in metres; None for a relative one.
         bins: the bins of a metric model after ZoeDepth (V1); without, it ends in a sigmoid times `max_depth_m` (V2).
+        canonical_focal_px: focal length, in pixels of what the network sees, for which a metric model states metres; at
+            another one, f, they are f / canonical_focal_px times as many, so that a lens that enlarges brings nothing
+            nearer (Metric3D's transformation of labels). None: metres of the camera that it was trained on.
 
     Raises:
         UserError: the numbers do not fit together.
@@ -44,6 +47,7 @@ class DepthModelConfig:
     kind: Kind = "relative"
     max_depth_m: float | None = None
     bins: BinsConfig | None = None
+    canonical_focal_px: float | None = None
 
     def __post_init__(self) -> None:
         for key, value in (("features", self.features), *(("out_channels", c) for c in self.out_channels)):
@@ -61,6 +65,11 @@ class DepthModelConfig:
             raise UserError(
                 f"Expected max_depth_m to be the farthest depth of the bins, {self.bins.farthest_m:g} m, got "
                 f"kind={self.kind} with max_depth_m={self.max_depth_m}."
+            )
+        if self.canonical_focal_px is not None and not (self.kind == "metric" and 0 < self.canonical_focal_px):
+            raise UserError(
+                "Expected canonical_focal_px above 0 for a metric model and none for a relative one, got "
+                f"kind={self.kind} with canonical_focal_px={self.canonical_focal_px}."
             )
         if len(self.out_channels) != 4:
             raise UserError(f"Expected four out_channels, one for each tapped block, got {list(self.out_channels)}.")
@@ -174,6 +183,7 @@ def build_depth_model(
     kind: str = "relative",
     max_depth_m: float | None = None,
     bins: Mapping[str, Any] | None = None,
+    canonical_focal_px: float | None = None,
     activation_checkpointing: str = "selective",
     attention: str = "sdpa",
 ) -> DepthModel:
@@ -204,5 +214,6 @@ def build_depth_model(
         kind=kind,  # type: ignore[arg-type]
         max_depth_m=bins_config.farthest_m if bins_config is not None and max_depth_m is None else max_depth_m,
         bins=bins_config,
+        canonical_focal_px=canonical_focal_px,
     )
     return DepthModel(config, activation_checkpointing=activation_checkpointing, attention=attention)

@@ -111,7 +111,7 @@ def example_row(
     ]
     errors = []
     for name, model in models.items():
-        prediction = Prediction(model.forward([sample.image], size)[0], model.kind)
+        prediction = Prediction(model.forward([sample.image], size, [sample.focal_px])[0], model.kind)
         raw = prediction.resized(*sample.disparity.shape).disparity
         aligned = _aligned(raw, sample, judged, protocol)
         measures = evaluate_image(raw, sample.disparity, sample.valid, protocol, unit=sample.unit)

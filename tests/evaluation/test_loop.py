@@ -1,5 +1,6 @@
 """What an evaluation asks of a model, and what it says about units; on scenes whose truth is known."""
 
+import dataclasses
 import io
 import json
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import build
 from scenes import encode, scene, write_shards
 
 from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.evaluation.loop import evaluate as judge
+from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.flip import FlipAverage
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.metrics.depth import DepthProtocol
@@ -29,7 +32,7 @@ class Brightness:
     def __init__(self, kind="metric", factor=1.0):
         self.kind, self.factor = kind, factor
 
-    def forward(self, images, size=None):
+    def forward(self, images, size=None, focals_px=None):
         maps = [np.float32(image.mean(2) + 1) / 256 for image in images]
         for values in maps:
             values[:, : values.shape[1] // 2] *= 2
@@ -100,7 +103,7 @@ def test_evaluate__judges_the_map_that_predict_writes():
     class Coarse(Brightness):
         """Every seventh pixel, as a network's resolution is below that of a label."""
 
-        def forward(self, images, size=None):
+        def forward(self, images, size=None, focals_px=None):
             return [values[::7, ::7] for values in super().forward(images, size)]
 
     depth_m = Prediction(Coarse().forward([image])[0], "metric").resized(42, 56).depth_m
@@ -108,6 +111,24 @@ def test_evaluate__judges_the_map_that_predict_writes():
     members = {"png": encode(image, "png"), "depth.npy": label.getvalue(), "json": b'{"unit": "m", "scale": 1.0}'}
     measures = judge(Coarse(), {"its own": [Record("own", members)]}, METRIC).mean()
     assert measures["abs_rel"] < 1e-6 and measures["delta1"] == 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_evaluate__a_canonical_camera_is_that_of_each_sample(flip):
+    def through(record, **camera):
+        meta = json.dumps({**record.meta, "camera": camera}).encode()
+        return Record(f"{record.key} {camera}", {**record.members, "json": meta})
+
+    model = DepthAnything(build(kind="metric", max_depth_m=20.0, canonical_focal_px=100.0), size=56, device="cpu")
+    plain = DepthAnything(build(kind="metric", max_depth_m=20.0), size=56, device="cpu")
+    one, two = record(1, height=56), record(2, height=56)
+    protocol = dataclasses.replace(METRIC, flip=flip)
+    cameras = [through(one, fx=100, fy=100), through(two, fx=200, fy=50), through(two, fx=300, fy=300)]
+    results = judge(model, {"a": [*cameras, one, through(two, fx=0)]}, protocol, batch=5)
+    expected = judge(plain, {"a": [one, two]}, protocol, batch=2)
+    assert results.skipped == {"no_camera": 2}
+    assert [image.measures for image in results.images[:2]] == [image.measures for image in expected.images]
+    assert results.images[2].measures["rmse"] != results.images[1].measures["rmse"]
 
 
 def test_evaluate__the_protocol_decides_about_the_mirror_image():
@@ -119,7 +140,7 @@ def test_evaluate__kb_cuts_image_and_label_before_the_network():
     seen = []
 
     class Watch(Brightness):
-        def forward(self, images, size=None):
+        def forward(self, images, size=None, focals_px=None):
             seen.extend(images)
             return super().forward(images, size)
 

@@ -22,7 +22,7 @@ class NearerBelow:
     def __init__(self, kind="relative"):
         self.kind = kind
 
-    def forward(self, images, size=None):
+    def forward(self, images, size=None, focals_px=None):
         disparity = np.linspace(0.05, 1, 64, dtype=np.float32)[:, None].repeat(8, 1)
         return [disparity if self.kind == "relative" else 1 / disparity for _ in images]
 

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from networks import build
 from scenes import encode, scene
 
 from depth_anything_train.data.schema import BadSample
@@ -61,6 +62,37 @@ def test_from_pretrained__says_what_it_takes(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="without a finished model"):
         DepthAnything.from_pretrained(tmp_path)
+
+
+@pytest.fixture
+def canonical():
+    """A metric model for a camera of 100 pixels focal length, and the same network without one."""
+    networks = [build(kind="metric", max_depth_m=20.0, canonical_focal_px=focal) for focal in (100.0, None)]
+    return [DepthAnything(network, size=28, device="cpu") for network in networks]
+
+
+def test_predict__metres_of_a_canonical_camera_grow_with_the_focal_length(canonical):
+    model, plain = canonical
+    image = scene(0, 56, 56)[0]
+    expected = plain.predict(image).depth_m
+    for focal_px, factor in ((200.0, 1.0), (400.0, 2.0)):  # half of it in the 28 pixels that the network sees
+        np.testing.assert_allclose(model.predict(image, focal_px=focal_px).depth_m, factor * expected, rtol=1e-6)
+    half = plain.predict(image, size=56).depth_m * 2  # a larger view looks nearer to the network, and is not
+    np.testing.assert_allclose(model.predict(image, size=56, focal_px=200.0).depth_m, half, rtol=1e-6)
+
+
+def test_predict__a_canonical_camera_needs_a_focal_length(canonical, tmp_path):
+    model, plain = canonical
+    image = scene(0)[0]
+    assert (plain.predict(image, focal_px=300.0).depth_m == plain.predict(image).depth_m).all()
+    with pytest.raises(UserError, match="focal_px=.*fov_deg="):
+        model.predict(image)
+    model.save_pretrained(tmp_path / "model")
+    loaded = DepthAnything.from_pretrained(tmp_path / "model", device="cpu")
+    assert (loaded.predict(image, focal_px=300.0).depth_m == model.predict(image, focal_px=300.0).depth_m).all()
+    for format in ("hf", "original"):
+        with pytest.raises(UserError, match="format=native.*canonical camera"):
+            model.save_pretrained(tmp_path / format, format=format)
 
 
 @pytest.mark.parametrize("format", ["native", "hf", "original"])

@@ -111,7 +111,7 @@ def test_predict_photos__midas_answers_the_same_call(tmp_path):
         def __init__(self):
             self.device = torch.device("cpu")
 
-        def forward(self, images, size=None):
+        def forward(self, images, size=None, focals_px=None):
             if images[0].shape[1] == 120:
                 raise UserError("too wide")
             assert len({image.shape for image in images}) == 1

@@ -1,3 +1,5 @@
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -48,6 +50,19 @@ def test_predict__writes_colour_16bit_and_array_for_every_image_of_a_folder(pred
 def test_predict__writes_what_was_chosen(predict, photos):
     out = predict(f"source={photos / 'a.jpg'}", "outputs=[control]", "pointcloud=glb", "fov_deg=70", "percentile=2")
     assert sorted(path.name for path in out.iterdir()) == ["a.glb", "a_control.png"]
+
+
+def test_predict__a_canonical_camera_takes_its_focal_length_from_the_field_of_view(predict, photos, tmp_path):
+    model = DepthAnything(build(kind="metric", max_depth_m=20.0, canonical_focal_px=50.0), size=28, device="cpu")
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(SystemExit) as exit_status:
+        predict(f"source={photos}")
+    assert exit_status.value.code == 2 and not list(tmp_path.glob("out/*"))
+    width = max(scene(0)[0].shape)
+    for focal_px, given in ((width, f"fov_deg={math.degrees(2 * math.atan(0.5))}"), (80.0, "intrinsics=[160,40,9,9]")):
+        out = predict(f"source={photos / 'a.jpg'}", given)
+        expected = model.predict(photos / "a.jpg", focal_px=focal_px).depth_m
+        np.testing.assert_allclose(np.load(out / "a.npy"), expected, rtol=1e-5)
 
 
 def test_predict__runs_twice_into_a_folder_among_the_photographs(predict, photos):

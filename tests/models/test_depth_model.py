@@ -86,6 +86,8 @@ def test_config__travels_through_json():
     stored = json.loads(json.dumps(model.config.to_dict()))
     assert stored["encoder"]["taps"] == [2, 5, 8, 11]
     assert DepthModelConfig.from_dict(stored) == model.config
+    del stored["canonical_focal_px"]  # files of before have none
+    assert DepthModelConfig.from_dict(stored) == model.config
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,8 @@ def test_config__refuses_what_it_does_not_know(damage):
         ({"kind": "metric"}, "max_depth_m"),
         ({"max_depth_m": 80.0}, "max_depth_m"),
         ({"kind": "absolute"}, "relative or metric"),
+        ({"canonical_focal_px": 500.0}, "canonical_focal_px above 0 for a metric model"),
+        ({"kind": "metric", "max_depth_m": 20.0, "canonical_focal_px": 0.0}, "canonical_focal_px above 0"),
         ({"out_channels": [8, 8, 8]}, "four out_channels"),
     ],
 )
