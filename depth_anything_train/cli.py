@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+import signal
 import sys
 from contextlib import nullcontext
 from importlib.metadata import entry_points
@@ -15,9 +16,12 @@ from importlib.metadata import entry_points
 from depth_anything_train.runtime import (
     COMMAND_LINE,
     INTERRUPTED,
+    RUN_AGAIN,
+    STOP_SIGNALS,
     console,
     die_with_parent,
     hold_signals,
+    leaving_at_once,
     leaving_on_request,
 )
 
@@ -73,15 +77,14 @@ def main() -> None:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(commands))}."
         console.print(f"error: {name} is no command; {hint}", style="bold red")
         sys.exit(2)
-    if name in LISTENERS:
-        hold_signals()
     os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
+    interrupted = f"`{name}` was interrupted before it began."
+    numbers, status = (STOP_SIGNALS, RUN_AGAIN) if name in REQUEUED else ([signal.SIGINT], INTERRUPTED)
     with leaving_on_request() if name in REQUEUED else nullcontext():
-        try:
+        with leaving_at_once(numbers, status, interrupted):
+            if name in LISTENERS:
+                hold_signals()
             command = commands[name].load()
-        except KeyboardInterrupt:
-            console.print(f"error: `{name}` was interrupted before it began.", style="bold red")
-            sys.exit(INTERRUPTED)
         command()
 
 

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -198,6 +198,25 @@ def leaving_on_request() -> Iterator[None]:
         raise SystemExit(RUN_AGAIN)
 
     before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def leaving_at_once(numbers: Iterable[int], status: int, message: str) -> Iterator[None]:
+    """Any of these signals ends the process in the middle of this block: for imports alone, which leave nothing behind.
+
+    An exception would not do: some libraries catch whatever their own imports raise, and go on.
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        console.print(message, style="bold red")
+        os._exit(status)
+
+    before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:
