@@ -14,7 +14,7 @@ from torch import Tensor
 
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.preprocess import network_size
-from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
 ON_RECORD = ("experiment", "steps", "encoder", "init", "data", "licence", "source")

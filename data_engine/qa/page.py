@@ -15,7 +15,7 @@ from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample
-from depth_anything_train.ops.colors import colorize
+from depth_anything_train.ops.colormaps import colorize
 from depth_anything_train.report.html import card, document, gradient, picture_row, table
 from depth_anything_train.report.pictures import Picture, PictureRow, encode, shrink
 from depth_anything_train.report.plots import histogram, line

@@ -10,7 +10,7 @@ from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_classes, decode_label
 from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.ops.colors import INVALID_GREY, color_classes, colorize
+from depth_anything_train.ops.colormaps import INVALID_GREY, color_classes, colorize
 from depth_anything_train.runtime import UserError, keyed_seed
 
 TILE_WIDTH, TILE_HEIGHT = 240, 180

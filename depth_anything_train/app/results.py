@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from depth_anything_train.inference.outputs import Outputs, color_picture, encode_png
 from depth_anything_train.inference.pointcloud import PointCloud, from_prediction
 from depth_anything_train.inference.prediction import Prediction, Predictor, load_image
-from depth_anything_train.ops.colors import colorize
+from depth_anything_train.ops.colormaps import colorize
 from depth_anything_train.runtime import write_bytes
 
 SHOWN_SIDE = 1600

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from depth_anything_train.ops.colors import color_classes, colorize
+from depth_anything_train.ops.colormaps import color_classes, colorize
 
 LARGEST = 16
 """Images of a stream in one picture."""

@@ -18,7 +18,7 @@ from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.results import LEADING, TITLES, ImageResult, Results
-from depth_anything_train.ops.colors import colorize
+from depth_anything_train.ops.colormaps import colorize
 from depth_anything_train.report.html import document, gradient, picture_row, table
 from depth_anything_train.report.pictures import (
     ERROR_COLORMAP,

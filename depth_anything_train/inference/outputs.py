@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
-from depth_anything_train.ops.colors import check_colormap, colorize
+from depth_anything_train.ops.colormaps import check_colormap, colorize
 from depth_anything_train.runtime import UserError, write_bytes
 
 SUFFIXES = {

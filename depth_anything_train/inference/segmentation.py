@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from depth_anything_train.models.segmenter import MIN_PATCHES, Segmenter
-from depth_anything_train.ops.color import normalize
+from depth_anything_train.ops.normalisation import normalize
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Image
 

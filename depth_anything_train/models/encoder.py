@@ -18,6 +18,9 @@ from depth_anything_train.types import Image, Patches
 
 FeedForward = Literal["mlp", "swiglu"]
 
+RELEASED = {384: "vits", 768: "vitb", 1024: "vitl", 1536: "vitg"}
+"""Names of the released sizes by their channels."""
+
 
 @dataclass(frozen=True)
 class EncoderConfig:

@@ -10,14 +10,13 @@ import safetensors.torch
 
 from depth_anything_train.models.checkpoints import assemble
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
-from depth_anything_train.models.encoder import EncoderConfig
+from depth_anything_train.models.encoder import RELEASED, EncoderConfig
 from depth_anything_train.models.hf_names import from_hf_names, to_hf_names
 from depth_anything_train.models.weights import plain_tensors, read_tensors
-from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError, read_json, write_bytes, write_json
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
-SIZES = {384: "vits", 768: "vitb", 1024: "vitl", 1536: "vitg"}
 
 # A config may leave out what has its default value; these are transformers' defaults.
 DEFAULTS = {
@@ -159,7 +158,7 @@ def config_from_hf(content: Any, *, source: str) -> DepthModelConfig:
         )
     try:
         encoder = EncoderConfig(
-            name=SIZES.get(vit["hidden_size"], "custom"),
+            name=RELEASED.get(vit["hidden_size"], "custom"),
             embed_dim=vit["hidden_size"],
             depth=vit["num_hidden_layers"],
             num_heads=vit["num_attention_heads"],

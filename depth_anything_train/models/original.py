@@ -18,11 +18,10 @@ from torch import Tensor
 
 from depth_anything_train.models.checkpoints import assemble
 from depth_anything_train.models.depth_model import DepthModel, DepthModelConfig
-from depth_anything_train.models.encoder import EncoderConfig, resolve_taps
+from depth_anything_train.models.encoder import RELEASED, EncoderConfig, resolve_taps
 from depth_anything_train.models.weights import plain_tensors, read_tensors
 from depth_anything_train.runtime import UserError, atomic_writer
 
-RELEASED = {384: "vits", 768: "vitb", 1024: "vitl", 1536: "vitg"}
 HEAD_WIDTH = 64  # channels of an attention head in all released sizes; the weights do not show it
 V1 = re.compile(r"depth_anything_vit[sblg](14)?")
 V2 = re.compile(r"depth_anything_v2_vit[sblg]")

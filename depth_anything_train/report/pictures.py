@@ -18,7 +18,7 @@ from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.inference.labelled import Records, Sample, group_of, open_data, read_sample
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image, fit, judged_pixels
-from depth_anything_train.ops.colors import colorize
+from depth_anything_train.ops.colormaps import colorize
 
 LONGER_SIDE = 320  # pixels of a picture on the page
 JPEG_QUALITY = 88

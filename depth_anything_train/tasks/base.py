@@ -21,7 +21,7 @@ from depth_anything_train.devices import share_out
 from depth_anything_train.models.checkpoints import assemble, describe, save_model
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops, on_meta
-from depth_anything_train.ops.color import normalize
+from depth_anything_train.ops.normalisation import normalize
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Disparity, Image, ImageBytes, Scalar
 

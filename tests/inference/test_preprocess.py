@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from depth_anything_train.inference.preprocess import network_size, prepare, resize_map
-from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD
+from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.models.encoder import EncoderConfig
 from depth_anything_train.models.segmenter import Segmenter, SegmenterConfig
-from depth_anything_train.ops.color import normalize
+from depth_anything_train.ops.normalisation import normalize
 from depth_anything_train.runtime import UserError
 
 ENCODER = EncoderConfig("test", embed_dim=32, depth=4, num_heads=2, ffn="mlp", taps=(0, 1, 2, 3), image_size=28)

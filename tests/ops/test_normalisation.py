@@ -1,6 +1,6 @@
 import torch
 
-from depth_anything_train.ops.color import IMAGENET_MEAN, IMAGENET_STD, normalize
+from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 
 def test_normalize__matches_the_definition():

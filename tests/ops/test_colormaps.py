@@ -2,7 +2,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from depth_anything_train.ops.colors import INVALID_GREY, check_colormap, colorize
+from depth_anything_train.ops.colormaps import INVALID_GREY, check_colormap, colorize
 from depth_anything_train.runtime import UserError
 
 
