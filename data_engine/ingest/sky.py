@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from data_engine.ingest.base import RawSample, choose
 from data_engine.ingest.labelled import encode_mask
 from data_engine.ingest.segmenter import SkySegmenter
-from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import check_shape, decode_label
+from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, SKY
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError
@@ -106,9 +105,7 @@ class Sky:
         record = _folder(self.root)[item.position]
         if SKY in record.members:
             return RawSample(record.key, record.members, {"sky_known": 1})
-        image = decode_image(record.image)
-        disparity, valid = decode_label(*record.label(), record.meta)
-        check_shape(image.shape, disparity.shape)
+        image, _, valid = decode_pair(record)
         probability = _segmenter(self.segmenter, self.revision, self.device).probability(image)
         sky = self.find_sky(probability, valid)
         notes = {"sky_found": 1} if sky.any() else {}

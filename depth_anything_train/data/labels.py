@@ -28,7 +28,7 @@ import zstandard
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from depth_anything_train.data.images import MAX_PIXELS, read_header
+from depth_anything_train.data.images import MAX_PIXELS, decode_image, read_header
 from depth_anything_train.data.schema import CLASSES, BadSample, Record
 
 Label = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -63,6 +63,18 @@ def decode_label(extension: str, data: bytes, meta: dict[str, Any]) -> Label:
     else:
         raise BadSample("label_type", f"Expected a label of type png, npy or dz16, but came {extension!r}.")
     return (_inverse(stored, valid), valid) if quantity == "depth" else (stored, valid)
+
+
+def decode_pair(record: Record) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    """Decode an image, RGB (H, W, 3), and its label at the label's own size: disparity (h, w) and valid (h, w).
+
+    Raises:
+        BadSample: as `decode_label` and `images.decode_image`, `missing_label`, or `label_size`.
+    """
+    disparity, valid = decode_label(*record.label(), record.meta)
+    image = decode_image(record.image)
+    check_shape(image.shape, disparity.shape)
+    return image, disparity, valid
 
 
 def check_shape(image: tuple[int, ...], label: tuple[int, ...]) -> None:

@@ -9,8 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from depth_anything_train.data.camera import read_focal, resized_focal
-from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import check_shape, decode_label
+from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, BadSample
 from depth_anything_train.data.sources import Sample, Source
 from depth_anything_train.data.transforms import Geometry, check_aspect
@@ -76,20 +75,17 @@ class MetricSource(Source):
         """
         folder, number = self.locate(index)
         record = self.folders[folder][number]
-        meta = record.meta
-        if meta.get("unit") != "m":
+        if (unit := record.meta.get("unit", "unknown")) != "m":
             raise UserError(
                 f"Expected labels in metres in {self.folders[folder].path}, but sample {record.key} says "
-                f"unit={meta.get('unit', 'unknown')}; prepare it with its scale (dataset.scale=1000 for millimetres)."
+                f"unit={unit}; prepare it with its scale (dataset.scale=1000 for millimetres)."
             )
-        disparity, valid = decode_label(*record.label(), meta)
-        image = decode_image(record.image)
-        check_shape(image.shape, disparity.shape)
+        image, disparity, valid = decode_pair(record)
         sample: Sample = {"image": image, "disparity": disparity, "valid": valid, "key": record.key}
         if self.crop == "kb":
             sample = kb_crop(sample)
         if self.canonical_focal_px is not None:
-            sample["disparity"] = sample["disparity"] * np.float32(self._enlarged(sample, meta))
+            sample["disparity"] = sample["disparity"] * np.float32(self._enlarged(sample, record.meta))
         return self._in_range(sample)
 
     def _enlarged(self, sample: Sample, meta: Mapping[str, Any]) -> float:

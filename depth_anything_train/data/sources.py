@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import add_sky, check_shape, decode_classes, decode_label, decode_sky
-from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample, Record
+from depth_anything_train.data.labels import add_sky, decode_classes, decode_label, decode_pair, decode_sky
+from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, console, fingerprint
 
@@ -134,9 +134,10 @@ class LabelledSource(Source):
         """
         folder, number = self.locate(index)
         record = self.folders[folder][number]
-        sample = _with_disparity(record.key, decode_image(record.image), record, sky=self.sky)
-        check_shape(sample["image"].shape, sample["disparity"].shape)
-        return sample
+        image, disparity, valid = decode_pair(record)
+        if self.sky and SKY in record.members:
+            disparity, valid = add_sky((disparity, valid), decode_sky(record.members[SKY], disparity.shape))
+        return _sample(record.key, image, disparity, valid)
 
 
 class PseudoLabelSource(Source):
@@ -162,7 +163,7 @@ class PseudoLabelSource(Source):
         if label.key != image.key:
             raise BadSample("key_mismatch", f"The label of {label.key} stands where the image {image.key} is.")
         # The label's aspect may differ: the teacher sees sides rounded to whole patches, the image stretched to them.
-        return _with_disparity(label.key, decode_image(image.image), label)
+        return _sample(label.key, decode_image(image.image), *decode_label(*label.label(), label.meta))
 
 
 class SemanticSource(Source):
@@ -212,11 +213,7 @@ def _image_folder(labels: ShardFolder) -> ShardFolder:
     return images
 
 
-def _with_disparity(key: str, image: NDArray[np.uint8], record: Record, *, sky: bool = False) -> Sample:
-    extension, data = record.label()
-    disparity, valid = decode_label(extension, data, record.meta)
-    if sky and SKY in record.members:
-        disparity, valid = add_sky((disparity, valid), decode_sky(record.members[SKY], disparity.shape))
+def _sample(key: str, image: NDArray[np.uint8], disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> Sample:
     return {"image": image, "disparity": normalise(disparity, valid), "valid": valid, "key": key}
 
 

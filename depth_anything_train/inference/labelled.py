@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.camera import read_focal
-from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import check_shape, decode_label
+from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError
@@ -47,12 +46,10 @@ def read_sample(record: Record, group: str, split_by: str | None = None) -> Samp
     Raises:
         BadSample: image or label cannot be used, or the json lacks the field `split_by`.
     """
-    meta = record.meta
     group = group_of(record, group, split_by)
-    disparity, valid = decode_label(*record.label(), meta)
-    image = decode_image(record.image)
-    check_shape(image.shape, disparity.shape)
-    return Sample(group, record.key, image, disparity, valid, str(meta.get("unit", "unknown")), read_focal(meta))
+    image, disparity, valid = decode_pair(record)
+    unit, focal_px = str(record.meta.get("unit", "unknown")), read_focal(record.meta)
+    return Sample(group, record.key, image, disparity, valid, unit, focal_px)
 
 
 def group_of(record: Record, group: str, split_by: str | None) -> str:
