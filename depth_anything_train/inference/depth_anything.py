@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from depth_anything_train.types import Image
 
 Format = Literal["native", "hf", "original"]
 Precision = Literal["fp32", "bf16"]
+
+BATCH = 8
+"""Photographs of a list that go through the network together."""
 
 
 class DepthAnything:
@@ -181,20 +185,46 @@ class DepthAnything:
             )
         return values * np.float32(resized_focal(focal_px, shape, values.shape) / canonical)
 
-    def predict(self, image: ImageLike, size: Size | None = None, focal_px: float | None = None) -> Prediction:
-        """Predict one photograph at its own size.
+    @overload
+    def predict(self, image: ImageLike, size: Size | None = None, focal_px: float | None = None) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, image: list[Any], size: Size | None = None, focal_px: float | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, image: ImageLike | list[Any], size: Size | None = None, focal_px: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Predict one photograph at its own size, or each of a list; those of one size go through the network together.
 
         Args:
-            image: path, encoded bytes, or RGB uint8 (H, W, 3).
+            image: path, encoded bytes, a Pillow image, or uint8: RGB (H, W, 3), with alpha (H, W, 4), grey (H, W); or
+                a list of such.
             size: shorter side in pixels for the network; the size it was trained at by default.
             focal_px: of the camera, in pixels of the photograph; read by models with a canonical camera alone.
 
         Raises:
             UserError: no such file, an array of another shape, or a size the network cannot take.
-            BadSample: bytes that are no sound image, or as `to_camera`.
+            BadSample: an image that is not sound, or as `to_camera`.
         """
-        pixels = load_image(image)
-        return Prediction(self.forward([pixels], size, [focal_px])[0], self.kind).resized(*pixels.shape[:2])
+        if isinstance(image, list):
+            return self._predict_all(image, size, focal_px)
+        return self._predict_all([image], size, focal_px)[0]
+
+    def _predict_all(self, images: Sequence[ImageLike], size: Size | None, focal_px: float | None) -> list[Prediction]:
+        loaded = [load_image(image) for image in images]
+        of_one_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, pixels in enumerate(loaded):
+            of_one_size[pixels.shape].append(index)
+        found: dict[int, Prediction] = {}
+        for (height, width, _), indices in of_one_size.items():
+            for start in range(0, len(indices), BATCH):
+                batch = indices[start : start + BATCH]
+                maps = self.forward([loaded[index] for index in batch], size, [focal_px] * len(batch))
+                predictions = (Prediction(values, self.kind).resized(height, width) for values in maps)
+                found.update(zip(batch, predictions, strict=True))
+        return [found[index] for index in range(len(loaded))]
 
 
 def _is_pair(size: Any) -> bool:

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 from numpy.typing import NDArray
 
 from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.schema import BadSample
 from depth_anything_train.inference.preprocess import resize_map
 from depth_anything_train.runtime import UserError
 
-ImageLike = str | Path | bytes | NDArray[np.uint8]
-"""A photograph: a path, the bytes of a JPEG, PNG or WebP file, or RGB uint8 (H, W, 3)."""
-
+ImageLike = str | Path | bytes | PIL.Image.Image | NDArray[np.uint8]
+"""A photograph: a path, the bytes of a JPEG, PNG or WebP file, a Pillow image, or uint8: RGB (H, W, 3), with alpha
+(H, W, 4), or grey (H, W). Whatever its form, grey becomes RGB and alpha is dropped."""
 
 NEAREST_M = np.float32(1e-6)  # keeps the inverse of a metric prediction finite
 
@@ -88,19 +91,42 @@ class Predictor(Protocol):
 
 
 def load_image(image: ImageLike) -> NDArray[np.uint8]:
-    """Any form of photograph -> RGB uint8 (H, W, 3).
+    """Any form of photograph -> RGB uint8 (H, W, 3), upright.
 
     Raises:
-        UserError: no such file, or an array of another shape or type.
-        BadSample: bytes that are no sound JPEG, PNG or WebP image.
+        UserError: no such file, or an array or a Pillow image of another shape or type.
+        BadSample: no sound JPEG, PNG or WebP image.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise UserError(f"Expected an RGB image as uint8 (H, W, 3), got {image.dtype} {image.shape}.")
-        return image
+        return _from_array(image)
+    if isinstance(image, PIL.Image.Image):
+        return _from_pillow(image)
     if isinstance(image, bytes):
         return decode_image(image)
     try:
         return decode_image(Path(image).expanduser().read_bytes())
     except OSError as error:
         raise UserError(f"Expected an image file at {image}, but it cannot be read: {error.strerror}.") from None
+
+
+def _from_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    pixels = image[..., None] if image.ndim == 2 else image
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise UserError(
+            "Expected an image as uint8, RGB (H, W, 3), with alpha (H, W, 4) or grey (H, W), got "
+            f"{image.dtype} {image.shape}."
+        )
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[..., :3])
+
+
+def _from_pillow(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """As `decode_image` does it with a file: upright, 16 bits become 8."""
+    try:
+        upright = PIL.ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16"):
+            return _from_array((np.asarray(upright) >> 8).astype(np.uint8))
+        if upright.mode in ("I", "F"):
+            raise UserError(f"Expected a photograph, got a Pillow image of mode {image.mode}; make it L or RGB.")
+        return np.asarray(upright.convert("RGB"))
+    except OSError as error:  # Pillow reads a file when its pixels are first asked for
+        raise BadSample("undecodable_image", f"The Pillow image cannot be decoded: {error}.") from None

@@ -1,6 +1,7 @@
 import copy
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from networks import build
@@ -26,14 +27,23 @@ def model(network):
     return DepthAnything(network, size=28, extra={"experiment": "none"}, device="cpu")
 
 
-def test_predict__path_bytes_and_array_agree(model, tmp_path):
+def test_predict__path_bytes_array_and_pillow_image_agree(model, tmp_path):
     image, _ = scene(0)
     (tmp_path / "photo.png").write_bytes(encode(image, "png"))
     prediction = model.predict(tmp_path / "photo.png")
     assert prediction.disparity.shape == image.shape[:2]
     assert prediction.disparity.dtype == np.float32 and np.isfinite(prediction.disparity).all()
-    for other in (str(tmp_path / "photo.png"), encode(image, "png"), image):
+    for other in (str(tmp_path / "photo.png"), encode(image, "png"), image, PIL.Image.fromarray(image)):
         assert (model.predict(other).disparity == prediction.disparity).all()
+
+
+def test_predict__a_list_of_several_sizes_gives_a_prediction_for_each(model):
+    images = [scene(0)[0], scene(1, 50, 40)[0], scene(2)[0], PIL.Image.fromarray(scene(3, 50, 40)[0])]
+    predictions = model.predict(images)
+    assert [p.disparity.shape for p in predictions] == [(42, 56), (50, 40), (42, 56), (50, 40)]
+    for image, prediction in zip(images, predictions, strict=True):
+        assert np.abs(model.predict(image).disparity - prediction.disparity).max() < 1e-5
+    assert model.predict([]) == []
 
 
 def test_forward__of_a_batch_is_that_of_single_images_at_network_resolution(model):
@@ -115,8 +125,10 @@ def test_save_pretrained__an_unknown_format_is_refused(model, tmp_path):
 def test_predict__says_what_is_wrong_with_an_image(model, tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         model.predict(tmp_path / "missing.jpg")
-    with pytest.raises(UserError, match="RGB image"):
-        model.predict(np.zeros((4, 4), np.uint8))
+    with pytest.raises(UserError, match="Expected an image as uint8"):
+        model.predict(np.zeros((4, 4, 2), np.uint8))
+    with pytest.raises(UserError, match="Expected an image as uint8"):
+        model.predict(np.zeros((4, 4), np.float32))
     with pytest.raises(BadSample):
         model.predict(b"no image at all")
 
