@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, fields
+from itertools import chain
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -74,7 +75,8 @@ def exclude(leaks: Iterable[Leak], train: Iterable[str]) -> None:
         bad = BadKey(leak.train_shard, leak.train_number, leak.train_key, REASON, message, digest)
         by_folder[_local(leak.train)].setdefault((bad.shard, bad.number), bad)
     for path, found in by_folder.items():
-        write_bad_keys(path, [*(one for one in read_bad_keys(path) if one.reason != REASON), *found.values()])
+        others = (one for one in read_bad_keys(path) if one.reason != REASON)
+        write_bad_keys(path, chain(others, found.values()))
 
 
 def _local(name: str) -> Path:

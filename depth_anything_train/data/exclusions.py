@@ -8,22 +8,24 @@ left out only if a run skips their reason.
 
 from __future__ import annotations
 
+import io
 import json
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from depth_anything_train.data.remote import AnyPath
+from depth_anything_train.data.remote import AnyPath, in_parallel
 from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, fingerprint, read_json, write_bytes
+from depth_anything_train.runtime import UserError, atomic_writer, fingerprint, read_json
 
 BAD_KEYS_FILE = "bad_keys.jsonl"
-_TYPES = {"shard": str, "number": int, "reason": str, "digest": str}
 
 
 @dataclass(frozen=True)
@@ -50,31 +52,33 @@ class BadKey:
 
 
 def write_bad_keys(folder: Path, bad: Iterable[BadKey]) -> None:
-    """Replace the list of a folder; an empty one says that it was checked."""
-    lines = (json.dumps({k: v for k, v in asdict(one).items() if v is not None}, sort_keys=True) for one in bad)
-    write_bytes(folder / BAD_KEYS_FILE, "".join(f"{line}\n" for line in lines).encode())
+    """Replace the list of a folder, line by line; an empty one says that it was checked."""
+    with atomic_writer(folder / BAD_KEYS_FILE) as file:
+        for one in bad:
+            line = json.dumps({k: v for k, v in asdict(one).items() if v is not None}, sort_keys=True)
+            file.write(f"{line}\n".encode())
 
 
-def read_bad_keys(folder: AnyPath) -> list[BadKey]:
-    """The list of a folder; nothing where it has none. Only shard, number and reason must be there.
+def read_bad_keys(folder: AnyPath) -> Iterator[BadKey]:
+    """The list of a folder, line by line; nothing where it has none. Only shard, number and reason must be there.
 
     Raises:
         UserError: a line that cannot be read.
     """
     path = folder / BAD_KEYS_FILE
     if not path.exists():
-        return []
-    bad = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            one = BadKey(**{"key": "", **json.loads(line)})
-            if not all(isinstance(getattr(one, name), kind) for name, kind in _TYPES.items()):
-                raise TypeError  # people write lines by hand
-            bad.append(one)
-        except (ValueError, TypeError):
-            wanted = 'an object such as {"shard": "00000.tar", "number": 3, "reason": "constant_label"}'
-            raise UserError(f"Line {number} of {path} cannot be read: expected {wanted}; mend or delete it.") from None
-    return bad
+        return
+    with open(path, "rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                one = BadKey(**{"key": "", **json.loads(line.decode())})
+                if [*map(type, (one.shard, one.number, one.reason, one.digest))] != [str, int, str, str]:
+                    raise TypeError  # people write lines by hand
+            except (ValueError, TypeError):
+                wanted = 'an object such as {"shard": "00000.tar", "number": 3, "reason": "constant_label"}'
+                what = f"Line {number} of {path} cannot be read: expected {wanted}"
+                raise UserError(f"{what}; mend or delete it.") from None
+            yield one
 
 
 class Selection:
@@ -82,12 +86,18 @@ class Selection:
 
     Args:
         total: samples in the folder.
-        left_out: number of each that is left out -> why.
+        left_out: number of each that is left out, and why, in any order; of several reasons the first counts.
     """
 
-    def __init__(self, total: int, left_out: Mapping[int, str]) -> None:
-        self.total, self.reasons = total, Counter(left_out.values())
-        self.left_out = np.array(sorted(left_out), np.int64)
+    def __init__(self, total: int, left_out: Iterable[tuple[int, str]]) -> None:
+        numbers, codes, names = array("q"), array("i"), dict[str, int]()  # of 62 million, 3 % are two million
+        for number, reason in left_out:
+            numbers.append(number)
+            codes.append(names.setdefault(reason, len(names)))
+        self.total = total
+        self.left_out, first = np.unique(np.array(numbers), return_index=True)
+        counts = np.bincount(np.array(codes)[first], minlength=len(names)).tolist()
+        self.reasons = +Counter(dict(zip(names, counts, strict=True)))  # without those that never were the first
         # How many are left before each that is not. This sorted array alone answers `self[k]`, in log(n).
         self._left_before = self.left_out - np.arange(len(self.left_out))
 
@@ -124,43 +134,46 @@ def select(labels: ShardFolder, images: ShardFolder, skip: Collection[str] = ())
     Raises:
         UserError: a list that cannot be read or belongs to other shards, or nothing is left.
     """
-    found = _bad_numbers(labels, skip)
+    lists = [_listed(labels, skip)]
     if labels.info["kind"] == PSEUDO_LABELS:
-        found = {**_flagged_numbers(labels, skip), **_bad_numbers(images, skip), **found}
-    selection = Selection(len(labels), found)
-    if found and not len(selection):
+        lists += [_listed(images, skip), _flagged(labels, skip)]
+    selection = Selection(len(labels), chain(*lists))
+    if selection.reasons and not len(selection):
         why = ", ".join(f"{count} x {reason}" for reason, count in selection.reasons.most_common())
         raise UserError(f"All {len(labels)} samples of {labels.path} are left out ({why}); prepare or label it again.")
     return selection
 
 
-def _bad_numbers(folder: ShardFolder, skip: Collection[str]) -> dict[int, str]:
-    """Number in the folder -> reason, by the folder's list."""
-    shards = {path.name: number for number, path in enumerate(folder.shards)}
-    found: dict[int, str] = {}
+def _listed(folder: ShardFolder, skip: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Number in the folder and reason, by the folder's list."""
+    shards = {path.name: (number, folder.digest(number)) for number, path in enumerate(folder.shards)}
     for bad in read_bad_keys(folder.path):
         if bad.score is not None and bad.reason not in skip:
             continue
-        shard = shards.get(bad.shard, -1)
-        if shard < 0 or (bad.digest and bad.digest != folder.digest(shard)):
+        shard, digest = shards.get(bad.shard, (-1, ""))
+        if shard < 0 or bad.digest not in ("", digest):
             raise UserError(
                 f"{folder.path / BAD_KEYS_FILE} was made from another {bad.shard} than there is now; "
                 "run `depth-anything verify bad_keys=true` again."
             )
-        found.setdefault(_index(folder, shard, bad.number, BAD_KEYS_FILE), bad.reason)
-    return found
+        yield _index(folder, shard, bad.number, BAD_KEYS_FILE), bad.reason
 
 
-def _flagged_numbers(folder: ShardFolder, skip: Collection[str]) -> dict[int, str]:
-    """Number in the folder -> reason, by the flags in the manifests."""
-    found: dict[int, str] = {}
-    for shard, path in enumerate(folder.shards if skip else []):
-        mark = path.with_suffix(".json")
-        flags = read_json(mark, keys={"flags": dict})["flags"]
+def _flagged(folder: ShardFolder, skip: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Number in the folder and reason, by the flags in the manifests."""
+    marks = [path.with_suffix(".json") for path in folder.shards] if skip else []
+    for shard, flags in enumerate(in_parallel(_read_flags, marks)):
+        name = marks[shard].name
         for reason in sorted(set(skip) & flags.keys()):
             for number in flags[reason]:
-                found.setdefault(_index(folder, shard, number, mark.name), reason)
-    return found
+                yield _index(folder, shard, number, name), reason
+
+
+def _read_flags(mark: AnyPath) -> dict[str, list[int]]:
+    flags: dict[str, list[int]] = read_json(mark, keys={"flags": dict})["flags"]
+    if wrong := [reason for reason, numbers in flags.items() if not isinstance(numbers, list)]:
+        raise UserError(f"{mark} is damaged: expected a list of numbers as flag {wrong[0]}; delete it and label again.")
+    return flags
 
 
 def _index(folder: ShardFolder, shard: int, number: int, file: str) -> int:

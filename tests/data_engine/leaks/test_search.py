@@ -116,7 +116,7 @@ def test_command__writes_list_and_page_and_its_status_says_that_there_are_copies
     page = (out / "leaks.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 6 and "http" not in page
     assert "3 copies" in capsys.readouterr().err
-    bad = read_bad_keys(Path(train))
+    bad = [*read_bad_keys(Path(train))]
     assert {(one.key, one.reason) for one in bad} == {(key, "test_image") for key in ("small", "mirrored", "cropped")}
     folder = ShardFolder(train)
     assert all(folder.shard(int(one.shard[:5])).read(one.number).key == one.key for one in bad)
