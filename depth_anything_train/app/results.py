@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.inference.outputs import Outputs, color_picture, encode_png
+from depth_anything_train.inference.outputs import Outputs, color_picture
+from depth_anything_train.inference.png import encode_png
 from depth_anything_train.inference.pointcloud import PointCloud, from_prediction
 from depth_anything_train.inference.prediction import Prediction, Predictor, load_image
 from depth_anything_train.ops.colormaps import colorize

@@ -16,6 +16,7 @@ from torch import Tensor
 from depth_anything_train.data.camera import resized_focal
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.inference.device import choose_device
+from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.inference.preprocess import Size, prepare
 from depth_anything_train.models.attention import Kernel, set_kernel
@@ -164,25 +165,39 @@ class DepthAnything:
         maps, focals_px = self.infer(batch)[:, 0].cpu().numpy(), focals_px or [None] * len(images)
         return [self.to_camera(*of_one, images[0].shape) for of_one in zip(maps, focals_px, strict=True)]
 
+    @property
+    def needs_camera(self) -> bool:
+        """Whether it knows metres only together with a focal length (`DepthModelConfig.canonical_focal_px`)."""
+        return self.model.config.canonical_focal_px is not None
+
+    def check_camera(self, focal_px: float | None) -> None:
+        """Refuse a photograph whose focal length has to be known and is not.
+
+        Raises:
+            BadSample: `no_camera`.
+        """
+        if self.needs_camera and focal_px is None:
+            raise BadSample(
+                "no_camera",
+                "Expected a focal length, without which this model knows no metres, and the photograph's EXIF states "
+                "none: focal_px= in pixels of the photograph, on the command line fov_deg= or intrinsics=, in shards "
+                "the camera of a sample's json.",
+            )
+
     def to_camera(
         self, values: NDArray[np.float32], focal_px: float | None, shape: Sequence[int]
     ) -> NDArray[np.float32]:
         """What the network states (h, w) about a photograph of that shape, for the camera that took it.
 
-        They differ for metric models with a canonical camera alone (`DepthModelConfig.canonical_focal_px`).
+        They differ for metric models with a canonical camera alone.
 
         Raises:
-            BadSample: `no_camera` if the model has one, and the focal length of the photograph is not known.
+            BadSample: as `check_camera`.
         """
+        self.check_camera(focal_px)
         canonical = self.model.config.canonical_focal_px
-        if canonical is None:
+        if canonical is None or focal_px is None:
             return values
-        if focal_px is None:
-            raise BadSample(
-                "no_camera",
-                "Expected a focal length, without which this model knows no metres: focal_px= in pixels of the "
-                "photograph, on the command line fov_deg= or intrinsics=, in shards the camera of a sample's json.",
-            )
         return values * np.float32(resized_focal(focal_px, shape, values.shape) / canonical)
 
     @overload
@@ -202,7 +217,8 @@ class DepthAnything:
             image: path, encoded bytes, a Pillow image, or uint8: RGB (H, W, 3), with alpha (H, W, 4), grey (H, W); or
                 a list of such.
             size: shorter side in pixels for the network; the size it was trained at by default.
-            focal_px: of the camera, in pixels of the photograph; read by models with a canonical camera alone.
+            focal_px: of the camera, in pixels of the photograph, where its EXIF does not state it; read by models with
+                a canonical camera alone.
 
         Raises:
             UserError: no such file, an array of another shape, or a size the network cannot take.
@@ -214,14 +230,17 @@ class DepthAnything:
 
     def _predict_all(self, images: Sequence[ImageLike], size: Size | None, focal_px: float | None) -> list[Prediction]:
         loaded = [load_image(image) for image in images]
+        unknown = self.needs_camera and focal_px is None
+        focals_px = [stated_focal(image) if unknown else focal_px for image in images]
         of_one_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, pixels in enumerate(loaded):
-            of_one_size[pixels.shape].append(index)
+        for index, one in enumerate(loaded):
+            of_one_size[one.shape].append(index)
         found: dict[int, Prediction] = {}
         for (height, width, _), indices in of_one_size.items():
             for start in range(0, len(indices), BATCH):
                 batch = indices[start : start + BATCH]
-                maps = self.forward([loaded[index] for index in batch], size, [focal_px] * len(batch))
+                pixels, focals = [loaded[index] for index in batch], [focals_px[index] for index in batch]
+                maps = self.forward(pixels, size, focals)
                 predictions = (Prediction(values, self.kind).resized(height, width) for values in maps)
                 found.update(zip(batch, predictions, strict=True))
         return [found[index] for index in range(len(loaded))]

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.inference.png import SMALLEST_RANGE, describe_16bit, encode_png, to_16bit
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.ops.colormaps import check_colormap, colorize
@@ -30,7 +30,6 @@ DEFAULT_OUTPUTS = ("color", "16bit", "npy")
 VIDEO_OUTPUTS = ("color", "control", "side_by_side", "npy")
 """What can be written for a video: one mp4 of each kind of picture, and one array of all values."""
 DEFAULT_VIDEO_OUTPUTS = ("color",)
-MILLIMETRES = 1000.0
 
 Limits = tuple[float, float]
 """Disparity of the first and the last colour."""
@@ -48,6 +47,7 @@ class Outputs:
         fov_deg: field of view across the photograph's longer side in degrees, for the point cloud and for metres of a
             model with a canonical camera.
         intrinsics: (fx, fy, cx, cy) in pixels of the photograph instead.
+        drop_flying: leave points out of the point cloud that hang between two surfaces.
 
     Raises:
         UserError: a name, colour map, format or number that cannot be.
@@ -59,6 +59,7 @@ class Outputs:
     pointcloud: str | None = None
     fov_deg: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
+    drop_flying: bool = True
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.names if name not in SUFFIXES]:
@@ -81,16 +82,19 @@ class Outputs:
         fx, fy, *_ = camera(height, width, self.fov_deg, self.intrinsics)
         return math.sqrt(fx * fy)
 
-    def write(self, target: Path, image: NDArray[np.uint8], prediction: Prediction) -> list[Path]:
+    def write(
+        self, target: Path, image: NDArray[np.uint8], prediction: Prediction, focal_px: float | None = None
+    ) -> list[Path]:
         """Write TARGET_color.png, TARGET.npy and so on, each file whole or not at all; returns their paths.
 
         Args:
             target: path without extension; its folder is made.
             image: the photograph, RGB (H, W, 3).
             prediction: (H, W).
+            focal_px: of the camera in pixels, for the point cloud if neither `fov_deg` nor `intrinsics` was chosen.
         """
         paths = []
-        for suffix, content in self._encoded(image, prediction):
+        for suffix, content in self._encoded(image, prediction, focal_px):
             paths.append(target.with_name(target.name + suffix))
             write_bytes(paths[-1], content)
         return paths
@@ -108,24 +112,25 @@ class Outputs:
             pictures["control"] = control_map(prediction, self.percentile, limits)
         return {name: pictures[name] for name in self.names if name in pictures}
 
-    def _encoded(self, image: NDArray[np.uint8], prediction: Prediction) -> Iterator[tuple[str, bytes]]:
+    def _encoded(
+        self, image: NDArray[np.uint8], prediction: Prediction, focal_px: float | None
+    ) -> Iterator[tuple[str, bytes]]:
         for name, picture in self.pictures(image, prediction).items():
             yield SUFFIXES[name], encode_png(picture)
         if "16bit" in self.names:
-            yield SUFFIXES["16bit"], encode_png(to_16bit(prediction))
+            yield SUFFIXES["16bit"], encode_png(to_16bit(prediction), describe_16bit(prediction))
         if "npy" in self.names:
             yield SUFFIXES["npy"], encode_npy(prediction.values)
         if self.pointcloud is not None:
-            cloud = from_prediction(image, prediction, fov_deg=self.fov_deg, intrinsics=self.intrinsics)
+            cloud = from_prediction(
+                image,
+                prediction,
+                fov_deg=self.fov_deg,
+                intrinsics=self.intrinsics,
+                focal_px=focal_px,
+                drop_flying=self.drop_flying,
+            )
             yield f".{self.pointcloud}", cloud.encode(self.pointcloud)
-
-
-def to_16bit(prediction: Prediction) -> NDArray[np.uint16]:
-    """(H, W): millimetres of a metric model up to 65.535 m; relative disparity stretched over the whole range."""
-    if prediction.kind == "metric":
-        return np.rint(prediction.depth_m * MILLIMETRES).clip(0, 65535).astype(np.uint16)
-    disparity = prediction.disparity
-    return _stretched(disparity, (float(disparity.min()), float(disparity.max())), 65535).astype(np.uint16)
 
 
 def color_picture(
@@ -156,7 +161,8 @@ def control_map(prediction: Prediction, percentile: float = 0.0, limits: Limits 
     if limits is None:
         low, high = np.percentile(disparity, (percentile, 100 - percentile))
         limits = (float(low), float(high))
-    return np.repeat(_stretched(disparity, limits, 255).astype(np.uint8)[..., None], 3, axis=2)
+    levels = np.rint((disparity - limits[0]) * (255 / max(limits[1] - limits[0], SMALLEST_RANGE))).clip(0, 255)
+    return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)
 
 
 def side_by_side(image: NDArray[np.uint8], picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -164,19 +170,8 @@ def side_by_side(image: NDArray[np.uint8], picture: NDArray[np.uint8]) -> NDArra
     return np.concatenate((image, picture), axis=1)
 
 
-def encode_png(picture: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """PNG of RGB uint8 (H, W, 3) or of 16 bits (H, W)."""
-    return cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)[1].tobytes()
-
-
 def encode_npy(values: NDArray[np.generic]) -> bytes:
     """The array as a .npy file."""
     file = io.BytesIO()
     np.save(file, values)
     return file.getvalue()
-
-
-def _stretched(values: NDArray[np.float32], limits: Limits, top: int) -> NDArray[np.float32]:
-    """Whole numbers 0 to `top` for values between the limits; all 0 where the limits are one."""
-    low, high = limits
-    return np.rint((values - low) * (top / max(high - low, 1e-12))).clip(0, top)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.prediction import Prediction, load_image
@@ -31,12 +32,16 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class _Photo:
-    """A decoded photograph, RGB (H, W, 3), and what the network will see, (1, 3, h, w); MiDaS prepares its own."""
+    """A decoded photograph, RGB (H, W, 3), and what the network will see, (1, 3, h, w); MiDaS prepares its own.
+
+    `focal_px` is of its camera, in its own pixels, by the user or by its EXIF, where either states it.
+    """
 
     file: Path
     target: Path
     image: NDArray[np.uint8]
     prepared: Image | None
+    focal_px: float | None
 
     @property
     def group(self) -> tuple[int, ...]:
@@ -70,7 +75,7 @@ def predict_photos(
         fast: prepare in 8 bits (`preprocess.prepare`).
 
     Raises:
-        UserError: the network cannot take `size`, or needs a focal length.
+        UserError: the network cannot take `size`.
         OSError: an output cannot be written.
     """
 
@@ -78,7 +83,10 @@ def predict_photos(
         file, name = photo
         try:
             image = load_image(file)
-            return _Photo(file, out / name, image, prepared(image))
+            focal_px = outputs.focal_px(*image.shape[:2]) or stated_focal(file)
+            if isinstance(model, DepthAnything):
+                model.check_camera(focal_px)
+            return _Photo(file, out / name, image, prepared(image), focal_px)
         except UserError as error:
             return f"{file}: {error}"
 
@@ -89,18 +97,16 @@ def predict_photos(
 
     def write(photo: _Photo, values: NDArray[np.float32]) -> str | None:
         if isinstance(model, DepthAnything):
-            values = model.to_camera(values, outputs.focal_px(*photo.image.shape[:2]), photo.image.shape)
+            values = model.to_camera(values, photo.focal_px, photo.image.shape)
         prediction = Prediction(values, model.kind).resized(*photo.image.shape[:2])
         try:
-            outputs.write(photo.target, photo.image, prediction)
+            outputs.write(photo.target, photo.image, prediction, photo.focal_px)
         except UserError as error:
             return f"{photo.file}: {error}"
         return None
 
     if isinstance(model, DepthAnything):
-        # Refuse what would fail for every photograph: a bad size, or no focal length where one is needed.
-        network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)
-        model.to_camera(np.zeros((1, 1), np.float32), outputs.focal_px(1, 1), (1, 1))
+        network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)  # refuses a bad size
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         writing: deque[Future[str | None]] = deque()
         for found in _together(_ahead(pool, decode, photos, 2 * workers), batch):

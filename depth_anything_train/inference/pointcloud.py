@@ -21,6 +21,9 @@ NEAR_PERCENTILE = 99.0
 FLOOR = 0.02
 """Share of the near disparity below which a pixel of a relative model counts as sky: 50 times as far as the near."""
 MAX_POINTS = 1_000_000
+REACH, RISE = 0.0075, 0.03
+"""How a point between two surfaces is told: within this share of the image's shorter side disparity rises to one side
+and falls to the other, each time by at least this share of its own more than it does just beyond."""
 
 _GLTF_AXES = np.array([1, -1, -1], np.float32)  # y up and the camera looking along -z, as glTF has it
 _SRGB = np.arange(256) / 255
@@ -63,7 +66,9 @@ def from_prediction(
     *,
     fov_deg: float | None = None,
     intrinsics: tuple[float, float, float, float] | None = None,
+    focal_px: float | None = None,
     max_points: int | None = MAX_POINTS,
+    drop_flying: bool = True,
 ) -> PointCloud:
     """Put every pixel where the camera saw it.
 
@@ -75,21 +80,26 @@ def from_prediction(
     Args:
         image: RGB (H, W, 3).
         prediction: (H, W), of the same size.
-        fov_deg: field of view across the longer side in degrees; 60 if nothing is said.
+        fov_deg: field of view across the longer side in degrees.
         intrinsics: (fx, fy, cx, cy) in pixels of the photograph instead; the centre of the first pixel is (0, 0), as in
             OpenCV.
+        focal_px: focal length in pixels, such as the photograph itself may state, where neither of them is given; if
+            nothing is known, the field of view is 60 degrees.
         max_points: of a larger photograph every n-th row and column is taken, so that no more remain; None takes all.
+        drop_flying: leave out the points that hang in the air between a near and a far surface (`flying_pixels`).
 
     Raises:
         UserError: both fov_deg and intrinsics, or numbers no camera has.
     """
     height, width = prediction.values.shape
-    fx, fy, cx, cy = camera(height, width, fov_deg, intrinsics)
+    fx, fy, cx, cy = camera(height, width, fov_deg, intrinsics, focal_px)
     limit = height * width if max_points is None else max_points
     step = next(n for n in itertools.count(1) if math.ceil(height / n) * math.ceil(width / n) <= limit)
     z, keep = _distance(prediction)
-    rows, columns = np.mgrid[:height:step, :width:step].astype(np.float32)
     z, keep = z[::step, ::step], keep[::step, ::step]
+    if drop_flying:
+        keep = keep & ~flying_pixels(prediction.disparity[::step, ::step])
+    rows, columns = np.mgrid[:height:step, :width:step].astype(np.float32)
     points = np.stack([(columns - cx) / fx * z, (rows - cy) / fy * z, z], axis=-1)
     return PointCloud(points[keep].astype(np.float32), image[::step, ::step][keep])
 
@@ -104,10 +114,38 @@ def _distance(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.b
     return np.divide(near, disparity, out=np.zeros_like(disparity), where=keep), keep
 
 
+def flying_pixels(disparity: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels (H, W) between two surfaces: a network draws the edge of a thing as a ramp, whose points are nowhere.
+
+    A plane, however steep, has a disparity that is linear in the pixels, so that it loses nothing; nor does a sharp
+    step. On a ramp it rises to one side and falls to the other, each time by more than it does just beyond.
+
+    Args:
+        disparity: (H, W), inverse depth.
+    """
+    reach = max(round(REACH * min(disparity.shape)), 1)
+    flying = np.zeros(disparity.shape, bool)
+    for axis in (0, 1):
+        margins = [(2 * reach, 2 * reach) if axis == other else (0, 0) for other in (0, 1)]
+        padded = np.pad(disparity, margins, constant_values=np.nan)  # what is beyond the border decides nothing
+        steps = np.diff(np.stack([_window(padded, k * reach, disparity.shape, axis) for k in range(5)]), axis=0)
+        steeper = np.abs(steps[1:3]) > np.abs(steps[[0, 3]]) + RISE * np.abs(disparity)
+        flying |= (steps[1] * steps[2] > 0) & steeper.all(axis=0)
+    return flying
+
+
+def _window(values: NDArray[np.float32], start: int, shape: tuple[int, ...], axis: int) -> NDArray[np.float32]:
+    return values[start : start + shape[0], :] if axis == 0 else values[:, start : start + shape[1]]
+
+
 def camera(
-    height: int, width: int, fov_deg: float | None, intrinsics: tuple[float, float, float, float] | None
+    height: int,
+    width: int,
+    fov_deg: float | None,
+    intrinsics: tuple[float, float, float, float] | None,
+    focal_px: float | None = None,
 ) -> tuple[float, float, float, float]:
-    """(fx, fy, cx, cy) in pixels, from a field of view across the longer side or as given.
+    """(fx, fy, cx, cy) in pixels, from a field of view across the longer side or as given, else from a focal length.
 
     Raises:
         UserError: both, or numbers no camera has.
@@ -119,8 +157,9 @@ def camera(
         if len(intrinsics) != 4 or not numbers or min(intrinsics[:2]) <= 0:
             raise UserError(f"Expected intrinsics (fx, fy, cx, cy) with fx and fy above 0, got {tuple(intrinsics)}.")
         return intrinsics
-    fov_deg = DEFAULT_FOV_DEG if fov_deg is None else fov_deg
-    if not 0 < fov_deg < 180:
-        raise UserError(f"Expected a field of view between 0 and 180 degrees, got {fov_deg}.")
-    focal = max(height, width) / 2 / math.tan(math.radians(fov_deg) / 2)
-    return focal, focal, (width - 1) / 2, (height - 1) / 2
+    if fov_deg is not None or focal_px is None:
+        fov_deg = DEFAULT_FOV_DEG if fov_deg is None else fov_deg
+        if not 0 < fov_deg < 180:
+            raise UserError(f"Expected a field of view between 0 and 180 degrees, got {fov_deg}.")
+        focal_px = max(height, width) / 2 / math.tan(math.radians(fov_deg) / 2)
+    return focal_px, focal_px, (width - 1) / 2, (height - 1) / 2

@@ -31,6 +31,7 @@ def main(cfg: DictConfig) -> None:
         pointcloud=cfg.pointcloud,
         fov_deg=cfg.fov_deg,
         intrinsics=None if cfg.intrinsics is None else _as_tuple(cfg.intrinsics),
+        drop_flying=cfg.drop_flying,
     )
     require_writable(out)
     if isinstance(source, Photos):

@@ -9,7 +9,7 @@ import pytest
 from scenes import encode, scene
 
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.outputs import to_16bit
+from depth_anything_train.inference.png import to_16bit
 from depth_anything_train.inference.prediction import Prediction
 
 av = pytest.importorskip("av")

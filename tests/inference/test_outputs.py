@@ -8,9 +8,7 @@ from depth_anything_train.inference.outputs import (
     Outputs,
     color_picture,
     control_map,
-    encode_png,
     side_by_side,
-    to_16bit,
 )
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.runtime import UserError
@@ -90,20 +88,8 @@ def test_control_map__percentiles_keep_one_wild_pixel_from_taking_the_contrast()
 @pytest.mark.parametrize("level", [0.0, 3.0])
 def test_constant_disparity__is_no_division_by_zero(level):
     constant = Prediction(np.full((2, 2), level, np.float32))
-    assert to_16bit(constant).max() == 0
     assert control_map(constant).max() == 0
     assert color_picture(constant).shape == (2, 2, 3)
-
-
-def test_to_16bit__is_millimetres_of_a_metric_model():
-    assert to_16bit(Prediction(np.array([[1.5, 99.0]], np.float32), "metric")).tolist() == [[1500, 65535]]
-
-
-def test_to_16bit__of_a_relative_model_takes_the_whole_range(photo):
-    levels = to_16bit(photo[1])
-    assert levels.min() == 0 and levels.max() == 65535
-    back = levels / 65535 * np.ptp(photo[1].disparity) + photo[1].disparity.min()
-    assert np.abs(back - photo[1].disparity).max() <= np.ptp(photo[1].disparity) / 65535
 
 
 def test_color_picture__near_is_red_and_far_is_blue_in_spectral():
@@ -115,14 +101,6 @@ def test_color_picture__same_limits_same_colours():
     whole = Prediction(np.array([[0.0, 0.5, 1.0]], np.float32))
     part = Prediction(np.array([[0.5, 0.5, 0.5]], np.float32))
     assert (color_picture(part, limits=(0, 1))[0, 0] == color_picture(whole, limits=(0, 1))[0, 1]).all()
-
-
-def test_encode_png__is_read_back_as_it_was():
-    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    levels = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
-    decoded = [cv2.imdecode(np.frombuffer(encode_png(p), np.uint8), -1) for p in (picture, levels)]
-    assert (decoded[0][..., ::-1] == picture).all()
-    assert (decoded[1] == levels).all() and decoded[1].dtype == np.uint16
 
 
 def test_side_by_side__has_the_photograph_on_the_left(photo):

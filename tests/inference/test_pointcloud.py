@@ -4,10 +4,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scenes import scene
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.inference.pointcloud import from_prediction
+from depth_anything_train.inference.pointcloud import flying_pixels, from_prediction
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.runtime import UserError
 
@@ -65,6 +67,55 @@ def test_from_prediction__takes_no_more_points_than_asked_for_but_the_whole_view
     whole = from_prediction(image, prediction, max_points=None)
     assert len(whole.points) == 120_000
     assert np.ptp(cloud.points, axis=0) == pytest.approx(np.ptp(whole.points, axis=0), rel=0.05)
+
+
+@given(st.floats(-0.9, 0.9), st.floats(-0.9, 0.9))
+def test_flying_pixels__a_plane_loses_nothing_however_steep(across, down):
+    """Disparity of a plane is linear in the pixels; 0.9 and 0.9 is nearly edge-on to the camera at the far corner."""
+    rows, columns = np.mgrid[-1:1:60j, -1:1:80j]
+    scale = 0.99 / max(abs(across) + abs(down), 0.99)
+    disparity = (1 + scale * (across * columns + down * rows)).astype(np.float32)
+    assert not flying_pixels(disparity).any()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_flying_pixels__of_a_blurred_edge_the_ramp_goes_and_both_surfaces_stay(turned):
+    disparity = np.full((400, 500), 0.25, np.float32)
+    disparity[:, 200:] = 0.5
+    assert not flying_pixels(disparity).any(), "a sharp step has no point between the surfaces"
+    disparity[:, 198:202] = (0.3, 0.35, 0.4, 0.45)
+    flying = flying_pixels(disparity.T if turned else disparity)
+    flying = flying.T if turned else flying
+    assert flying[:, 198:202].all() and not np.delete(flying, np.s_[198:202], axis=1).any()
+
+
+def test_flying_pixels__a_thin_pole_stays():
+    disparity = np.full((400, 500), 0.25, np.float32)
+    disparity[:, 200:203] = 0.5
+    assert not flying_pixels(disparity).any()
+
+
+def test_from_prediction__leaves_flying_pixels_out_unless_told():
+    image, prediction = wall(300, 400)
+    prediction.values[:, 200:] = 4.0
+    prediction.values[:, 199] = 3.0
+    assert len(from_prediction(image, prediction).points) == 300 * 399
+    assert len(from_prediction(image, prediction, drop_flying=False).points) == 300 * 400
+
+
+def test_from_prediction__a_focal_length_counts_where_nothing_else_is_given():
+    image, prediction = wall()
+    points = {
+        key: from_prediction(image, prediction, **given).points
+        for key, given in {
+            "focal": dict(focal_px=3.0),
+            "fov": dict(fov_deg=90.0),  # 6 pixels across: 3 pixels focal length
+            "both": dict(fov_deg=90.0, focal_px=99.0),
+            "intrinsics": dict(intrinsics=(3.0, 3.0, 2.5, 1.5), focal_px=99.0),
+        }.items()
+    }
+    for other in points.values():
+        assert other == pytest.approx(points["focal"], rel=1e-6)
 
 
 @pytest.mark.parametrize("level", [0.0, -1.0])

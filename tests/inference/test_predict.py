@@ -2,6 +2,7 @@ import math
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from films import damage, read_film, write_film
 from networks import build
@@ -10,7 +11,10 @@ from scenes import encode, scene
 from depth_anything_train.command import compose
 from depth_anything_train.inference import predict as module
 from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.exif import FOCAL_35MM, PHOTOGRAPH, stated_focal
+from depth_anything_train.inference.pointcloud import from_prediction
 from depth_anything_train.inference.predict import main
+from depth_anything_train.inference.prediction import Prediction, load_image
 from depth_anything_train.runtime import UserError
 
 
@@ -52,12 +56,29 @@ def test_predict__writes_what_was_chosen(predict, photos):
     assert sorted(path.name for path in out.iterdir()) == ["a.glb", "a_control.png"]
 
 
+def test_predict__the_focal_length_that_a_photograph_states_places_its_points(predict, photos, tmp_path):
+    exif = PIL.Image.Exif()
+    exif.get_ifd(PHOTOGRAPH)[FOCAL_35MM] = 20
+    plain, stated = (photos / "a.jpg").read_bytes(), exif.tobytes()
+    segment = b"\xff\xe1" + (len(stated) + 2).to_bytes(2, "big") + stated
+    (photos / "wide.jpg").write_bytes(plain[:2] + segment + plain[2:])  # the same pixels
+    written = {}
+    for name, given in {"wide": [], "a": [], "asked": ["fov_deg=60"]}.items():
+        source = photos / f"{'wide' if name == 'asked' else name}.jpg"
+        out = predict(f"source={source}", "outputs=[npy]", "pointcloud=ply", *given)
+        written[name] = (out / f"{source.stem}.ply").read_bytes()
+    assert written["asked"] == written["a"] != written["wide"]  # 60 degrees, unless the photograph states another
+    pixels, prediction = load_image(photos / "a.jpg"), Prediction(np.load(out / "wide.npy"))
+    expected = from_prediction(pixels, prediction, focal_px=stated_focal(photos / "wide.jpg"))
+    assert written["wide"] == expected.encode("ply")
+
+
 def test_predict__a_canonical_camera_takes_its_focal_length_from_the_field_of_view(predict, photos, tmp_path):
     model = DepthAnything(build(kind="metric", max_depth_m=20.0, canonical_focal_px=50.0), size=28, device="cpu")
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(SystemExit) as exit_status:
         predict(f"source={photos}")
-    assert exit_status.value.code == 2 and not list(tmp_path.glob("out/*"))
+    assert exit_status.value.code == 1 and not list(tmp_path.glob("out/*"))
     width = max(scene(0)[0].shape)
     for focal_px, given in ((width, f"fov_deg={math.degrees(2 * math.atan(0.5))}"), (80.0, "intrinsics=[160,40,9,9]")):
         out = predict(f"source={photos / 'a.jpg'}", given)

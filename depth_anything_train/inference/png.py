@@ -1,0 +1,55 @@
+"""PNG files: pictures, and numbers in 16 bits that say in the file itself what they are."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_anything_train.inference.prediction import Prediction
+
+MILLIMETRES, LAST_LEVEL = 1000.0, 65535
+SMALLEST_RANGE = 1e-12  # of disparity: a constant map is no division by zero
+HEADER = 8 + 25  # bytes of a PNG before what may hold texts: its signature and its header
+
+
+def to_16bit(prediction: Prediction) -> NDArray[np.uint16]:
+    """(H, W): millimetres of a metric model up to 65.535 m; relative disparity stretched over the whole range."""
+    scale, offset = _steps(prediction)
+    return np.rint((prediction.values - offset) / scale).clip(0, LAST_LEVEL).astype(np.uint16)
+
+
+def describe_16bit(prediction: Prediction) -> dict[str, str]:
+    """What the levels of `to_16bit` mean, as texts for their PNG: value = level * scale + offset."""
+    scale, offset = _steps(prediction)
+    metric = prediction.kind == "metric"
+    return {
+        "quantity": "depth" if metric else "relative disparity",
+        "unit": "m" if metric else "none",
+        "near_is": "small" if metric else "large",
+        "scale": repr(scale),
+        "offset": repr(offset),
+    }
+
+
+def _steps(prediction: Prediction) -> tuple[float, float]:
+    """What one level is worth, and what level 0 is."""
+    if prediction.kind == "metric":
+        return 1 / MILLIMETRES, 0.0
+    low, high = float(prediction.values.min()), float(prediction.values.max())
+    return max(high - low, SMALLEST_RANGE) / LAST_LEVEL, low
+
+
+def encode_png(picture: NDArray[np.uint8] | NDArray[np.uint16], texts: Mapping[str, str] | None = None) -> bytes:
+    """PNG of RGB uint8 (H, W, 3) or of 16 bits (H, W), with texts (tEXt) by their keyword."""
+    png = cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)[1].tobytes()
+    chunks = b"".join(_chunk(b"tEXt", f"{name}\0{text}".encode("latin-1")) for name, text in (texts or {}).items())
+    return png[:HEADER] + chunks + png[HEADER:]
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

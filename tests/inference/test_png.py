@@ -1,0 +1,71 @@
+"""Sixteen bits in a PNG that says what they are."""
+
+import io
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from scenes import scene
+
+from depth_anything_train.inference.outputs import Outputs
+from depth_anything_train.inference.png import encode_png, to_16bit
+from depth_anything_train.inference.prediction import Prediction
+
+
+@pytest.fixture
+def photo():
+    image, disparity = scene(0)
+    return image, Prediction(disparity)
+
+
+def test_to_16bit__is_millimetres_of_a_metric_model():
+    assert to_16bit(Prediction(np.array([[1.5, 99.0]], np.float32), "metric")).tolist() == [[1500, 65535]]
+
+
+def test_to_16bit__of_a_relative_model_takes_the_whole_range(photo):
+    levels = to_16bit(photo[1])
+    assert levels.min() == 0 and levels.max() == 65535
+    back = levels / 65535 * np.ptp(photo[1].disparity) + photo[1].disparity.min()
+    assert np.abs(back - photo[1].disparity).max() <= np.ptp(photo[1].disparity) / 65535
+
+
+def test_to_16bit__of_a_constant_map_is_no_division_by_zero():
+    for level in (0.0, 3.0):
+        assert to_16bit(Prediction(np.full((2, 2), level, np.float32))).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "meaning"),
+    [
+        ("relative", {"quantity": "relative disparity", "unit": "none", "near_is": "large"}),
+        ("metric", {"quantity": "depth", "unit": "m", "near_is": "small"}),
+    ],
+)
+def test_16bit__the_file_says_what_it_holds_and_gives_the_values_back(photo, tmp_path, kind, meaning):
+    prediction = Prediction(2 * photo[1].values + 3, kind)
+    (path,) = Outputs(("16bit",)).write(tmp_path / "a", photo[0], prediction)
+    with PIL.Image.open(path) as png:
+        texts, levels = png.text, np.asarray(png)
+    assert (levels == to_16bit(prediction)).all()
+    assert meaning.items() <= texts.items()
+    back = levels * float(texts["scale"]) + float(texts["offset"])
+    assert np.abs(back - prediction.values).max() <= 0.51 * float(texts["scale"])
+
+
+def test_encode_png__is_read_back_as_it_was():
+    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    levels = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
+    decoded = [cv2.imdecode(np.frombuffer(encode_png(p), np.uint8), -1) for p in (picture, levels)]
+    assert (decoded[0][..., ::-1] == picture).all()
+    assert (decoded[1] == levels).all() and decoded[1].dtype == np.uint16
+
+
+def test_encode_png__texts_change_no_pixel_and_every_checksum_is_right():
+    levels = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
+    data = encode_png(levels, {"unit": "m", "scale": "0.001"})
+    assert (cv2.imdecode(np.frombuffer(data, np.uint8), -1) == levels).all()
+    with PIL.Image.open(io.BytesIO(data)) as png:
+        assert png.text == {"unit": "m", "scale": "0.001"}
+    with PIL.Image.open(io.BytesIO(data)) as png:
+        png.verify()  # every chunk against its checksum
