@@ -14,6 +14,7 @@ from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluate import evaluate, main
+from depth_anything_train.evaluation.files import refuse_others
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.mean_map import MeanMap
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
@@ -109,8 +110,12 @@ def test_evaluate__what_cannot_be_judged_is_counted_by_reason(model):
 def test_evaluate__stops_where_nothing_can_be_judged(model):
     with pytest.raises(UserError, match="1 x too_few_valid_pixels"):
         evaluate(model, {"d": [record(0, valid=False)]}, DepthProtocol())
-    with pytest.raises(UserError, match="1 x no_weather"):
+    with pytest.raises(UserError, match="split_by, got weather; there are domain, quantity, scale, unit"):
         evaluate(model, {"d": [record(0)]}, DepthProtocol(), split_by="weather")
+    with pytest.raises(UserError, match="1 x no_weather, 1 x too_few_valid_pixels"):
+        blank = record(1, valid=False)
+        rainy = Record(blank.key, blank.members | {"json": json.dumps(META | {"weather": "rain"}).encode()})
+        evaluate(model, {"d": [record(0), rainy]}, DepthProtocol(), split_by="weather")
 
 
 def test_evaluate__a_relative_model_has_no_metres(model):
@@ -167,6 +172,28 @@ def test_command__model_folder_by_domain(run, model, tmp_path):
     assert float(rows["scene-0003"]["abs_rel"]) == pytest.approx(expected["abs_rel"], rel=1e-3)
     assert f"{written['mean']['abs_rel']:.4f}" in (tmp_path / "out" / "results.md").read_text()
     assert image.shape[:2] == disparity.shape
+
+
+def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards, tmp_path, capsys):
+    folder, out = write_domains(tmp_path / "tests"), tmp_path / "out"
+    arguments = ["model=mean_map", f"labelled=[{labelled_shards}]", f"data={folder}", "limit=2", "page=false"]
+    model = {key: value for key, value in run(*arguments)["model"].items() if key != "name"}
+    kept = (out / "results.json").read_bytes()
+    with pytest.raises(SystemExit):
+        run(*arguments, "benchmark=paper/nyu")
+    assert "holds results of another protocol (relative); choose another out=" in capsys.readouterr().err
+    assert (out / "results.json").read_bytes() == kept
+
+    data = {"tests": ShardFolder(folder)}
+    refuse_others(out, model, data, DepthProtocol())  # the same
+    for other, shards, message in (
+        (model | {"hash": "0"}, data, "another model or size"),
+        (model | {"size": 56}, data, "another model or size"),
+        (model, {"tests": ShardFolder(labelled_shards)}, "other data"),
+        (model | {"hash": "0"}, {}, "another model or size .* and other data"),
+    ):
+        with pytest.raises(UserError, match=message):
+            refuse_others(out, other, shards, DepthProtocol())
 
 
 def test_command__mean_map_is_judged_like_a_model(run, labelled_shards, tmp_path):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import build
 from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
@@ -257,5 +258,21 @@ def test_command__needs_none_of_its_parts(monkeypatch, tmp_path, image_shards):
 
 def test_example_rows__of_few_images_shows_each_once(tmp_path):
     folder = write_shards(tmp_path / "few", "labelled", counts=(2,))
-    rows = example_rows({"few": str(folder)}, {}, None, split_by=None, per_group=4)
+    rows = example_rows({"few": str(folder)}, {}, DepthProtocol(), split_by=None, per_group=4)
     assert len({row.key for row in rows}) == len(rows) == 2
+    with pytest.raises(UserError, match="split_by, got weather; there are "):
+        example_rows({"few": str(folder)}, {}, DepthProtocol(), split_by="weather", per_group=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [(dict(kind="metric", max_depth_m=20.0), "nothing aligned"), ({}, "on the scale of the label after alignment")],
+)
+def test_page__says_of_metric_models_that_nothing_was_aligned(monkeypatch, tmp_path, settings, said):
+    DepthAnything(build(**settings), size=28, device="cpu").save_pretrained(tmp_path / "model")
+    tests, out = write_tests(tmp_path / "tests"), tmp_path / "r.html"
+    command = ["depth-anything", f"models={{mine:{tmp_path / 'model'}}}", f"examples={tests}", f"out={out}"]
+    monkeypatch.setattr("sys.argv", [*command, "per_group=1"])
+    main()
+    assert [word in out.read_text() for word in ("nothing aligned", "after alignment")].count(True) == 1
+    assert said in out.read_text()

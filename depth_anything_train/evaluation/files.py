@@ -8,9 +8,48 @@ from pathlib import Path
 from typing import Any
 
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import Results, to_csv, to_markdown, to_rows
 from depth_anything_train.metrics.units import unit_warning
-from depth_anything_train.runtime import atomic_writer, fingerprint, provenance, write_bytes, write_json
+from depth_anything_train.runtime import (
+    UserError,
+    atomic_writer,
+    fingerprint,
+    provenance,
+    read_json,
+    write_bytes,
+    write_json,
+)
+
+RESULTS = "results.json"
+
+
+def refuse_others(
+    folder: Path, model: Mapping[str, Any], data: Mapping[str, ShardFolder], protocol: Protocol | None = None
+) -> None:
+    """Keep results that are in the folder already, if they are of something else, from being replaced.
+
+    Args:
+        folder: for the results.
+        model: `hash`, and what else of `model` in results.json has to be the same.
+        data: shards by name.
+        protocol: where there is one.
+
+    Raises:
+        UserError: they are of another model, of other data or by another protocol.
+    """
+    if not (folder / RESULTS).exists():
+        return
+    found = read_json(folder / RESULTS, keys={"model": dict, "data": dict})
+    differing = []
+    if any(found["model"].get(key) != value for key, value in model.items()):
+        differing.append(f"another model or size ({found['model'].get('name')})")
+    if found["data"] != describe_data(data):
+        differing.append(f"other data ({', '.join(found['data'])})")
+    if protocol is not None and found.get("protocol_hash") != fingerprint(protocol.to_dict()):
+        differing.append(f"another protocol ({found.get('protocol', {}).get('name')})")
+    if differing:
+        raise UserError(f"{folder} holds results of {' and '.join(differing)}; choose another out= or delete it.")
 
 
 def write_results(
@@ -26,7 +65,7 @@ def write_results(
         _write_parquet(folder / "results.parquet", results)
     write_bytes(folder / "results.md", to_markdown(results, model["name"]).encode())
     content = to_json(results, model, data)
-    write_json(folder / "results.json", content)
+    write_json(folder / RESULTS, content)
     return content
 
 
@@ -37,7 +76,7 @@ def to_json(results: Results, model: Mapping[str, Any], data: Mapping[str, Shard
     return {
         "schema": 1,
         "model": dict(model),
-        "data": {name: {"hash": data_hash(shards), "samples": len(shards)} for name, shards in data.items()},
+        "data": describe_data(data),
         "protocol": protocol,
         "protocol_hash": fingerprint(protocol),
         "caption": results.protocol.describe(),
@@ -46,10 +85,16 @@ def to_json(results: Results, model: Mapping[str, Any], data: Mapping[str, Shard
         "intervals": {"groups": group_intervals, "mean": mean_intervals},
         "images": len(results.images),
         "counted": results.counted,
+        "images_with": results.partial,
         "skipped": dict(results.skipped),
         "unit_warning": unit_warning(results.ratios),
         "provenance": provenance(),
     }
+
+
+def describe_data(data: Mapping[str, ShardFolder]) -> dict[str, Any]:
+    """What results.json says about the data."""
+    return {name: {"hash": data_hash(shards), "samples": len(shards)} for name, shards in data.items()}
 
 
 def data_hash(shards: ShardFolder) -> str:

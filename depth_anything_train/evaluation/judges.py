@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.metric import kb_crop
 from depth_anything_train.data.schema import IMAGES, LABELLED, BadSample, Record
-from depth_anything_train.inference.labelled import Sample, read_sample
+from depth_anything_train.inference.labelled import Sample, group_of, read_sample
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
 from depth_anything_train.metrics.pairs import Pair, pair_accuracy
@@ -117,7 +117,8 @@ class PairJudge:
         image = decode_image(record.image)
         if not all(_inside(pair, *image.shape[:2]) for pair in pairs):
             raise BadSample("bad_annotation", f"A pair of {record.key} is none, or lies outside its image.")
-        return PairSample(str(meta.get(split_by or SCENARIO) or group), record.key, image, pairs)
+        group = group_of(record, str(meta.get(SCENARIO) or group), split_by)
+        return PairSample(group, record.key, image, pairs)
 
     def measure(self, sample: PairSample, prediction: Prediction) -> Measures:
         """`accuracy` in percent, and how many `pairs` there are."""

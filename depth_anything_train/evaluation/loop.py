@@ -11,7 +11,7 @@ from depth_anything_train.data.schema import BadSample
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.judges import Judge, judge_of
 from depth_anything_train.inference.flip import FlipAverage
-from depth_anything_train.inference.labelled import Records
+from depth_anything_train.inference.labelled import Records, no_such_field
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import Protocol
@@ -74,13 +74,16 @@ def evaluate(
             bar.advance(len(block))
     results = _merged(ranks.gather(part), protocol)
     if ranks.first and not results.images:
-        hint = unit_warning(results.ratios)
-        message = (
-            f"Expected images with labels to evaluate on, but none of {', '.join(data)} could be used "
-            f"({listed(results.skipped)})."
-        )
-        raise UserError(f"{message} {hint}" if hint else message)
+        raise UserError(_nothing_judged(results, data, split_by))
     return results
+
+
+def _nothing_judged(results: Results, data: Mapping[str, Records], split_by: str | None) -> str:
+    reasons = results.skipped
+    if split_by is not None and reasons[f"no_{split_by}"] == reasons.total() > 0:
+        return no_such_field(data, split_by)
+    used = f"none of {', '.join(data)} could be used ({listed(reasons)})"
+    return f"Expected images with labels to evaluate on, but {used}. {unit_warning(results.ratios) or ''}".rstrip()
 
 
 def check_kind(model: Predictor, protocol: Protocol, *, align_metric: bool, name: str = "") -> None:

@@ -27,6 +27,7 @@ from depth_anything_train.report.pictures import (
     PictureRow,
     encode,
     example_row,
+    placement,
 )
 from depth_anything_train.report.plots import line
 
@@ -103,7 +104,7 @@ def _legend(protocol: Any) -> str:
     if isinstance(protocol, PairProtocol):
         return "Circle: what people said is nearer; cross: farther. Green pairs are right, red ones wrong."
     return (
-        f"Disparity: far {gradient('Spectral_r')} near, predictions on the scale of the label. "
+        f"Disparity: far {gradient('Spectral_r')} near, {placement(protocol)}. "
         f"Relative depth error: 0 {gradient(ERROR_COLORMAP)} {WORST_ERROR:.0%} and more. Grey: no label, or not judged."
     )
 

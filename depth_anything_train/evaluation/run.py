@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluation.distributed import Ranks
-from depth_anything_train.evaluation.files import write_results
+from depth_anything_train.evaluation.files import refuse_others, write_results
 from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.loop import check_kind, evaluate, prepared
 from depth_anything_train.evaluation.models import open_model
@@ -41,13 +41,16 @@ def run_benchmark(
 
     Returns:
         The content of results.json; nothing on the processes that do not write.
+
+    Raises:
+        UserError: as `refuse_others` and `evaluate`.
     """
-    judge = judge_of(protocol)
+    judge, size = judge_of(protocol), cfg.size or protocol.size
+    refuse_others(out, {"hash": model.hash, "size": size}, shards, protocol)
     keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
     results = evaluate(model, shards, protocol, ranks=here, **keys)
     if not here.first:
         return {}
-    size = cfg.size or protocol.size
     if cfg.page:
         page = result_page(results, name, prepared(model, protocol), shards, judge, size)
         write_bytes(out / PAGE, page.encode())
@@ -87,7 +90,9 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     models = {name: open_model(source, cfg.labelled, shown=here.first) for name, source in named_models(cfg).items()}
     rows = {name: suite.row_for(encoder_of(model), cfg.against) for name, model in models.items()}
     for name, model in models.items():
-        for protocol in protocols.values():
+        for one, protocol in protocols.items():
+            about = {"hash": model.hash, "size": cfg.size or protocol.size}
+            refuse_others(Path(cfg.out) / name / one, about, shards[one], protocol)
             check_kind(model, protocol, align_metric=cfg.align_metric, name=name)
 
     entries: list[Entry] = []

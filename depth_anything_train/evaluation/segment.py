@@ -20,7 +20,7 @@ from depth_anything_train.data.schema import SEGMENTED, BadSample
 from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluation.distributed import ranks
-from depth_anything_train.evaluation.files import data_hash
+from depth_anything_train.evaluation.files import RESULTS, describe_data, refuse_others
 from depth_anything_train.evaluation.segmentation import Counted, count, read
 from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.inference.device import choose_device
@@ -44,6 +44,7 @@ def main(cfg: DictConfig) -> None:
     folders = open_data(OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data, kind=SEGMENTED)
     for folder in folders.values():
         check_classes(folder.path, folder.info.get("classes"), model.config.num_classes)
+    refuse_others(out, {"hash": about["hash"]}, folders)
     window: SlidingWindow = build(cfg.benchmark.window)
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
     with ranks() as here:
@@ -53,7 +54,7 @@ def main(cfg: DictConfig) -> None:
     results = summarise(cfg, counted, window, about, folders)
     write_bytes(out / "results.csv", to_csv(results["classes"]).encode())
     write_bytes(out / "page.html", page(results, pictures(model, chosen, window, cfg.pictures)).encode())
-    write_json(out / "results.json", results)
+    write_json(out / RESULTS, results)
     console.print(
         f"mIoU {100 * results['miou']:.1f} %, accuracy {100 * results['accuracy']:.1f} % ({counted.images} images, "
         f"{counted.skipped.total()} skipped): {out / 'page.html'}",
@@ -75,7 +76,7 @@ def summarise(
         "schema": 1,
         "benchmark": cfg.benchmark.title,
         "model": {"name": Path(cfg.model).name, "hash": about["hash"], "experiment": about.get("experiment")},
-        "data": {name: {"hash": data_hash(folder), "samples": len(folder)} for name, folder in folders.items()},
+        "data": describe_data(folders),
         "window": asdict(window) | {"scales": list(window.scales)},
         **counted.measures(),
         "best_constant_miou": best_constant_miou(counted.confusion),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +64,13 @@ def group_of(record: Record, group: str, split_by: str | None) -> str:
     if split_by not in record.meta:
         raise BadSample(f"no_{split_by}", f"Sample {record.key} has no {split_by} in its json.")
     return str(record.meta[split_by])
+
+
+def no_such_field(data: Mapping[str, Records], split_by: str) -> str:
+    """What to say where no sample of the named sets has the field `split_by`."""
+    fields = sorted({field for records in data.values() if len(records) for field in records[0].meta})
+    known = ", ".join(fields) or "none"
+    return f"Expected a field of the samples' json as split_by, got {split_by}; there are {known}."
 
 
 def open_data(data: Any, *, kind: str = LABELLED) -> dict[str, ShardFolder]:

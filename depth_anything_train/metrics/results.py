@@ -87,8 +87,17 @@ class Results:
     def remarks(self) -> list[str]:
         """What a reader of the numbers has to know beside them: what was left out, and a unit that looks wrong."""
         warning = unit_warning(self.ratios)
-        skipped = [f"Skipped: {listed(self.skipped)}."] if self.skipped else []
-        return skipped + ([f"Warning: {warning}"] if warning else [])
+        remarks = [f"Skipped: {listed(self.skipped)}."] if self.skipped else []
+        for count in sorted(set(self.partial.values())):
+            titles = " and ".join(TITLES[name] for name, images in self.partial.items() if images == count)
+            remarks.append(f"{titles}: mean over {count} of {len(self.images)} images, whose labels are in metres.")
+        return remarks + ([f"Warning: {warning}"] if warning else [])
+
+    @property
+    def partial(self) -> dict[str, int]:
+        """Metrics that some images have and some have not, and how many have them."""
+        counts = {name: sum(name in image.measures for image in self.images) for name in METRICS}
+        return {name: count for name, count in counts.items() if 0 < count < len(self.images)}
 
     def groups(self) -> dict[str, Measures]:
         """Per test set, by name: the mean over its images of every measure, and `images`, how many there are."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 FAR_FROM_ONE = 2.0
 NEAR_A_FACTOR = 1.3
+AGREEING = 1.5
+"""A wrong unit is one factor for all images: the quartiles of their ratios are closer than this."""
 FACTORS = {
     1000.0: "millimetres taken for metres",
     100.0: "centimetres taken for metres",
@@ -17,6 +19,8 @@ FACTORS = {
     5000.0: "a PNG of TUM, stored as metres * 5000, without the division",
     10.0: "a PNG divided by 1,000 instead of 10,000, or the other way round",
 }
+
+MODEL = "a model that is hardly trained, or made for another range or focal length"
 
 
 def median_ratio(
@@ -38,17 +42,21 @@ def median_ratio(
 
 
 def unit_warning(ratios: Sequence[float]) -> str | None:
-    """What to look at when the median over images of `median_ratio` is far from 1; None when it is not."""
+    """The causes to look at, the likelier first, when the median over images of `median_ratio` is far from 1.
+
+    None when it is not. A model that has learnt little is off by any factor, 10 and 100 included, and differently from
+    image to image.
+    """
     if not ratios:
         return None
     ratio = float(np.median(ratios))
     if 1 / FAR_FROM_ONE < ratio < FAR_FROM_ONE:
         return None
     factor = max(ratio, 1 / ratio)
-    whose = "predictions" if ratio > 1 else "labels"
     near = min(FACTORS, key=lambda known: abs(math.log(factor / known)))
-    if abs(math.log(factor / near)) < math.log(NEAR_A_FACTOR):
-        cause = f"near {near:g} ({FACTORS[near]})"
-    else:
-        cause = "near no usual factor: another camera's focal length, a model of another range, or no metric model"
-    return f"Predicted depth / label is {ratio:.3g} in the median: {whose} are {factor:.4g} times too large, {cause}."
+    usual = abs(math.log(factor / near)) < math.log(NEAR_A_FACTOR)
+    known = f"near {near:g} ({FACTORS[near]})" if usual else "near no usual factor"
+    unit = f"a wrong unit ({'predictions' if ratio > 1 else 'labels'} are {factor:.4g} times too large, {known})"
+    low, high = np.quantile(ratios, (0.25, 0.75))
+    first, second = (unit, MODEL) if usual and high / low < AGREEING else (MODEL, unit)
+    return f"Predicted depth / label is {ratio:.3g} in the median of the images: likely {first}, else {second}."

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import command
 from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.report.comparison import Comparison, read_evaluations, verdict
 from depth_anything_train.report.curves import run_curves
 from depth_anything_train.report.page import Page, render
@@ -40,14 +41,16 @@ def gather(options: dict[str, Any]) -> Page:
     runs = {name: _read_run(folder) for name, folder in (options["runs"] or {}).items()}
     comparison = _read_comparison(options)
     models = {name: DepthAnything.from_pretrained(folder) for name, folder in (options["models"] or {}).items()}
+    protocol = _protocol(comparison, models)
     page = Page(
         title=options["title"],
         stages=_read_stages(options["stages"]),
         runs=list(runs),
         curves=run_curves(runs),
+        protocol=protocol,
         comparison=comparison,
         verdict=[*(verdict(comparison) if comparison else []), *([options["note"]] if options["note"] else [])],
-        examples=_read_examples(options, models, comparison),
+        examples=_read_examples(options, models, protocol, comparison),
         pseudo_labels=pseudo_label_rows(options["labels"], options["label_examples"]) if options["labels"] else [],
         models={name: model.hash for name, model in models.items()},
         provenance=provenance(),
@@ -72,11 +75,20 @@ def _read_comparison(options: dict[str, Any]) -> Comparison | None:
     )
 
 
-def _read_examples(options: dict[str, Any], models: dict[str, Any], comparison: Comparison | None) -> list[Any]:
+def _protocol(comparison: Comparison | None, models: dict[str, DepthAnything]) -> DepthProtocol:
+    """That of the evaluations, else one that aligns; metric models alone are taken at their word."""
+    if comparison:
+        return comparison.protocol
+    metric = bool(models) and all(model.kind == "metric" for model in models.values())
+    return DepthProtocol(name="metric", alignment="none") if metric else DepthProtocol()
+
+
+def _read_examples(
+    options: dict[str, Any], models: dict[str, DepthAnything], protocol: DepthProtocol, comparison: Comparison | None
+) -> list[Any]:
     if not options["examples"]:
         return []
     order = comparison.groups if comparison else []
-    protocol = comparison.protocol if comparison else None
     return example_rows(
         options["examples"], models, protocol, split_by=options["split_by"], per_group=options["per_group"], order=order
     )

@@ -8,24 +8,26 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
 from depth_anything_train.report.comparison import SHOWN, STUDENT, TEACHER, Comparison, Row, spoken
 from depth_anything_train.report.curves import Curve, run_color
 from depth_anything_train.report.html import card, cell, document, gradient, image, picture_row
-from depth_anything_train.report.pictures import ERROR_COLORMAP, WORST_ERROR, PictureRow
+from depth_anything_train.report.pictures import ERROR_COLORMAP, WORST_ERROR, PictureRow, placement
 
 TEASER = 5  # columns at the top of the page
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows; an empty part is left out."""
+    """What the page shows; an empty part is left out. `protocol` is that of the comparison and the examples."""
 
     title: str
     stages: list[dict[str, Any]]
     runs: list[str]
     curves: list[Curve]
+    protocol: DepthProtocol
     comparison: Comparison | None
     verdict: list[str]
     examples: list[PictureRow]
@@ -41,7 +43,7 @@ def render(page: Page) -> str:
         for part in (
             _head(page),
             _results(page.comparison) if page.comparison else "",
-            _examples(page.examples) if page.examples else "",
+            _examples(page.examples, page.protocol) if page.examples else "",
             _pseudo_labels(page.pseudo_labels) if page.pseudo_labels else "",
             _curves(page.curves, page.runs) if page.curves else "",
             _stages(page.stages) if page.stages else "",
@@ -153,11 +155,11 @@ def _table_row(row: Row, comparison: Comparison, shows_labelled: bool) -> str:
 # -- Pictures and curves. ----------------------------------------------------------------------------------------------
 
 
-def _examples(rows: Sequence[PictureRow]) -> str:
+def _examples(rows: Sequence[PictureRow], protocol: DepthProtocol) -> str:
     parts = [
         "<h2>Predictions</h2>",
-        f'<p class="soft">Disparity: far {gradient("Spectral_r")} near, predictions on the scale of the ground truth '
-        f"after alignment. Relative depth error: 0 {gradient(ERROR_COLORMAP)} {WORST_ERROR:.0%} and more. "
+        f'<p class="soft">Disparity: far {gradient("Spectral_r")} near, {placement(protocol)}. '
+        f"Relative depth error: 0 {gradient(ERROR_COLORMAP)} {WORST_ERROR:.0%} and more. "
         "Grey: no label, or not judged. The images were taken at even distances from each test set, not chosen by "
         "result.</p>",
     ]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import PseudoLabelSource
-from depth_anything_train.inference.labelled import Records, Sample, group_of, open_data, read_sample
+from depth_anything_train.inference.labelled import Records, Sample, group_of, no_such_field, open_data, read_sample
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image, fit, judged_pixels
 from depth_anything_train.ops.colormaps import colorize
+from depth_anything_train.runtime import UserError
 
 LONGER_SIDE = 320  # pixels of a picture on the page
 JPEG_QUALITY = 88
@@ -48,18 +49,18 @@ class PictureRow:
 def example_rows(
     data: Any,
     models: Mapping[str, Predictor],
-    protocol: DepthProtocol | None,
+    protocol: DepthProtocol,
     *,
     split_by: str | None,
     per_group: int,
     order: Sequence[str] = (),
 ) -> list[PictureRow]:
-    """Image, ground truth, every model's aligned prediction, every model's error, for a few images per test set.
+    """Image, ground truth, every model's prediction and every model's error, for a few images per test set.
 
     Args:
         data: labelled folders as `evaluate` takes them.
         models: predictors by name.
-        protocol: alignment and range; that of relative depth when None.
+        protocol: alignment and range.
         split_by: field of the samples' json that names the test set.
         per_group: images per test set, spread evenly by position.
         order: names of test sets that come first, in this order.
@@ -73,7 +74,7 @@ def example_rows(
         for k in range(count):
             name, index = members[group][len(members[group]) * k // count]
             with contextlib.suppress(BadSample):  # `evaluate` counts them
-                rows.append(example_row(read_sample(folders[name][index], group), models, protocol or DepthProtocol()))
+                rows.append(example_row(read_sample(folders[name][index], group), models, protocol))
     return rows
 
 
@@ -86,13 +87,22 @@ def _members(folders: Mapping[str, Records], split_by: str | None) -> dict[str, 
         for index in range(len(folder)):
             with contextlib.suppress(BadSample):
                 members.setdefault(group_of(folder[index], name, split_by), []).append((name, index))
+    if not members:
+        raise UserError(no_such_field(folders, split_by))
     return members
+
+
+def placement(protocol: DepthProtocol) -> str:
+    """How the predictions of `example_row` came to the scale of the label, for a legend."""
+    if protocol.alignment == "none":
+        return "predictions as they are, nothing aligned"
+    return "predictions on the scale of the label after alignment"
 
 
 def example_row(
     sample: Sample, models: Mapping[str, Predictor], protocol: DepthProtocol, *, size: int | None = None
 ) -> PictureRow:
-    """Image, ground truth, every model's aligned prediction and every model's error, for one image.
+    """Image, ground truth, every model's prediction, aligned as the protocol says, and every model's error.
 
     Args:
         sample: the image with its label.

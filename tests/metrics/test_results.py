@@ -51,6 +51,16 @@ def test_measure_that_few_images_have__is_averaged_over_those():
     assert "rmse" not in results().groups()["streets"]
 
 
+def test_measure_that_few_images_have__says_how_many_these_are():
+    some = results()
+    assert some.partial == {"rmse": 1}
+    assert some.remarks == ["RMSE (m): mean over 1 of 400 images, whose labels are in metres."]
+    assert some.remarks[0] in to_markdown(some, "student")
+    for image in some.images:
+        image.measures["rmse"] = 1.0
+    assert some.remarks == [] and some.partial == {}
+
+
 def test_tables__hold_every_number():
     tables = results()
     tables.skipped["truncated_image"] = 3

@@ -20,6 +20,18 @@ def test_unit_warning__names_the_factor(ratio, said):
     assert said in unit_warning([ratio * 0.9, ratio, ratio * 5])
 
 
+def test_unit_warning__names_both_causes_and_the_likelier_first():
+    """One usual factor for all images is a unit; any other, or another for every image, is what a model does."""
+    for ratios, likely in (
+        ([9e-4, 1e-3, 1.1e-3], "unit"),
+        ([1e-3 / 3, 1e-3, 3e-3], "model"),
+        ([2.9, 3.0, 3.1], "model"),
+    ):
+        warning = unit_warning(ratios)
+        causes = {"unit": warning.index("a wrong unit"), "model": warning.index("a model that is hardly trained")}
+        assert min(causes, key=causes.get) == likely
+
+
 def test_unit_warning__is_silent_about_ordinary_errors():
     assert unit_warning([0.6, 0.9, 1.8]) is None
     assert unit_warning([]) is None
