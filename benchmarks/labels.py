@@ -5,7 +5,7 @@
 `images` (2000) of 480 x 640 pixels are labelled at 518 x 686 by a teacher that waits so many `milliseconds` (20) an
 image without holding the interpreter, as a GPU does. `parts` is a comma-separated choice of codec, flips, engine,
 workers, ray (all). Maps are of the procedural world, with the noise of a network, brought up from half the size as its
-decoder does.
+decoder does. `remote` has the images in eight shards on a web server that takes as long for a shard as the teacher.
 
 20 ms on 2 cores leave as much processor time an image as 2.5 ms on 16: about what a large teacher takes on an H200.
 """
@@ -30,6 +30,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.append(str(TESTS))  # the stub teacher is shared with the tests
 os.environ["PYTHONPATH"] = str(TESTS) + os.pathsep + str(Path(__file__).resolve().parent)  # and goes to Ray's workers
 
+from stores import web_server  # noqa: E402
 from stub_teacher import StubTeacher  # noqa: E402
 
 from data_engine.engines.local import LocalEngine  # noqa: E402
@@ -39,6 +40,7 @@ from data_engine.label import label  # noqa: E402
 from data_engine.labelling.labeller import ShardLabeller  # noqa: E402
 from data_engine.labelling.settings import LabelSettings  # noqa: E402
 from data_engine.writer import ShardWriter  # noqa: E402
+from depth_anything_train.data.file_cache import CACHE  # noqa: E402
 from depth_anything_train.data.images import decode_image  # noqa: E402
 from depth_anything_train.data.labels import decode_dz16, encode_dz16  # noqa: E402
 from depth_anything_train.data.schema import BadSample, BadShard  # noqa: E402
@@ -151,7 +153,7 @@ def damaged(tar: Path) -> bool:
     return False
 
 
-def write_images(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int, each: int = SHARD) -> Path:
     """Shards of a few pictures, again and again under other keys; grain gives them the bytes of photographs."""
     scenes, rng = Procedural(["street-*", "room-*"], PICTURES, 1, 480, 640, kind="images"), np.random.default_rng(0)
     pictures = []
@@ -160,9 +162,9 @@ def write_images(folder: Path, count: int) -> Path:
         grainy = np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
         pictures.append(cv2.imencode(".jpg", grainy, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
     print(f"images: 480 x 640, {sum(map(len, pictures)) // PICTURES // 1000} kB on average")
-    for start in range(0, count, SHARD):
-        with ShardWriter(folder / f"{start // SHARD:05d}.tar") as writer:
-            for number in range(start, min(start + SHARD, count)):
+    for start in range(0, count, each):
+        with ShardWriter(folder / f"{start // each:05d}.tar") as writer:
+            for number in range(start, min(start + each, count)):
                 writer.add(f"{number:07d}", {"jpg": pictures[number % PICTURES]})
             writer.commit()
     return folder
@@ -180,7 +182,21 @@ def bare_loop(teacher: MapTeacher, images: ShardFolder) -> float:
     return time.perf_counter() - start
 
 
-def run(teacher: MapTeacher, images: Path, out: Path, engine: Any) -> tuple[float, float]:
+def fetch_ahead(teacher: MapTeacher, folder: Path, count: int) -> None:
+    """Label shards that take as long to come as to be labelled, and the same from the disk."""
+    images = write_images(folder / "shards", count, each=-(-count // 8))
+    os.environ[CACHE] = str(folder / "cache")
+    local, _ = run(teacher, images, folder / "out", LocalEngine())
+    names = [tar.name for tar in images.glob("*.tar")]
+    with web_server(images) as web:
+        web.slow = dict.fromkeys(names, local / len(names))
+        wall, _ = run(teacher, web.address, folder / "out", LocalEngine())
+    first = local / len(names)
+    print(f"remote: {wall:.1f} s; labelling takes {local:.1f} s, fetching as long, the first shard {first:.1f} s of it")
+    print(f"remote: {wall / (2 * local):.2f} of one after the other, {wall / (local + first):.2f} of what must be")
+
+
+def run(teacher: MapTeacher, images: Path | str, out: Path, engine: Any) -> tuple[float, float]:
     """Wall and processor seconds (of this process) to label all images."""
     shutil.rmtree(out, ignore_errors=True)
     labeller = ShardLabeller(teacher, LabelSettings(size=HEIGHT, batch_size=BATCH), workers=2)
@@ -203,7 +219,9 @@ class TimedRay(RayEngine):
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     cost = float(sys.argv[2]) / 1000 if len(sys.argv) > 2 else 0.02
-    parts = set(sys.argv[3].split(",") if len(sys.argv) > 3 else ("codec", "flips", "engine", "workers", "ray"))
+    parts = set(
+        sys.argv[3].split(",") if len(sys.argv) > 3 else ("codec", "flips", "engine", "remote", "workers", "ray")
+    )
     ray = TimedRay(workers=2, cpus_per_worker=0.5) if "ray" in parts else None  # it says where Ray is to listen
     cv2.setNumThreads(1)
     maps = make_maps()
@@ -213,7 +231,7 @@ def main() -> None:
             compare_codecs(maps)
         if "flips" in parts:
             flip_bits(maps, folder)
-        if not parts & {"engine", "workers", "ray"}:
+        if not parts & {"engine", "remote", "workers", "ray"}:
             return
         images, teacher = write_images(folder / "images", count), MapTeacher(seconds=cost, maps=maps)
         if "engine" in parts:
@@ -221,6 +239,8 @@ def main() -> None:
             wall, processor = run(teacher, images, folder / "out", LocalEngine())
             print(f"engine: {wall:.1f} s, bare loop {bare:.1f} s = {wall / bare:.3f} (goal 1.05)")
             print(f"engine: {1000 * processor / count:.2f} ms of processor an image, all in (goal 5)")
+        if "remote" in parts:
+            fetch_ahead(teacher, folder, count)
         if parts & {"workers", "ray"}:
             two, _ = run(teacher, images, folder / "out", LocalEngine(processes=2))
         if "workers" in parts:

@@ -15,7 +15,7 @@ from pathlib import Path
 from data_engine.engines.base import Failures, label_shard, note_failure, shard_length
 from data_engine.engines.leases import LeaseLost, Leases, look_again
 from data_engine.labelling.labeller import ShardLabeller
-from data_engine.labelling.manifest import find_manifest
+from data_engine.labelling.manifest import find_manifest, manifest_path
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError, write_bytes
@@ -57,6 +57,10 @@ class ArrayEngine:
         leases = Leases(out / LEASES, self.heartbeat_s, self.expiry_s)
         notes = [leases.folder / f"{tar.stem}.failed" for tar in images.shards]
         failures: Failures = {}
+
+        def begun(number: int) -> bool:
+            return leases.held(images.shards[number].stem) or manifest_path(out, images.shards[number]).exists()
+
         # Own shards first; then those of the next task, and so on, so that thieves spread out.
         left = sorted(waiting, key=lambda number: ((number - self.task) % self.tasks, number))
         for number in left:
@@ -74,7 +78,8 @@ class ArrayEngine:
                         with lease:
                             look_again(out)
                             try:
-                                label_shard(labeller, images, number, out, bar.advance, lease.check)
+                                ahead = next((other for other in left if not begun(other)), None)
+                                label_shard(labeller, images, number, out, bar.advance, lease.check, ahead)
                             except LeaseLost:
                                 settled = False
                             except BadShard as error:

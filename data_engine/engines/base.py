@@ -54,18 +54,32 @@ def label_shard(
     out: Path,
     on_images: Callable[[int], None],
     before_commit: Callable[[], None] = lambda: None,
+    ahead: int | None = None,
 ) -> None:
     """What a worker does, whatever the engine: label one shard, unless that was just done.
 
+    Args:
+        labeller: teacher and settings.
+        images: the image shards.
+        number: of the shard.
+        out: folder of the label shards.
+        on_images: told how many more images are done.
+        before_commit: called before there is a label shard; see `ShardLabeller.label`.
+        ahead: number of the shard that comes next, to be fetched meanwhile if it is elsewhere. That is a guess: if it
+            was wrong, somebody else finds the shard in the cache, or it was fetched for nothing.
+
     Raises:
-        BadShard: it cannot be labelled, and the others may be all right.
+        BadShard: it cannot be fetched or labelled, and the others may be all right.
     """
     if find_manifest(out, images, number, labeller.identity) is not None:
         on_images(shard_length(images, number))
         return
     cv2.setNumThreads(1)  # the labeller's own threads are enough
     keep_freed_memory()
-    labeller.label(images.shard(number), out, on_images, before_commit)
+    shard = images.shard(number)
+    if ahead is not None:
+        images.fetch_ahead(ahead)
+    labeller.label(shard, out, on_images, before_commit)
 
 
 def note_failure(failures: Failures, number: int, reason: str) -> None:
@@ -93,8 +107,8 @@ def shard_length(images: ShardFolder, number: int) -> int:
 class Worker(Protocol):
     """A process that labels one shard at a time and may be lost at any moment."""
 
-    def begin(self, number: int) -> None:
-        """Start to label a shard."""
+    def begin(self, number: int, ahead: int | None) -> None:
+        """Start to label a shard; `ahead` is the one that probably comes next."""
 
     def stop(self) -> None:
         """End it, whatever it is at."""
@@ -130,6 +144,39 @@ class WorkerPool(Protocol):
         """
 
 
+class ShardQueue:
+    """Shards that wait for a worker. Each worker has the next one put by, so that it can be fetched in time.
+
+    Args:
+        waiting: numbers of the shards.
+        workers: how many will ask for one.
+    """
+
+    def __init__(self, waiting: Iterable[int], workers: int) -> None:
+        self._free, self._workers = deque(waiting), workers
+        self._put_by: dict[Worker, int] = {}  # of the worker that began longest ago first
+
+    def take(self, worker: Worker) -> tuple[int | None, int | None]:
+        """The shard that a worker is to label now, and what it will probably be afterwards; None for nothing."""
+        number = self._put_by.pop(worker, None)
+        if number is None and self._free:
+            number = self._free.popleft()
+        elif number is None and self._put_by:
+            number = self._put_by.popitem()[1]  # who began last would come to it last
+        self._workers = max(self._workers - 1, 0)
+        if len(self._free) <= self._workers:  # as many are still without their first
+            return number, None
+        self._put_by[worker] = self._free[self._workers]
+        del self._free[self._workers]
+        return number, self._put_by[worker]
+
+    def put_back(self, worker: Worker, number: int) -> None:
+        """A worker was lost at a shard: that one and the one put by for it come next."""
+        if worker in self._put_by:
+            self._free.appendleft(self._put_by.pop(worker))
+        self._free.appendleft(number)
+
+
 def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], retries: int) -> Failures:
     """Give shards to workers, one at a time each; replace a lost worker and have its shard done again.
 
@@ -145,14 +192,14 @@ def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], re
     Raises:
         UserError: the workers of one shard were lost more often than that.
     """
-    queue, losses = deque(waiting), Counter[int]()
+    queue, losses = ShardQueue(waiting, min(pool.size, len(waiting))), Counter[int]()
     failures: Failures = {}
     busy: dict[Worker, int] = {}
     seen: Counter[Worker] = Counter()  # images of the shard that a worker is at
     total = sum(shard_length(images, number) for number in waiting)
     try:
         with ProgressBar("label", total) as bar:
-            for _ in range(min(pool.size, len(queue))):
+            for _ in range(min(pool.size, len(waiting))):
                 _begin(pool.start_worker(), queue, busy)
             while busy:
                 for event in pool.wait(busy):
@@ -170,7 +217,7 @@ def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], re
                         bar.advance(-seen.pop(event.worker, 0))
                         losses[number] += 1
                         _check_retries(images.shards[number].name, losses[number], retries, event.lost)
-                        queue.appendleft(number)
+                        queue.put_back(event.worker, number)
                         _begin(pool.start_worker(), queue, busy)
     finally:
         for worker in busy:
@@ -178,12 +225,13 @@ def distribute(pool: WorkerPool, images: ShardFolder, waiting: Sequence[int], re
     return failures
 
 
-def _begin(worker: Worker, queue: deque[int], busy: dict[Worker, int]) -> None:
-    if not queue:
+def _begin(worker: Worker, queue: ShardQueue, busy: dict[Worker, int]) -> None:
+    number, ahead = queue.take(worker)
+    if number is None:
         worker.stop()
         return
-    busy[worker] = queue.popleft()
-    worker.begin(busy[worker])
+    busy[worker] = number
+    worker.begin(number, ahead)
 
 
 def _check_retries(name: str, losses: int, retries: int, reason: str) -> None:

@@ -100,6 +100,10 @@ class Leases:
         except FileExistsError:  # somebody else was faster
             return None
 
+    def held(self, name: str) -> bool:
+        """Whether there is a lease on a shard, of whomever; a dead holder counts too."""
+        return (self.folder / f"{name}.lease").exists()
+
     def clear(self) -> None:
         """Remove the folder if no lease is left."""
         with suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -54,9 +55,9 @@ class LocalEngine:
             return distribute(LocalPool(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
         failures: Failures = {}
         with ProgressBar("label", sum(shard_length(images, number) for number in waiting)) as bar:
-            for number in waiting:
+            for number, ahead in itertools.zip_longest(waiting, waiting[1:]):
                 try:
-                    label_shard(labeller, images, number, out, bar.advance)
+                    label_shard(labeller, images, number, out, bar.advance, ahead=ahead)
                 except BadShard as error:
                     note_failure(failures, number, str(error))
         return failures
@@ -84,10 +85,10 @@ class LocalWorker:
         self.process.start()
         theirs.close()  # so that the connection ends with the process
 
-    def begin(self, number: int) -> None:
-        """Start to label a shard."""
+    def begin(self, number: int, ahead: int | None) -> None:
+        """Start to label a shard; `ahead` is the one that probably comes next."""
         with suppress(OSError):  # it is lost, and `wait` will say so
-            self.connection.send(number)
+            self.connection.send((number, ahead))
 
     def stop(self) -> None:
         """End it, whatever it is at."""
@@ -140,9 +141,9 @@ def _work(connection: Connection, gpu: str | None, labeller: ShardLabeller, imag
     if gpu is not None:
         os.environ[VISIBLE] = gpu  # before the teacher is loaded
     while True:
-        number = connection.recv()
+        number, ahead = connection.recv()
         try:
-            label_shard(labeller, images, number, out, connection.send)
+            label_shard(labeller, images, number, out, connection.send, ahead=ahead)
             connection.send(None)
         except Exception as error:
             connection.send(error)

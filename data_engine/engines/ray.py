@@ -123,8 +123,8 @@ class _Labelling:
     def __init__(self, task: tuple[ShardLabeller, ShardFolder, Path]) -> None:
         self.labeller, self.images, self.out = task
 
-    def label(self, number: int) -> int:
-        label_shard(self.labeller, self.images, number, self.out, lambda count: None)
+    def label(self, number: int, ahead: int | None) -> int:
+        label_shard(self.labeller, self.images, number, self.out, lambda count: None, ahead=ahead)
         return shard_length(self.images, number)
 
 
@@ -136,9 +136,9 @@ class RayWorker:
     actor: Any
     coming: Any = None
 
-    def begin(self, number: int) -> None:
-        """Start to label a shard."""
-        self.coming = self.actor.label.remote(number)
+    def begin(self, number: int, ahead: int | None) -> None:
+        """Start to label a shard; `ahead` is the one that probably comes next."""
+        self.coming = self.actor.label.remote(number, ahead)
 
     def stop(self) -> None:
         """End it, whatever it is at."""

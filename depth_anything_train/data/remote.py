@@ -39,6 +39,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class StoreError(UserError):
+    """A store does not give a file; it may give others."""
+
+
 @dataclass(frozen=True)
 class RemotePath:
     """An address: as much of `pathlib.Path` as shards need. (universal_pathlib takes 0.3 ms to make one of 6,200.)
@@ -128,7 +132,8 @@ class RemotePath:
 
         Raises:
             FileNotFoundError: it does not exist.
-            UserError: it cannot be fetched, or not whole.
+            StoreError: it cannot be fetched, or not whole.
+            UserError: nothing can be written to the cache.
         """
         file = self._must_be_listed()
         cache = FileCache(cache_folder() / "shards", cache_limit())
@@ -156,7 +161,8 @@ class RemotePath:
 
         Raises:
             FileNotFoundError: it does not exist.
-            UserError: it cannot be fetched, or comes otherwise each time.
+            StoreError: it cannot be fetched, or comes otherwise each time.
+            UserError: the disk of the cache is full.
         """
 
         def get() -> None:
@@ -171,7 +177,7 @@ class RemotePath:
             before, problem = problem, check(target)
             if problem in ("", before):
                 return
-        raise UserError(f"{self} comes otherwise each time it is fetched (at last: {problem}); check the connection.")
+        raise StoreError(f"{self} comes otherwise each time it is fetched (at last: {problem}); check the connection.")
 
     def _must_be_listed(self) -> RemotePath:
         file = self.listed()
@@ -277,7 +283,8 @@ def _retry(path: RemotePath, action: Callable[[], Result]) -> Result:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it failed each time, or access is refused.
+        StoreError: it failed each time, or access is refused.
+        UserError: the disk of the cache is full.
     """
     start = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
@@ -286,7 +293,7 @@ def _retry(path: RemotePath, action: Callable[[], Result]) -> Result:
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path.address) from None
         except PermissionError as error:
-            raise UserError(f"Access to {path} is refused ({error}); check the keys of the store.") from None
+            raise StoreError(f"Access to {path} is refused ({error}); check the keys of the store.") from None
         except UserError:
             raise
         except Exception as error:  # each store has errors of its own
@@ -299,4 +306,4 @@ def _retry(path: RemotePath, action: Callable[[], Result]) -> Result:
             if attempt == ATTEMPTS or time.monotonic() - start > GIVE_UP_S:
                 break
             time.sleep(FIRST_DELAY_S * 2 ** (attempt - 1))
-    raise UserError(f"{path} cannot be read: {attempt} attempts failed, the last with {failure}; try again later.")
+    raise StoreError(f"{path} cannot be read: {attempt} attempts failed, the last with {failure}; try again later.")

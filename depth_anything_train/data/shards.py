@@ -10,8 +10,10 @@ import itertools
 import os
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import xxhash
@@ -20,7 +22,7 @@ from depth_anything_train.data.file_cache import cache_limit
 from depth_anything_train.data.folders import find_shards, images_of, read_info
 from depth_anything_train.data.index import Entry, entry_at, index_problem, parse_header, read_at, tar_problem
 from depth_anything_train.data.index_files import make_indices, read_header, read_index
-from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel
+from depth_anything_train.data.remote import AnyPath, RemotePath, StoreError, as_path, in_parallel
 from depth_anything_train.data.schema import (
     DATASET_FILE,
     IMAGES,
@@ -47,8 +49,8 @@ class Shard:
         index: the index itself where it lies nowhere yet.
 
     Raises:
-        BadShard: index and tar do not belong together, or cannot be read.
-        UserError: the tar or its index does not exist or cannot be fetched.
+        BadShard: tar or index does not exist or cannot be read or fetched, or they do not belong together.
+        UserError: nothing can be written to the cache.
     """
 
     _tar = -1
@@ -61,6 +63,8 @@ class Shard:
         except FileNotFoundError as error:
             what = "of another program" if os.path.exists(error.filename) else "missing"
             raise BadShard(f"Expected the shard {self.path} and its index, but {error.filename} is {what}.") from None
+        except StoreError as error:
+            raise BadShard(str(error)) from None
         except OSError as error:
             raise BadShard(f"{self.path} cannot be opened ({error.strerror}); check the disk or the network.") from None
         size = os.fstat(self._tar).st_size
@@ -207,6 +211,16 @@ class ShardFolder:
         tar = self.shards[number]
         opened = _opened(OPEN_REMOTE_SHARDS if isinstance(tar, RemotePath) else min(OPEN_SHARDS, files_allowed() // 4))
         return opened(tar, self._checksums[number])
+
+    def fetch_ahead(self, number: int) -> None:
+        """Begin to fetch shard `number` in a thread, if it is elsewhere; `shard` then waits for it."""
+
+        def fetch() -> None:
+            with suppress(Exception):  # it is tried again when its turn comes, where somebody hears of it
+                self.shard(number)
+
+        if isinstance(self.shards[number], RemotePath):
+            Thread(target=fetch, daemon=True).start()  # who is asked to leave does not wait for it
 
     def digest(self, number: int) -> str:
         """Hash of the content of shard `number`, as `Shard.digest`, without opening it."""
