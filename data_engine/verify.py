@@ -7,7 +7,7 @@ Pseudo labels: counts, and by the manifest that the images are those that were l
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,17 +16,18 @@ from rich.table import Table
 
 from data_engine.leaks.command import REASON as TEST_IMAGE
 from data_engine.processes import ordered_map
-from data_engine.qa.checks import Findings, check_shard, odd_scales
+from data_engine.qa.checks import check_shard
 from data_engine.qa.dirty_labels import Limits
+from data_engine.qa.findings import Findings, Scales, odd_scales
 from data_engine.qa.page import write_page
 from data_engine.qa.sheet import contact_sheet
 from depth_anything_train.command import build, command
-from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, write_bad_keys
+from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, writing_bad_keys
 from depth_anything_train.data.folders import find_shards, images_of, read_info
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
 from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import Shard, ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError, console, write_bytes
+from depth_anything_train.runtime import ProgressBar, UserError, console, require_folder, write_bytes
 
 SHOWN_PROBLEMS = 20
 
@@ -42,18 +43,20 @@ def main(cfg: DictConfig) -> None:
     folder = as_path(cfg.shards)
     if cfg.bad_keys and isinstance(folder, RemotePath):
         raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but came {folder}.")
-    others = lines_of_others(folder) if cfg.bad_keys and isinstance(folder, Path) else []
-    findings = verify(folder, deep=cfg.deep, workers=cfg.workers, limits=build(cfg.limits))
+    kept = 0
+    if cfg.bad_keys and isinstance(folder, Path):
+        findings, kept = list_bad_keys(require_folder(folder, what="shards"), cfg.workers, build(cfg.limits))
+    else:
+        findings = verify(folder, deep=cfg.deep, workers=cfg.workers, limits=build(cfg.limits))
     show(findings, folder)
-    if cfg.sheet and not findings.wrong:
+    if cfg.sheet and not findings.num_wrong:
         write_bytes(cfg.sheet, contact_sheet(ShardFolder(folder), cfg.num_samples, cfg.seed))
         console.print(f"Contact sheet: {cfg.sheet}")
     if cfg.page:
         write_page(
             str(folder),
             Path(cfg.page),
-            problems=findings.wrong,
-            bad_keys=findings.bad,
+            findings=findings,
             num_shards=cfg.page_shards,
             num_labels=cfg.page_labels,
             num_samples=cfg.num_samples,
@@ -61,17 +64,27 @@ def main(cfg: DictConfig) -> None:
             workers=cfg.workers,
         )
         console.print(f"Page: {cfg.page}", soft_wrap=True)
-    if cfg.bad_keys and isinstance(folder, Path):
-        write_bad_keys(folder, [*others, *findings.bad])
-        kept = f", {len(others)} of them kept from before" if others else ""
-        console.print(f"{len(others) + len(findings.bad)} lines in {folder / BAD_KEYS_FILE}{kept}.", soft_wrap=True)
-    elif findings.bad:
+    bad = sum(tally.count for tally in (*findings.bad.values(), *findings.suspected.values()))
+    if cfg.bad_keys:
+        before = f", {kept} of them kept from before" if kept else ""
+        console.print(f"{kept + bad} lines in {folder / BAD_KEYS_FILE}{before}.", soft_wrap=True)
+    elif bad:
         console.print(f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out.")
-    if findings.problems if cfg.bad_keys else findings.wrong:
+    if findings.problems if cfg.bad_keys else findings.num_wrong:
         raise SystemExit(1)
 
 
-def lines_of_others(folder: Path) -> list[BadKey]:
+def list_bad_keys(folder: Path, workers: int | None, limits: Limits) -> tuple[Findings, int]:
+    """Verify a folder and replace its list; also how many lines of others on it are kept."""
+    kept = 0
+    with writing_bad_keys(folder) as write:
+        for line in lines_of_others(folder):
+            write(line)
+            kept += 1
+        return verify(folder, workers=workers, limits=limits, on_bad=write), kept
+
+
+def lines_of_others(folder: Path) -> Iterator[BadKey]:
     """What the folder's list says that `verify` did not find: copies of test images, and lines written by hand.
 
     `verify` always states the digest of the shard, which nobody does by hand. Lines about other shards than there are
@@ -80,7 +93,7 @@ def lines_of_others(folder: Path) -> list[BadKey]:
     Raises:
         UserError: a line that cannot be read.
     """
-    kept, lost = [], 0
+    lost = 0
     digests: dict[str, str] = {}
     for one in read_bad_keys(folder):
         if one.digest and one.reason != TEST_IMAGE:
@@ -89,25 +102,30 @@ def lines_of_others(folder: Path) -> list[BadKey]:
             with suppress(UserError):  # no such shard, or a damaged one
                 digests[one.shard] = Shard(folder / one.shard).digest
         if one.shard in digests and one.digest in ("", digests[one.shard]):
-            kept.append(one)
+            yield one
         else:
             lost += 1
     if lost:
         about = f"{lost} lines of {folder / BAD_KEYS_FILE} are about other shards than there are now and are left out"
         console.print(f"{about}; run `leaks exclude=true` again if test images were among them.", soft_wrap=True)
-    return kept
 
 
 def verify(
-    shards: str | AnyPath, *, deep: bool = True, workers: int | None = None, limits: Limits | None = None
+    shards: str | AnyPath,
+    *,
+    deep: bool = True,
+    workers: int | None = None,
+    limits: Limits | None = None,
+    on_bad: Callable[[BadKey], None] = lambda bad: None,
 ) -> Findings:
-    """Check all shards of a folder.
+    """Check all shards of a folder, in memory that does not grow with what is wrong with them.
 
     Args:
         shards: folder or address of labelled, image or pseudo-label shards.
         deep: decode images and labels; else index, checksums and keys only.
         workers: processes; None is one a core, 0 works in this process.
         limits: when a label counts as dirty; None takes the defaults.
+        on_bad: told of every bad or suspected sample: shard by shard, and odd scales at the end.
 
     Raises:
         UserError: there is nothing to check: no folder, no shards, or not finished.
@@ -120,14 +138,25 @@ def verify(
         images, wanted = _find_images(images_of(folder, info))
         total.problems += _missing_partners({tar.name for tar in tars}, wanted, images)
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
+    scales: dict[str, list[Scales]] = {}
+
+    def found(bad: Iterable[BadKey]) -> None:
+        for one in bad:
+            total.add_bad(one)
+            on_bad(one)
+
     with ProgressBar("verify", len(tars)) as bar:
-        for findings in ordered_map(check_shard, tasks, workers):
-            total.add(findings)
+        for shard in ordered_map(check_shard, tasks, workers):
+            total.add(shard.statistics)
+            total.problems += shard.problems
+            found(shard.bad)
+            for group, part in shard.scales.items():
+                scales.setdefault(group, []).append(part)
             bar.advance()
-    total.bad += odd_scales(total.scales, limits)
-    total.bad.sort(key=lambda bad: (bad.shard, bad.number))
+    for parts in scales.values():
+        found(odd_scales(folder, parts, limits))
     expected = info.get("count", total.samples)
-    if not total.wrong and expected != total.samples:
+    if not total.num_wrong and expected != total.samples:
         total.problems.append(f"Expected {expected} samples by dataset.json, but there are {total.samples}.")
     return total
 
@@ -162,18 +191,19 @@ def show(findings: Findings, folder: AnyPath) -> None:
         table.add_row("constant labels", str(findings.constant))
     if findings.compared:
         table.add_row("agreement of images and labels", f"{findings.agreement:.2f} (0.5 is chance)")
-    for reason, count in sorted(Counter(bad.reason for bad in findings.bad).items()):
-        table.add_row(reason, str(count))
-    table.add_row("problems", str(len(findings.wrong)))
+    for reason, tally in sorted((*findings.bad.items(), *findings.suspected.items())):
+        table.add_row(reason, str(tally.count))
+    table.add_row("problems", str(findings.num_wrong))
     console.print(table)
     if findings.compared >= ENOUGH_PAIRS and findings.agreement < SOUND_AGREEMENT:
-        _print_some(["labels fit their own images hardly better than others'; are they matched rightly?"], "suspected")
-    _print_some(findings.wrong, "wrong")
-    _print_some(findings.suspected, "suspected")
+        sentence = "labels fit their own images hardly better than others'; are they matched rightly?"
+        _print_some([sentence], 1, "suspected")
+    _print_some(findings.wrong, findings.num_wrong, "wrong")
+    _print_some(findings.doubts, findings.num_suspected, "suspected")
 
 
-def _print_some(sentences: list[str], what: str) -> None:
+def _print_some(sentences: list[str], count: int, what: str) -> None:
     for sentence in sentences[:SHOWN_PROBLEMS]:
         console.print(f"{what}: {sentence}", style="red" if what == "wrong" else "yellow", soft_wrap=True)
-    if (more := len(sentences) - SHOWN_PROBLEMS) > 0:
+    if (more := count - SHOWN_PROBLEMS) > 0:
         console.print(f"... and {more} more.")

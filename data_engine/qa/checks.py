@@ -1,21 +1,21 @@
-"""What `verify` does with one shard, and what it finds there."""
+"""What `verify` does with one shard."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from data_engine.qa.agreement import Edges, agreement, edges
-from data_engine.qa.dirty_labels import Limits, examine, outlying, typical_disparity
+from data_engine.qa.dirty_labels import Limits, examine, typical_disparity
+from data_engine.qa.findings import Scales, ShardFindings, Statistics
 from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.folders import read_info
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.index_files import make_index
-from depth_anything_train.data.labels import Label, check_shape, decode_classes, decode_label
+from depth_anything_train.data.labels import check_shape, decode_classes, decode_label
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import (
     DATASET_FILE,
@@ -33,88 +33,7 @@ COMPARED_TOGETHER = 500
 """Samples of a shard whose images and labels are compared with each other: bounds the memory for large shards."""
 
 
-class Scale(NamedTuple):
-    """The typical disparity of a label, to be compared with those of the same data set (`group`)."""
-
-    group: str
-    disparity: float
-    sample: BadKey
-
-
-@dataclass
-class Findings:
-    """What was found in one shard, or in all of them.
-
-    Attributes:
-        problems: what is wrong with whole shards, one sentence each.
-        bad: samples that are damaged or dirty, and those with a score that are suspected.
-        samples: read and agreeing with their checksum.
-        labels: decoded.
-        all_invalid: labels without a valid pixel. In pseudo labels they stand for images that could not be used.
-        constant: labels with one single value.
-        valid_share: sum over labels of the share of valid pixels.
-        lowest, highest: disparity over all valid pixels; 1 / m, or in the unit of the source.
-        compared: labels that were compared with images.
-        agreements: sum of their agreement; see `data_engine.qa.agreement`.
-        scales: of real labels.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    bad: list[BadKey] = field(default_factory=list)
-    samples: int = 0
-    labels: int = 0
-    all_invalid: int = 0
-    constant: int = 0
-    valid_share: float = 0.0
-    lowest: float = float("inf")
-    highest: float = float("-inf")
-    compared: int = 0
-    agreements: float = 0.0
-    scales: list[Scale] = field(default_factory=list)
-
-    def add(self, other: Findings) -> None:
-        """Add another shard's findings."""
-        sums = ("samples", "labels", "all_invalid", "constant", "valid_share", "compared", "agreements")
-        for name in sums:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("problems", "bad", "scales"):
-            getattr(self, name).extend(getattr(other, name))
-        self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
-
-    def add_label(self, label: Label) -> None:
-        """Count one decoded label."""
-        disparity, valid = label
-        self.labels += 1
-        self.valid_share += float(valid.mean())
-        if not valid.any():
-            self.all_invalid += 1
-            return
-        lowest, highest = float(disparity[valid].min()), float(disparity[valid].max())
-        self.constant += lowest == highest
-        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
-
-    @property
-    def wrong(self) -> list[str]:
-        """Everything that is wrong, one sentence each; empty if all is well."""
-        return self.problems + [_sentence(bad) for bad in self.bad if bad.score is None]
-
-    @property
-    def suspected(self) -> list[str]:
-        """What may be wrong, the worst first."""
-        doubts = [(bad.score, _sentence(bad)) for bad in self.bad if bad.score is not None]
-        return [sentence for _, sentence in sorted(doubts)]
-
-    @property
-    def agreement(self) -> float:
-        """Mean agreement of labels with their images."""
-        return self.agreements / max(self.compared, 1)
-
-
-def _sentence(bad: BadKey) -> str:
-    return f"{bad.shard}, sample {bad.number}: {bad.reason}: {bad.message}"
-
-
-def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, limits: Limits) -> Findings:
+def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, limits: Limits) -> ShardFindings:
     """Check one shard; whatever is wrong with it is in the findings, never raised.
 
     Args:
@@ -124,7 +43,7 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
         deep: decode images and labels.
         limits: when a label counts as dirty.
     """
-    findings = Findings()
+    findings = ShardFindings()
     try:
         shard = _open(tar, others=kind == IMAGES)
         shard.check_index()
@@ -174,8 +93,13 @@ class _ShardCheck:
     kind: str
     deep: bool
     limits: Limits
-    findings: Findings
+    findings: ShardFindings
     pairs: list[tuple[BadKey, Edges]] = field(default_factory=list)
+    scales: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # data set -> number, typical disparity
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.findings.statistics
 
     def run(self) -> None:
         keys: set[str] = set()
@@ -184,13 +108,18 @@ class _ShardCheck:
             try:
                 record = self.shard.read(number)
                 key = record.key
-                self.findings.samples += 1
+                self.statistics.samples += 1
                 self._check(number, record, keys)
             except BadSample as error:
                 self.findings.bad.append(self._bad(number, key, error.reason, str(error)))
             if len(self.pairs) == COMPARED_TOGETHER:
                 self._compare()
         self._compare()
+        self.findings.bad.sort(key=lambda bad: bad.number)
+        for group, pairs in self.scales.items():
+            numbers, disparities = zip(*pairs, strict=True)
+            arrays = np.array(numbers, np.uint32), np.array(disparities, np.float32)
+            self.findings.scales[group] = Scales(self.shard.path.name, self.shard.digest, *arrays)
 
     def _bad(self, number: int, key: str, reason: str, message: str, score: float | None = None) -> BadKey:
         return BadKey(self.shard.path.name, number, key, reason, message, self.shard.digest, score)
@@ -207,7 +136,7 @@ class _ShardCheck:
         if not self.deep:
             return
         if self.kind == PSEUDO_LABELS:
-            self.findings.add_label(decode_label(*record.label(), record.meta))
+            self.statistics.add_label(decode_label(*record.label(), record.meta))
         elif self.kind == LABELLED:
             self._check_pair(number, record)
         elif self.kind == SEGMENTED:
@@ -220,7 +149,7 @@ class _ShardCheck:
         image, (extension, data), meta = decode_image(record.image), record.label(), record.meta
         label = decode_label(extension, data, meta)
         disparity, valid = label
-        self.findings.add_label(label)
+        self.statistics.add_label(label)
         if not valid.any():
             raise BadSample("no_valid_pixel", f"The label of {record.key} has no valid pixel.")
         check_shape(image.shape, disparity.shape)
@@ -228,8 +157,7 @@ class _ShardCheck:
             self.findings.bad.append(self._bad(number, record.key, reason, message))
         if (typical := typical_disparity(label)) is not None:
             group = " ".join(str(meta.get(fact)) for fact in ("source", "quantity", "unit"))
-            sample = self._bad(number, record.key, "outlying_scale", "")
-            self.findings.scales.append(Scale(group, typical, sample))
+            self.scales.setdefault(group, []).append((number, typical))
         if self.limits.mismatch:
             sample = self._bad(number, record.key, "mismatch", "")
             self.pairs.append((sample, edges(image, disparity, valid)))
@@ -239,22 +167,9 @@ class _ShardCheck:
         for (sample, _), score in zip(self.pairs, agreement([pair for _, pair in self.pairs]), strict=True):
             if score is None:
                 continue
-            self.findings.compared += 1
-            self.findings.agreements += score
+            self.statistics.compared += 1
+            self.statistics.agreements += score
             if score <= self.limits.mismatch:
                 message = f"The label fits its own image better than {score:.0%} of the others."
                 self.findings.bad.append(self._bad(sample.number, sample.key, "mismatch", message, score))
         self.pairs.clear()
-
-
-def odd_scales(scales: list[Scale], limits: Limits) -> Iterator[BadKey]:
-    """Labels whose scale is far off that of their data set."""
-    groups: dict[str, list[Scale]] = {}
-    for scale in scales:
-        groups.setdefault(scale.group, []).append(scale)
-    for group in groups.values():
-        factors = outlying(np.array([scale.disparity for scale in group]), limits)
-        for number in np.flatnonzero(factors).tolist():
-            sample, factor = group[number].sample, factors[number]
-            message = f"The median is a factor of {factor:.4g} off the middle of {len(group)} labels of its data set."
-            yield replace(sample, message=message)

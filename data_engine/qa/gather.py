@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,7 +14,7 @@ import numpy as np
 
 from data_engine.processes import ordered_map
 from data_engine.qa.facts import LabelFacts, facts
-from depth_anything_train.data.exclusions import BadKey
+from data_engine.qa.findings import Findings
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import ShardFolder
@@ -63,7 +63,7 @@ class Summary:
         return sum(count for _, count in self.finished[1:]) / (self.finished[-1][0] - self.finished[0][0])
 
 
-def summarise(folder: ShardFolder, bad_keys: Iterable[BadKey]) -> Summary:
+def summarise(folder: ShardFolder, findings: Findings) -> Summary:
     """Count without reading a sample: from indices, manifests, and what `verify` found.
 
     When a shard was done is the time of its manifest's file: manifests themselves hold no times, so that equal labels
@@ -83,9 +83,10 @@ def summarise(folder: ShardFolder, bad_keys: Iterable[BadKey]) -> Summary:
         if isinstance(mark, Path):  # stores tell other times
             summary.finished.append((mark.stat().st_mtime, folder.starts[number + 1] - folder.starts[number]))
     shards = {path.name: number for number, path in enumerate(folder.shards)}
-    for bad in bad_keys:
-        if bad.shard in shards:
-            _add(summary.bad if bad.score is None else summary.suspected, bad.reason, shards[bad.shard], [bad.number])
+    for reasons, tallies in ((summary.bad, findings.bad), (summary.suspected, findings.suspected)):
+        for name, tally in tallies.items():
+            samples = [(shards[bad.shard], bad.number) for bad in tally.examples[:EXAMPLES]]
+            reasons[name] = Reason(tally.count, samples)
     summary.finished.sort()
     return summary
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_engine.qa.facts import LabelFacts
+from data_engine.qa.findings import Findings
 from data_engine.qa.gather import EXAMPLES, Summary, draw, examine, open_folder, summarise
-from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample
@@ -35,8 +35,7 @@ def write_page(
     shards: str,
     out: Path,
     *,
-    problems: Sequence[str],
-    bad_keys: Sequence[BadKey],
+    findings: Findings,
     num_shards: int,
     num_labels: int,
     num_samples: int,
@@ -48,8 +47,7 @@ def write_page(
     Args:
         shards: folder of labelled or pseudo-label shards.
         out: the HTML file.
-        problems: sentences about what `verify` found wrong, for the page to repeat.
-        bad_keys: the samples among them, and those that it suspects.
+        findings: what `verify` found, for the page to repeat.
         num_shards, num_labels: how many labels are drawn, from how many shards, for histograms and suspicions.
         num_samples: how many of them are shown without a reason.
         seed: of the draw.
@@ -63,7 +61,8 @@ def write_page(
         raise UserError(f"Expected labels of depth in {shards} for page=, but it holds {without} only; use sheet=.")
     drawn = examine(shards, draw(folder, num_shards, num_labels, seed), workers)
     title = f"Labels of {folder.info.get('source', Path(shards).name)}"
-    write_bytes(out, render(title, shards, summarise(folder, bad_keys), drawn, problems, num_samples, seed).encode())
+    summary = summarise(folder, findings)
+    write_bytes(out, render(title, shards, summary, drawn, findings, num_samples, seed).encode())
 
 
 def render(
@@ -71,15 +70,16 @@ def render(
     shards: str,
     summary: Summary,
     drawn: Sequence[LabelFacts],
-    problems: Sequence[str],
+    findings: Findings,
     num_samples: int,
     seed: int,
 ) -> str:
     """The HTML of the page."""
-    parts = [f"<h1>{escape(title)}</h1>", _cards(summary, problems)]
-    if problems:
-        listed = "".join(f"<li>{escape(problem)}</li>" for problem in problems[:SHOWN_PROBLEMS])
-        more = f"<li>and {len(problems) - SHOWN_PROBLEMS} more</li>" if len(problems) > SHOWN_PROBLEMS else ""
+    parts = [f"<h1>{escape(title)}</h1>", _cards(summary, findings.num_wrong)]
+    if findings.num_wrong:
+        listed = "".join(f"<li>{escape(problem)}</li>" for problem in findings.wrong[:SHOWN_PROBLEMS])
+        left = findings.num_wrong - SHOWN_PROBLEMS
+        more = f"<li>and {left} more</li>" if left > 0 else ""
         parts.append(f'<h2>Wrong</h2>\n<ul class="verdict">{listed}{more}</ul>')
     if rows := list(_reasons(summary)):
         head = ["reason", "where from", "samples", "share"]
@@ -95,13 +95,11 @@ def render(
     return document(title, "\n".join(part for part in parts if part))
 
 
-def _cards(summary: Summary, problems: Sequence[str]) -> str:
+def _cards(summary: Summary, problems: int) -> str:
     dropped, flagged = summary.dropped.total(), sum(reason.count for reason in summary.flags.values())
     each = summary.stored / max(summary.count, 1)
     cards = [
-        card(
-            "samples", f"{summary.count:,}", note=f"{len(problems)} problems found" if problems else "no problem found"
-        ),
+        card("samples", f"{summary.count:,}", note=f"{problems} problems found" if problems else "no problem found"),
         card("dropped", f"{dropped:,}", note=f"{dropped / max(summary.count, 1):.2%} of the samples"),
         card("flags", f"{flagged:,}", note="by label; kept, and can be skipped"),
         card("on disk", *_bytes(summary.stored), note=f"{' '.join(_bytes(each))} a sample"),

@@ -12,7 +12,8 @@ import io
 import json
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -51,12 +52,23 @@ class BadKey:
     score: float | None = None
 
 
-def write_bad_keys(folder: Path, bad: Iterable[BadKey]) -> None:
-    """Replace the list of a folder, line by line; an empty one says that it was checked."""
+@contextmanager
+def writing_bad_keys(folder: Path) -> Iterator[Callable[[BadKey], None]]:
+    """Replace the list of a folder, line by line, when this is left; an empty one says that the folder was checked."""
     with atomic_writer(folder / BAD_KEYS_FILE) as file:
-        for one in bad:
-            line = json.dumps({k: v for k, v in asdict(one).items() if v is not None}, sort_keys=True)
+
+        def write(bad: BadKey) -> None:
+            line = json.dumps({k: v for k, v in asdict(bad).items() if v is not None}, sort_keys=True)
             file.write(f"{line}\n".encode())
+
+        yield write
+
+
+def write_bad_keys(folder: Path, bad: Iterable[BadKey]) -> None:
+    """Replace the list of a folder."""
+    with writing_bad_keys(folder) as write:
+        for one in bad:
+            write(one)
 
 
 def read_bad_keys(folder: AnyPath) -> Iterator[BadKey]:

@@ -100,13 +100,15 @@ CONSTANT = encode_dz16(np.ones((HEIGHT, WIDTH), np.float32), np.ones((HEIGHT, WI
 def test_verify__constant_labels_are_counted_and_wrong(tmp_path: Path) -> None:
     make_labelled(tmp_path, CONSTANT)
     findings = verify(tmp_path, workers=0)
-    assert findings.constant == 1 and [bad.reason for bad in findings.bad] == ["constant_label"]
+    assert findings.constant == 1 and [*findings.bad] == ["constant_label"]
     assert verify(tmp_path, workers=0, limits=Limits(min_range=0)).wrong == []
 
 
 def test_verify__every_bad_sample_is_named_by_shard_number_key_and_reason(tmp_path: Path) -> None:
     make_labelled(tmp_path, CONSTANT)
-    (bad,) = verify(tmp_path, workers=0).bad
+    found: list[BadKey] = []
+    verify(tmp_path, workers=0, on_bad=found.append)
+    (bad,) = found
     digest = Shard(tmp_path / "00000.tar").digest
     assert dataclasses.replace(bad, message="") == BadKey("00000.tar", 3, "odd", "constant_label", digest=digest)
 
@@ -302,7 +304,7 @@ def test_verify__reads_a_store_as_it_reads_a_disk(cache, s3, labelled_shards, im
     content[len(content) // 2] ^= 1
     s3.put(f"verify/labelled/{tar.name}", bytes(content))
     found = verify("s3://bucket/verify/labelled", workers=0)
-    assert [(bad.shard, bad.reason) for bad in found.bad] == [(tar.name, "damaged_sample")] and found.samples == 10
+    assert [bad.shard for bad in found.bad["damaged_sample"].examples] == [tar.name] and found.samples == 10
 
 
 def test_command__lines_of_others_on_the_list_are_kept_while_their_shards_are_there(
@@ -330,4 +332,4 @@ def test_verify__of_labels_reads_the_images_only_when_it_is_deep(tmp_path: Path)
     content[600] ^= 1
     images.write_bytes(content)
     assert verify(folder, deep=False, workers=0).wrong == []
-    assert [bad.reason for bad in verify(folder, workers=0).bad] == ["damaged_sample"]
+    assert [*verify(folder, workers=0).bad] == ["damaged_sample"]

@@ -10,6 +10,7 @@ import pytest
 from pictures import SIZES, disparity_label, labelled_members, picture, png, write_folder
 
 from data_engine.qa.facts import facts, suspicions
+from data_engine.qa.findings import Findings
 from data_engine.qa.gather import draw, examine, summarise
 from data_engine.verify import main
 from depth_anything_train.data.exclusions import BadKey
@@ -95,8 +96,10 @@ def test_summarise__counts_everything_without_reading_a_sample(tmp_path: Path) -
     for path in folder.shards:  # the samples themselves; the ends stay
         whole = path.read_bytes()
         path.write_bytes(b"\1" * (len(whole) - 2000) + whole[-2000:])
-    bad = [BadKey("00001.tar", 2, "p6", "constant_label"), BadKey("00000.tar", 1, "p1", "mismatch", score=0.2)]
-    summary = summarise(ShardFolder(folder.path), bad)
+    findings = Findings()
+    findings.add_bad(BadKey("00001.tar", 2, "p6", "constant_label"))
+    findings.add_bad(BadKey("00000.tar", 1, "p1", "mismatch", score=0.2))
+    summary = summarise(ShardFolder(folder.path), findings)
     assert (summary.count, summary.dropped) == (12, {"truncated_image": 1})
     assert summary.flags["flip"].count == 6 and summary.flags["flip"].samples == [(0, 0), (0, 3), (1, 0), (1, 3)]
     assert summary.bad["constant_label"].samples == [(1, 2)] and summary.suspected["mismatch"].count == 1
@@ -161,8 +164,7 @@ def test_page__of_images_alone_is_refused(tmp_path: Path) -> None:
         write_page(
             str(tmp_path / "images"),
             tmp_path / "page.html",
-            problems=[],
-            bad_keys=[],
+            findings=Findings(),
             num_shards=1,
             num_labels=1,
             num_samples=1,

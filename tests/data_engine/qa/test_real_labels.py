@@ -13,10 +13,10 @@ from scenes import encode
 
 from data_engine.ingest.pairs import Pairs
 from data_engine.prepare import prepare
-from data_engine.qa.checks import Findings
+from data_engine.qa.findings import Findings
 from data_engine.verify import ENOUGH_PAIRS, SOUND_AGREEMENT, show, verify
 from data_engine.writer import ShardWriter
-from depth_anything_train.data.exclusions import write_bad_keys
+from depth_anything_train.data.exclusions import BadKey, write_bad_keys
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.sources import LabelledSource
@@ -34,14 +34,15 @@ def clean(samples_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def spoil(clean: Path, out: Path, change: Callable[[int, dict[str, bytes]], Members]) -> Findings:
-    """Verify the same shard after each sample was changed."""
+def spoil(clean: Path, out: Path, change: Callable[[int, dict[str, bytes]], Members]) -> tuple[Findings, list[BadKey]]:
+    """Verify the same shard after each sample was changed; also what is bad or suspected."""
     with ShardWriter(out / "00000.tar") as writer:
         for number, record in enumerate(ShardFolder(clean)):
             writer.add(record.key, change(number, dict(record.members)))
         writer.commit()
     (out / "dataset.json").write_text((clean / "dataset.json").read_text())
-    return verify(out, workers=0)
+    bad: list[BadKey] = []
+    return verify(out, workers=0, on_bad=bad.append), bad
 
 
 def label_of(members: Members) -> str:
@@ -58,30 +59,30 @@ def scaled(members: dict[str, bytes], factor: float) -> Members:
     return members | {"json": json.dumps(meta | {"scale": meta["scale"] / factor}).encode()}
 
 
-def found(findings: Findings, reason: str) -> list[int]:
-    return [bad.number for bad in findings.bad if bad.reason == reason]
+def found(bad: list[BadKey], reason: str) -> list[int]:
+    return [one.number for one in bad if one.reason == reason]
 
 
 def test_verify__no_real_pair_is_bad_or_suspected(clean: Path) -> None:
     findings = verify(clean, workers=0)
     assert findings.samples == PAIRS == findings.compared
-    assert findings.bad == [] and findings.wrong == []
+    assert findings.bad == findings.suspected == {} and findings.wrong == []
     assert findings.agreement > 0.9
 
 
 @pytest.mark.parametrize("factor", [1000, 1 / 1000])
 def test_verify__single_labels_in_another_unit_are_found(clean: Path, tmp_path: Path, factor: float) -> None:
     spoilt = list(range(3, 46, 7))
-    findings = spoil(clean, tmp_path, lambda n, members: scaled(members, factor) if n in spoilt else members)
-    odd = found(findings, "outlying_scale")
-    assert sorted({*odd, *found(findings, "implausible_scale")}) == spoilt
+    _, bad = spoil(clean, tmp_path, lambda n, members: scaled(members, factor) if n in spoilt else members)
+    odd = found(bad, "outlying_scale")
+    assert sorted({*odd, *found(bad, "implausible_scale")}) == spoilt
     assert len(odd) >= len(spoilt) - 1
 
 
 def test_verify__a_whole_folder_in_millimetres_is_found(clean: Path, tmp_path: Path) -> None:
     metric = [n for n, record in enumerate(ShardFolder(clean)) if in_metres(record.members)]
-    findings = spoil(clean, tmp_path, lambda n, members: scaled(members, 1000))
-    too_far = found(findings, "implausible_scale")
+    _, bad = spoil(clean, tmp_path, lambda n, members: scaled(members, 1000))
+    too_far = found(bad, "implausible_scale")
     assert set(too_far) <= set(metric) and len(too_far) >= len(metric) - 1  # one was 0.45 m away
 
 
@@ -97,10 +98,10 @@ def test_verify__shuffled_labels_fit_no_better_than_chance_and_half_of_them_are_
         image = cv2.resize(decode_image(records[number].image), (width, height))  # else its aspect would tell
         return {"jpg": encode(image)} | {name: other.members[name] for name in (label_of(other.members), "json")}
 
-    findings = spoil(clean, tmp_path, swap)
+    findings, bad = spoil(clean, tmp_path, swap)
     assert findings.compared >= ENOUGH_PAIRS and abs(findings.agreement - 0.5) < 0.15
-    assert 15 <= len(found(findings, "mismatch")) <= 35
-    assert findings.wrong == [] and len(findings.suspected) == len(findings.bad)  # no more than a suspicion
+    assert 15 <= len(found(bad, "mismatch")) <= 35
+    assert findings.wrong == [] and findings.num_suspected == len(bad)  # no more than a suspicion
     assert findings.agreement < SOUND_AGREEMENT
     show(findings, tmp_path)
     assert "are they matched rightly?" in capsys.readouterr().err
@@ -123,8 +124,8 @@ def test_verify__mostly_empty_and_constant_labels_are_found(clean: Path, tmp_pat
             stored[stored > 0] = 1700
         return members | {extension: cv2.imencode(".png", stored)[1].tobytes()}
 
-    findings = spoil(clean, tmp_path, change)
-    assert found(findings, "nearly_empty") == [0, 10, 20, 30, 40]
-    assert found(findings, "constant_label") == [5, 15, 25, 35, 45]
-    write_bad_keys(tmp_path, findings.bad)
+    _, bad = spoil(clean, tmp_path, change)
+    assert found(bad, "nearly_empty") == [0, 10, 20, 30, 40]
+    assert found(bad, "constant_label") == [5, 15, 25, 35, 45]
+    write_bad_keys(tmp_path, bad)
     assert len(LabelledSource([tmp_path])) == PAIRS - 10
