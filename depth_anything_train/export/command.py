@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,22 +11,29 @@ from omegaconf import DictConfig
 from depth_anything_train.command import command
 from depth_anything_train.export.onnx import check_onnx, export_onnx
 from depth_anything_train.inference.depth_anything import DepthAnything, Format
-from depth_anything_train.runtime import UserError, console, read_json
+from depth_anything_train.models import checkpoints, huggingface
+from depth_anything_train.runtime import UserError, console, read_json, require_writable
 
 RESULTS = ("caption", "groups", "mean", "images")
 FORMATS = (*get_args(Format), "onnx")
+FILES = {
+    "native": (checkpoints.WEIGHTS, checkpoints.DESCRIPTION),
+    "hf": (huggingface.WEIGHTS, huggingface.CONFIG, huggingface.PROCESSOR, "README.md"),
+    "original": ("*.pth",),
+}
+"""What each format consists of."""
 
 
 @command("export")
 def main(cfg: DictConfig) -> None:
     """Write `cfg.model` to `cfg.out` as `cfg.format`, or compare the ONNX file `cfg.check` with it."""
+    if cfg.check is None:
+        check_place(Path(cfg.out).expanduser(), cfg.format)
     model = DepthAnything.from_pretrained(cfg.model, taps=cfg.taps, max_depth_m=cfg.max_depth_m, device="cpu")
     if cfg.check is not None:
         difference = check_onnx(cfg.check, model)
         console.print(f"{cfg.check}: the model's numbers to {difference:.1e} of the largest value.", soft_wrap=True)
         return
-    if cfg.format not in FORMATS:
-        raise UserError(f"Expected a format out of {', '.join(FORMATS)}, got {cfg.format!r}.")
     if cfg.licence is not None:
         model.extra["licence"] = cfg.licence
     if cfg.results:
@@ -37,6 +45,28 @@ def main(cfg: DictConfig) -> None:
     else:
         model.save_pretrained(cfg.out, format=cfg.format)
         console.print(f"{cfg.model} as {cfg.format} in {cfg.out}.", soft_wrap=True)
+
+
+def check_place(out: Path, format: str) -> None:
+    """Refuse, before anything takes time, a place that cannot be written to or holds something else.
+
+    Raises:
+        UserError: an unknown format, a folder that is none or cannot be written to, or one with other things in it.
+    """
+    if format not in FORMATS:
+        raise UserError(f"Expected a format out of {', '.join(FORMATS)}, got {format!r}.")
+    if format == "onnx":
+        if out.is_dir():
+            raise UserError(f"Expected a file such as {out / 'model.onnx'} as out, got the folder {out}.")
+        require_writable(out.parent)
+        return
+    require_writable(out)
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    if others := [name for name in names if not any(fnmatch(name, known) for known in FILES[format])]:
+        raise UserError(
+            f"Expected an empty folder as out, or one with a model in format={format} alone, but {out} holds "
+            f"{', '.join(others[:3])}; name another."
+        )
 
 
 def read_results(folder: str, model: DepthAnything) -> dict[str, Any]:

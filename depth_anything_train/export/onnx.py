@@ -48,6 +48,7 @@ def export_onnx(
     Raises:
         UserError: a size that the model cannot take, weights of 2 GiB or more, or a graph that gives other numbers.
     """
+    import_extra("onnxruntime", extra="onnx")  # for the check, which comes after minutes
     weights = sum(tensor.nbytes for tensor in model.model.state_dict().values())
     if weights > LARGEST_FILE:
         raise UserError(f"Expected a model below 2 GiB, which an ONNX file can hold, but it has {weights:,} bytes.")

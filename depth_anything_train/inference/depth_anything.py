@@ -91,8 +91,8 @@ class DepthAnything:
         """Load a model from wherever it is.
 
         Args:
-            source: a model folder or run folder of ours, a checkpoint of a run (`.ckpt`), a Hugging Face folder, a
-                released `.pth`, or `owner/name` on the Hugging Face hub.
+            source: a model folder or run folder of ours, a checkpoint of a run (`.ckpt`), a Hugging Face folder, a file
+                of such a folder, a released `.pth`, or `owner/name` on the Hugging Face hub.
             taps: for a `.pth` whose name does not say it: `last4` (V1), `spread` (V2) or four 0-based blocks.
             max_depth_m: for a metric `.pth` whose name does not say it: farthest depth in metres.
             num_heads: for a `.pth` of no released size: its attention heads.

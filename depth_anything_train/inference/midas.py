@@ -14,6 +14,7 @@ from torch import nn
 
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
+from depth_anything_train.models.sources import is_hub_name
 from depth_anything_train.models.weights import weights_hash
 from depth_anything_train.runtime import UserError, import_extra
 
@@ -58,6 +59,11 @@ class Midas:
         """
         transformers = import_extra("transformers", extra="hf")
         name = RELEASED.get(str(source), str(Path(source).expanduser()))
+        if str(source) not in RELEASED and not Path(name).is_dir() and not is_hub_name(source):
+            raise UserError(
+                f"Expected MiDaS as {', '.join(RELEASED)}, a transformers folder of a DPT or its name on the hub "
+                f"(owner/name), got {source}, which is neither known nor a folder."
+            )
         try:
             with _errors_alone():
                 processor = transformers.AutoImageProcessor.from_pretrained(name)

@@ -70,8 +70,16 @@ def save_original(folder: str | Path, model: DepthModel) -> Path:
     A model with blocks of neither V1 nor V2 gets a name that does not hide it, and has to be loaded with `taps=`.
 
     Raises:
-        UserError: the model has bins.
+        UserError: the model has bins, or is of no released size: a file would not say what the released code, and
+            `load_original`, know of those alone.
     """
+    encoder = model.config.encoder
+    if encoder.embed_dim not in RELEASED or encoder.num_heads * HEAD_WIDTH != encoder.embed_dim:
+        raise UserError(
+            f"Expected a model of a released size ({', '.join(RELEASED.values())}) for the released layout, got "
+            f"{encoder.name} with {encoder.embed_dim} channels in {encoder.num_heads} heads, which the released code "
+            "cannot build; save it as hf or native."
+        )
     if model.config.bins is not None:
         raise UserError(
             "Expected a model without bins for the released layout: the released metric code of V1 has other names "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from depth_anything_train import run_folder
 from depth_anything_train.models import checkpoints, huggingface
 from depth_anything_train.models.checkpoints import load_checkpoint, load_model, read_description
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
@@ -17,6 +18,9 @@ from depth_anything_train.runtime import UserError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "model.safetensors", "*.pth"]
+MEMBERS = (checkpoints.WEIGHTS, checkpoints.DESCRIPTION, huggingface.CONFIG)
+"""Files of a model folder, ours or Hugging Face's; weights alone belong to neither."""
+
 RELEASED_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -30,8 +34,9 @@ def load_depth_model(
     """The model that `source` names, on the CPU in eval mode, and what is on record about it (its `size` at least).
 
     Args:
-        source: a model folder or run folder of ours, a checkpoint of a run (`.ckpt`), a Hugging Face folder, a `.pth`
-            in the released layout, a folder with one such file, or `owner/name` on the Hugging Face hub.
+        source: a model folder or run folder of ours, a checkpoint of a run (`.ckpt`), a Hugging Face folder, a file of
+            such a folder, a `.pth` in the released layout, a folder with one such file, or `owner/name` on the Hugging
+            Face hub.
         taps: for a `.pth` whose name does not say it; see `load_original`. So are `max_depth_m` and `num_heads`.
 
     Raises:
@@ -41,9 +46,10 @@ def load_depth_model(
     settings = {"taps": taps, "max_depth_m": max_depth_m, "num_heads": num_heads}
     given = [name for name, value in settings.items() if value is not None]
     path = Path(source).expanduser()
-    # `runs/typo` has the form of a name on the hub; a folder `runs` says that a path is meant.
-    if HUB_NAME.fullmatch(str(source)) and not path.parent.is_dir():
+    if is_hub_name(source):
         path = _from_hub(str(source))
+    elif path.is_file() and path.name in MEMBERS and any((path.parent / name).is_file() for name in MEMBERS[1:]):
+        path = path.parent
     file = _released_file(path)
     if file is not None:
         return load_original(file, **settings), {"size": RELEASED_SIZE, "source": file.name}  # type: ignore[arg-type]
@@ -57,6 +63,11 @@ def load_depth_model(
         model, size = load_hf(path)
         return model, {"size": size, "source": str(source)}
     raise UserError(_no_model(source, path))
+
+
+def is_hub_name(source: str | Path) -> bool:
+    """Whether it is of the form owner/name and no path: of `runs/typo` a folder `runs` says that a path is meant."""
+    return HUB_NAME.fullmatch(str(source)) is not None and not Path(source).expanduser().parent.is_dir()
 
 
 def _own_folder(path: Path) -> Path | None:
@@ -92,11 +103,10 @@ def _from_hub(name: str) -> Path:
 def _no_model(source: str | Path, path: Path) -> str:
     if find_segmenter(path) is not None:
         return f"{source} holds a segmenter, which predicts classes and no depth: `segment` judges it."
-    if (path / "metrics.jsonl").exists() or (path / "checkpoints").is_dir():
-        return (
-            f"{source} is a run folder without a finished model; let its training finish first, or give one of its "
-            "checkpoints (checkpoints/step-*.ckpt)."
-        )
+    saved = run_folder.checkpoints(path) or run_folder.checkpoints(path / "checkpoints")
+    if saved or (path / "metrics.jsonl").exists():
+        newest = f", or give one of its checkpoints, such as {saved[-1]}" if saved else ""
+        return f"{source} is of a run without a finished model; let its training finish first{newest}."
     if path.is_dir() and len(found := sorted(path.glob("*.pth"))) > 1:
         return f"{source} holds {len(found)} .pth files, {found[0].name} first; give one of them."
     state = "holds none of them" if path.is_dir() else "is no such file" if path.is_file() else "does not exist"

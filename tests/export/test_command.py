@@ -16,9 +16,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def export(monkeypatch, folder):
+def export(monkeypatch, folder, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
     def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["depth-anything", f"model={folder}", *map(str, arguments)])
+        model = [] if any(str(argument).startswith("model=") for argument in arguments) else [f"model={folder}"]
+        monkeypatch.setattr("sys.argv", ["depth-anything", *model, *map(str, arguments)])
         main()
 
     return call
@@ -49,11 +52,34 @@ def test_export__hugging_face_folder_with_a_card(export, folder, tmp_path):
     assert "3 images, shorter side 28; protocol relative." in (tmp_path / "hf" / "README.md").read_text()
 
 
-def test_export__the_released_layout(export, folder, tmp_path):
-    export("format=original", f"out={tmp_path}")
-    (file,) = tmp_path.glob("*.pth")
-    again = DepthAnything.from_pretrained(file, taps=(0, 1, 2, 3), num_heads=2, device="cpu")
-    assert again.hash == DepthAnything.from_pretrained(folder, device="cpu").hash
+def test_export__the_released_layout(export, tmp_path):
+    small = DepthAnything(build(embed_dim=384, num_heads=6, name="vits"), size=28, device="cpu")
+    small.save_pretrained(tmp_path / "small")
+    export(f"model={tmp_path / 'small'}", "format=original", f"out={tmp_path / 'original'}")
+    assert DepthAnything.from_pretrained(tmp_path / "original", device="cpu").hash == small.hash
+
+
+@pytest.mark.parametrize("format", ["hf", "native", "original"])
+def test_export__into_a_run_or_a_model_of_another_format_is_refused(export, tmp_path, format, capsys):
+    for place, name in (("run", "metrics.jsonl"), ("other", "model.json" if format == "hf" else "config.json")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / name).write_text("{}")
+        with pytest.raises(SystemExit):
+            export(f"model={tmp_path / 'nothing'}", f"format={format}", f"out={tmp_path / place}")
+        assert f"holds {name}; name another" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / place).iterdir()] == [name]
+
+
+def test_export__a_place_that_cannot_be_written_to_is_told_before_the_model_is_read(export, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for format, out, message in (
+        ("onnx", tmp_path / "file" / "model.onnx", "Expected a folder to write to"),
+        ("onnx", tmp_path, "Expected a file such as"),
+        ("hf", tmp_path / "file", "Expected a folder to write to"),
+    ):
+        with pytest.raises(SystemExit):
+            export(f"model={tmp_path / 'nothing'}", f"format={format}", f"out={out}")
+        assert message in capsys.readouterr().err
 
 
 def test_export__tells_what_is_wrong_in_one_sentence(export, tmp_path, capsys):
@@ -61,7 +87,8 @@ def test_export__tells_what_is_wrong_in_one_sentence(export, tmp_path, capsys):
     for arguments, message in (
         (["out=x"], "needs a value for format"),
         (["format=coreml", "out=x"], "Expected a format out of native, hf, original, onnx, got 'coreml'"),
-        (["format=onnx", "out=x", "size=30"], "multiple of the patch size 14"),
+        (["format=original", "out=x"], "got test with 32 channels in 2 heads, which the released code cannot build"),
+        (["format=onnx", "out=x.onnx", "size=30"], "multiple of the patch size 14"),
         (["format=hf", "out=x", f"results=[{other}]"], "of another model (theirs)"),
         (["format=hf", "out=x", f"results=[{tmp_path}]"], "Expected the file"),
         ([f"check={other / 'results.json'}"], "Expected an ONNX file"),

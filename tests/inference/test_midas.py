@@ -123,8 +123,6 @@ def test_hash__names_the_weights_though_unused_ones_are_missing(folder, tmp_path
 
 
 def test_from_pretrained__refuses_what_is_no_complete_dpt(folder, tmp_path):
-    with pytest.raises(UserError, match="cannot be loaded"):
-        Midas.from_pretrained(tmp_path / "nothing")
     for file in folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
@@ -135,6 +133,16 @@ def test_from_pretrained__refuses_what_is_no_complete_dpt(folder, tmp_path):
     safetensors.torch.save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="neck.convs.1"):
         Midas.from_pretrained(tmp_path)
+
+
+def test_from_pretrained__a_mistyped_name_never_asks_the_hub(tmp_path, monkeypatch):
+    import transformers
+
+    monkeypatch.setattr(transformers.AutoImageProcessor, "from_pretrained", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.chdir(tmp_path.parent)
+    for typo in ("hybird", tmp_path / "nothing", f"{tmp_path.name}/nothing"):
+        with pytest.raises(UserError, match="large, hybrid, .*neither known nor a folder"):
+            Midas.from_pretrained(typo)
 
 
 def test_load_predictor__names_of_the_released_models(monkeypatch):

@@ -6,6 +6,7 @@ from networks import build, equal
 from depth_anything_train.models.original import load_original, original_name, save_original
 from depth_anything_train.runtime import UserError
 
+HEADS = {"embed_dim": 384, "num_heads": 6}  # by which the released S is told
 SMALL = {"embed_dim": 384, "depth": 12, "num_heads": 6, "name": "vits", "features": 8, "image_size": 70}
 
 
@@ -57,9 +58,9 @@ def test_load__a_metric_name_without_a_known_depth_asks_for_it(tmp_path, small):
 
 @pytest.mark.parametrize("changes", [{}, {"ffn": "swiglu"}, {"taps": "spread", "depth": 8}])
 def test_round_trip__keeps_every_bit(tmp_path, changes):
-    model = build(**changes)
+    model = build(**HEADS, **changes)
     torch.save(model.state_dict(), tmp_path / "released.pth")
-    first = load_original(tmp_path / "released.pth", taps=model.config.encoder.taps, num_heads=2)
+    first = load_original(tmp_path / "released.pth", taps=model.config.encoder.taps)
     again = torch.load(save_original(tmp_path / "out", first), weights_only=True)
     released = torch.load(tmp_path / "released.pth", weights_only=True)
     assert list(again) == list(released) and all(torch.equal(again[name], released[name]) for name in released)
@@ -75,9 +76,16 @@ def test_save__what_a_name_can_say_is_read_back(tmp_path):
 
 
 def test_save__equal_weights_give_equal_bytes(tmp_path):
-    a = save_original(tmp_path / "a", build())
-    b = save_original(tmp_path / "b", build().to(memory_format=torch.channels_last))
+    a = save_original(tmp_path / "a", build(**HEADS))
+    b = save_original(tmp_path / "b", build(**HEADS).to(memory_format=torch.channels_last))
     assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.parametrize("changes", [{}, {"embed_dim": 384, "num_heads": 12}])
+def test_save__what_could_not_be_read_back_is_refused(tmp_path, changes):
+    with pytest.raises(UserError, match="released size .*cannot build; save it as hf or native"):
+        save_original(tmp_path / "out", build(**changes))
+    assert not (tmp_path / "out").exists()
 
 
 def test_name__is_the_released_one_only_where_it_is_true():
@@ -95,6 +103,7 @@ def test_load__an_encoder_of_no_released_size_asks_for_its_heads(tmp_path):
     path = save(tmp_path / "depth_anything_vits14.pth", build())
     with pytest.raises(UserError, match="32 channels.*give num_heads"):
         load_original(path)
+    assert equal(load_original(path, num_heads=2), build())
 
 
 def test_load__other_networks_are_named(tmp_path, small):

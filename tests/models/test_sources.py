@@ -8,12 +8,10 @@ from depth_anything_train.models.original import save_original
 from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.runtime import UserError
 
-HEADS = {"num_heads": 2}
-
 
 @pytest.fixture
 def model():
-    return build(position="transformers")
+    return build(position="transformers", embed_dim=384, num_heads=6)
 
 
 @pytest.fixture
@@ -39,11 +37,12 @@ def test_source__every_kind_of_place_gives_the_same_weights(tmp_path, model):
     save_model(tmp_path / "run" / "model", model, {"size": 112})
     save_hf(tmp_path / "hf", model, size=112, card="")
     file = save_original(tmp_path / "original", model)
-    for source in ("native", "run", "hf"):
+    named = ("native/model.safetensors", "hf/model.safetensors", "hf/config.json", "run/model/model.json")
+    for source in ("native", "run", "hf", *named):
         loaded, extra = load_depth_model(tmp_path / source)
         assert equal(loaded, model) and extra["size"] == 112
     for source in (file, file.parent):
-        loaded, extra = load_depth_model(source, taps="last4", **HEADS)
+        loaded, extra = load_depth_model(source)
         assert equal(loaded, model) and extra["size"] == 518
 
 
@@ -55,7 +54,7 @@ def test_source__a_hugging_face_folder_on_the_hub(hub, model):
 
 def test_source__a_released_file_on_the_hub(hub, model):
     save_original(hub("somebody/Depth-Tiny"), model)
-    loaded, _ = load_depth_model("somebody/Depth-Tiny", taps="last4", **HEADS)
+    loaded, _ = load_depth_model("somebody/Depth-Tiny")
     assert equal(loaded, model)
 
 
@@ -92,7 +91,10 @@ def test_source__other_files_and_empty_folders_say_what_is_taken(tmp_path):
             load_depth_model(source)
 
 
-def test_source__an_unfinished_run_names_its_checkpoints(tmp_path):
+def test_source__an_unfinished_run_names_its_newest_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match="checkpoints/step-"):
-        load_depth_model(tmp_path)
+    for step in (2, 10):
+        (tmp_path / "checkpoints" / f"step-{step:08d}.ckpt").write_bytes(b"")
+    for source in (tmp_path, tmp_path / "checkpoints"):
+        with pytest.raises(UserError, match="without a finished model.*checkpoints/step-00000010.ckpt"):
+            load_depth_model(source)
