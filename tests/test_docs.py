@@ -12,6 +12,7 @@ from depth_anything_train.command import compose
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+KEY = re.compile(r"`([\w.@/]+=[^`\n]+)`")
 COMMAND = re.compile(r"(?:^(?:\w+=\S+ )*(?:\.venv/bin/)?|`)depth-anything ([a-z][^`\n]*)", re.MULTILINE)
 
 
@@ -42,6 +43,15 @@ def commands(text):
 def test_commands_compose(page):
     for name, *keys in commands(page.read_text()):
         compose(name, [key for key in keys if not key.startswith("--")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands__braces_stars_and_spaces_are_quoted_from_the_shell(page):
+    """Bash would make two words of `{a: b, c: d}` and of `{a:b,c:d}`, and file names of a star."""
+    text = page.read_text().replace("\\\n", " ")
+    for line in [*COMMAND.findall(text), *KEY.findall(text)]:
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", line.partition(" #")[0])
+        assert not re.search(r"[{}*]|\[[^]]* ", bare), line
 
 
 def test_commands__are_found():

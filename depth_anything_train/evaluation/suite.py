@@ -137,8 +137,8 @@ def find_data(suite: Suite, data: Any, root: str | None) -> dict[str, str]:
     given = data or {}
     if not isinstance(given, dict) or not (given or root):
         raise UserError(
-            f"Expected data={{NAME: DIR,...}} with names out of {', '.join(suite.benchmarks)}, or root=DIR that holds "
-            f"folders of these names; got data={data}."
+            f'Expected data="{{NAME: DIR, ...}}" with names out of {", ".join(suite.benchmarks)}, or root=DIR that '
+            f"holds folders of these names; got data={data}."
         )
     if unknown := set(given) - set(suite.benchmarks):
         names = ", ".join(suite.benchmarks)

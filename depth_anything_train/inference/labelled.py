@@ -84,7 +84,7 @@ def open_data(data: Any, *, kind: str = LABELLED) -> dict[str, ShardFolder]:
     if isinstance(data, list):
         names = [Path(str(folder)).name for folder in data]
         if len(set(names)) < len(names):
-            raise UserError(f"Expected test folders of different names, got {names}; use data={{a: DIR, b: DIR}}.")
+            raise UserError(f'Expected test folders of different names, got {names}; use data="{{a: DIR, b: DIR}}".')
         data = dict(zip(names, data, strict=True))
     if not isinstance(data, dict) or not all(isinstance(folder, str | Path) for folder in data.values()):
         raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, got {data!r}.")

@@ -37,7 +37,7 @@ def gather(options: dict[str, Any]) -> Page:
     """
     for key in ("runs", "evaluations", "models"):
         if not isinstance(options[key] or {}, dict):
-            raise UserError(f"Expected {key}={{NAME: FOLDER,...}}, but came {key}={options[key]}; give each a name.")
+            raise UserError(f'Expected {key}="{{NAME: FOLDER, ...}}", but came {key}={options[key]}; give each a name.')
     runs = {name: _read_run(folder) for name, folder in (options["runs"] or {}).items()}
     comparison = _read_comparison(options)
     models = {name: DepthAnything.from_pretrained(folder) for name, folder in (options["models"] or {}).items()}

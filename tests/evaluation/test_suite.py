@@ -148,8 +148,8 @@ def test_command__da2k_by_scenario_and_over_all_pairs(tmp_path, prepare, evaluat
 @pytest.mark.parametrize(
     ("data", "root", "message"),
     [
-        (None, None, "Expected data={NAME: DIR,...} with names out of kitti, nyu"),
-        ("shards", None, "Expected data={NAME: DIR,...}"),
+        (None, None, 'Expected data="{NAME: DIR, ...}" with names out of kitti, nyu'),
+        ("shards", None, 'Expected data="{NAME: DIR, ...}"'),
         ({"tum": "shards"}, None, "data names tum"),
         (None, "{folder}", r"(?s)Nothing of the suite is in .*prepare dataset=kitti root=DIR .*out=.*kitti"),
     ],
@@ -172,7 +172,7 @@ def test_find_data__takes_named_folders_before_those_of_the_root(tmp_path):
     [
         ({"model": "???", "models": None}, "Expected either model=... or models="),
         ({"model": "m", "models": {"a": "m"}}, "Expected either model=... or models="),
-        ({"model": "???", "models": ["m"]}, "Expected models={NAME"),
+        ({"model": "???", "models": ["m"]}, 'Expected models="{NAME'),
         ({"model": "???", "models": {"a/b": "m"}}, "names of models that can be folders"),
     ],
 )
