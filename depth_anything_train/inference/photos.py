@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from depth_anything_train.inference.calibration import Points, calibrate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.midas import Midas
@@ -20,7 +21,7 @@ from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.prediction import Prediction, load_image
 from depth_anything_train.inference.preprocess import network_size, prepare
 from depth_anything_train.inference.sources import Photos
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Image
 
 WAITING_PIXELS = 100_000_000
@@ -34,7 +35,8 @@ S = TypeVar("S")
 class _Photo:
     """A decoded photograph, RGB (H, W, 3), and what the network will see, (1, 3, h, w); MiDaS prepares its own.
 
-    `focal_px` is of its camera, in its own pixels, by the user or by its EXIF, where either states it.
+    `focal_px` is of its camera, in its own pixels, by the user or by its EXIF, where either states it; `points` were
+    measured in it, if they are to count.
     """
 
     file: Path
@@ -42,6 +44,7 @@ class _Photo:
     image: NDArray[np.uint8]
     prepared: Image | None
     focal_px: float | None
+    points: Points | None
 
     @property
     def group(self) -> tuple[int, ...]:
@@ -59,6 +62,7 @@ def predict_photos(
     batch: int = 8,
     workers: int = 4,
     fast: bool = False,
+    measured: Mapping[str, Points] | None = None,
 ) -> Iterator[str | None]:
     """Predict every photograph and write its outputs below `out`; yields once for each.
 
@@ -73,6 +77,8 @@ def predict_photos(
         batch: how many go through the network together, if they look alike to it.
         workers: threads that decode, prepare and write beside the model.
         fast: prepare in 8 bits (`preprocess.prepare`).
+        measured: points of photographs, by their paths below the folder, that bring them to metres; one without is left
+            out.
 
     Raises:
         UserError: the network cannot take `size`.
@@ -81,12 +87,15 @@ def predict_photos(
 
     def decode(photo: tuple[Path, str]) -> _Photo | str:
         file, name = photo
+        points = None if measured is None else measured.get(str(file.relative_to(photos.folder)))
+        if measured is not None and points is None:
+            return f"{file}: no point of it was measured."
         try:
             image = load_image(file)
             focal_px = outputs.focal_px(*image.shape[:2]) or stated_focal(file)
             if isinstance(model, DepthAnything):
                 model.check_camera(focal_px)
-            return _Photo(file, out / name, image, prepared(image), focal_px)
+            return _Photo(file, out / name, image, prepared(image), focal_px, points)
         except UserError as error:
             return f"{file}: {error}"
 
@@ -100,6 +109,8 @@ def predict_photos(
             values = model.to_camera(values, photo.focal_px, photo.image.shape)
         prediction = Prediction(values, model.kind).resized(*photo.image.shape[:2])
         try:
+            if photo.points is not None:
+                prediction = _in_metres(prediction, photo.points, photo.file)
             outputs.write(photo.target, photo.image, prediction, photo.focal_px)
         except UserError as error:
             return f"{photo.file}: {error}"
@@ -124,6 +135,14 @@ def predict_photos(
                 yield writing.popleft().result()
         for written in writing:
             yield written.result()
+
+
+def _in_metres(prediction: Prediction, points: Points, file: Path) -> Prediction:
+    """By the points measured in it; says how well they fit."""
+    calibration = calibrate(prediction, points)
+    fit = f"metres by {len(points)} measured points, which are {calibration.error:.1%} off in the median"
+    console.print(f"{file}: {fit}", soft_wrap=True)
+    return calibration(prediction)
 
 
 def _forward(model: DepthAnything | Midas, photos: list[_Photo], size: int | None) -> list[NDArray[np.float32]]:

@@ -9,13 +9,14 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from depth_anything_train.command import command
+from depth_anything_train.inference.calibration import read_points
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.outputs import DEFAULT_OUTPUTS, DEFAULT_VIDEO_OUTPUTS, Outputs
 from depth_anything_train.inference.photos import predict_photos
 from depth_anything_train.inference.sources import Photos, Video, find_source
 from depth_anything_train.inference.video import predict_video
 from depth_anything_train.inference.video_files import VideoReader
-from depth_anything_train.runtime import ProgressBar, console, require_writable
+from depth_anything_train.runtime import ProgressBar, UserError, console, require_writable
 
 
 @command("predict")
@@ -49,11 +50,12 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> list[str]:
+    measured = None if cfg.measured is None else read_points(cfg.measured, photos.files)
     model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
-    settings = dict(size=cfg.size, batch=cfg.batch, workers=cfg.workers, fast=cfg.fast)
+    settings: dict[str, Any] = {key: cfg[key] for key in ("size", "batch", "workers", "fast")}
     problems = []
     with ProgressBar("predict", len(photos)) as bar:
-        for problem in predict_photos(model, photos, out, outputs, **settings):
+        for problem in predict_photos(model, photos, out, outputs, measured=measured, **settings):
             if problem is not None:
                 problems.append(problem)
             bar.advance()
@@ -62,6 +64,8 @@ def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> lis
 
 
 def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[str]:
+    if cfg.measured is not None:
+        raise UserError("Expected photographs for measured points, got a video; leave measured out.")
     with VideoReader(video) as reader:
         model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
         total = min((count for count in (reader.count, cfg.limit) if count is not None), default=None)

@@ -10,6 +10,7 @@ from scenes import encode, scene
 
 from depth_anything_train.command import compose
 from depth_anything_train.inference import predict as module
+from depth_anything_train.inference.calibration import calibrate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import FOCAL_35MM, PHOTOGRAPH, stated_focal
 from depth_anything_train.inference.pointcloud import from_prediction
@@ -54,6 +55,22 @@ def test_predict__writes_colour_16bit_and_array_for_every_image_of_a_folder(pred
 def test_predict__writes_what_was_chosen(predict, photos):
     out = predict(f"source={photos / 'a.jpg'}", "outputs=[control]", "pointcloud=glb", "fov_deg=70", "percentile=2")
     assert sorted(path.name for path in out.iterdir()) == ["a.glb", "a_control.png"]
+
+
+def test_predict__measured_points_bring_their_photographs_to_metres(predict, photos, tmp_path, capsys):
+    (tmp_path / "points.csv").write_text("photo,x,y,metres\na.jpg,3,4,2.0\na.jpg,50,30,2.5\na.jpg,20,40,9\n")
+    with pytest.raises(SystemExit) as exit_status:
+        predict(f"source={photos}", f"measured={tmp_path / 'points.csv'}", "outputs=[npy,16bit]")
+    assert exit_status.value.code == 1
+    told = capsys.readouterr().err
+    assert told.count("no point of it was measured") == 2 and "metres by 3 measured points" in told
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.npy", "a_16bit.png"]
+    prediction = DepthAnything.from_pretrained(tmp_path / "model", device="cpu").predict(photos / "a.jpg")
+    points = np.array([[3, 4, 2.0], [50, 30, 2.5], [20, 40, 9.0]])
+    expected = calibrate(prediction, points)(prediction).depth_m
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "a.npy"), expected, rtol=1e-4)
+    with PIL.Image.open(tmp_path / "out" / "a_16bit.png") as png:
+        assert png.text["unit"] == "m"
 
 
 def test_predict__the_focal_length_that_a_photograph_states_places_its_points(predict, photos, tmp_path):
