@@ -40,9 +40,9 @@ from data_engine.label import label  # noqa: E402
 from data_engine.labelling.labeller import ShardLabeller  # noqa: E402
 from data_engine.labelling.settings import LabelSettings  # noqa: E402
 from data_engine.writer import ShardWriter  # noqa: E402
+from depth_anything_train.data.dz16 import decode_dz16, encode_dz16  # noqa: E402
 from depth_anything_train.data.file_cache import CACHE  # noqa: E402
 from depth_anything_train.data.images import decode_image  # noqa: E402
-from depth_anything_train.data.labels import decode_dz16, encode_dz16  # noqa: E402
 from depth_anything_train.data.schema import BadSample, BadShard  # noqa: E402
 from depth_anything_train.data.shards import Shard, ShardFolder  # noqa: E402
 

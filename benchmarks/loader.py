@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.permutation import permute
 from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder

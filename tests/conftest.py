@@ -51,10 +51,10 @@ def image_shards(tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache of remote files of this test; failures are tried again at once."""
-    from depth_anything_train.data import file_cache, remote
+    from depth_anything_train.data import file_cache, store
 
     monkeypatch.setenv(file_cache.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(store, "FIRST_DELAY_S", 0.01)
     return tmp_path / "cache"
 
 

@@ -24,7 +24,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 def disparity_label(number: int) -> bytes:
     """A label that grows with the column; its first row is invalid."""
-    from depth_anything_train.data.labels import encode_dz16
+    from depth_anything_train.data.dz16 import encode_dz16
 
     disparity = picture(number)[..., 0].astype(np.float32)
     valid = np.ones(disparity.shape, bool)

@@ -29,7 +29,7 @@ def encode(image: np.ndarray, extension: str = "jpg") -> bytes:
 def write_shards(folder: Path, kind: str, counts: tuple[int, ...] = (6, 5), first: int = 0) -> Path:
     """Write labelled or image shards of small scenes, as `prepare` would."""
     from data_engine.writer import ShardWriter
-    from depth_anything_train.data.labels import encode_dz16
+    from depth_anything_train.data.dz16 import encode_dz16
 
     number = first
     for shard, count in enumerate(counts):

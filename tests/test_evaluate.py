@@ -10,7 +10,7 @@ import torch
 from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluate import evaluate, main

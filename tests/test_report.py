@@ -11,7 +11,7 @@ from networks import build
 from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.depth_model import build_depth_model

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_engine.ingest.base import JPEG_QUALITY, RawSample, encode
 from data_engine.world import CLASSES, FLAT, Rendering, render, select_domains
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.runtime import UserError
 
 SMALLEST_SIDE = 28

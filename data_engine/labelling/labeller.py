@@ -14,8 +14,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.labelling.batches import batches, in_order, nearest_aspect, prefetched
-from data_engine.labelling.manifest import manifest_path
+from data_engine.labelling.manifest import Tally, describe, manifest_path
 from data_engine.labelling.settings import LabelSettings, Teacher
-from data_engine.writer import ShardWriter, Written
+from data_engine.writer import ShardWriter
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.runtime import UserError, fingerprint, remove_leftovers, write_json
 
 LABEL = "disparity.dz16"
-QUANTISER = {"codec": "dz16", "bits": 16}
-MAX_EXAMPLES = 5  # keys of bad images named in a manifest, by reason
 
 
 @dataclass(frozen=True)
@@ -58,20 +55,6 @@ class _Label:
     data: bytes
     flags: tuple[str, ...]
     reason: str
-
-
-@dataclass
-class _Tally:
-    """What happened to the images of a shard."""
-
-    dropped: dict[str, list[str]] = field(default_factory=dict)  # reason -> keys
-    flags: dict[str, list[int]] = field(default_factory=dict)  # reason -> numbers
-
-    def add(self, label: _Label) -> None:
-        if label.reason:
-            self.dropped.setdefault(label.reason, []).append(label.key)
-        for flag in label.flags:
-            self.flags.setdefault(flag, []).append(label.number)
 
 
 class ShardLabeller:
@@ -149,7 +132,7 @@ class ShardLabeller:
         """
         path = out / shard.path.name
         remove_leftovers(out, f"{shard.path.stem}.")
-        tally = _Tally()
+        tally = Tally()
         with ShardWriter(path) as writer:
             try:
                 self._fill(writer, tally, shard, on_images)
@@ -158,17 +141,17 @@ class ShardLabeller:
             self._refuse_if_bad(shard, tally.dropped)
             before_commit()
             written = writer.commit()
-        manifest = self._manifest(shard, written, tally)
+        manifest = describe(shard, written, tally) | {"rounding": self.rounding, **self.identity}
         write_json(manifest_path(out, shard.path), manifest)
         return manifest
 
-    def _fill(self, writer: ShardWriter, tally: _Tally, shard: Shard, on_images: Callable[[int], None]) -> None:
+    def _fill(self, writer: ShardWriter, tally: Tally, shard: Shard, on_images: Callable[[int], None]) -> None:
         """Write all labels in order; a thread waits for each and writes it, and this one for the teacher alone."""
 
         def write(coming: Future[_Label]) -> None:
             label = coming.result()
             writer.add(label.key, {LABEL: label.data})
-            tally.add(label)
+            tally.add(label.number, label.key, label.flags, label.reason)
 
         writes: deque[Future[None]] = deque()
         with ThreadPoolExecutor(self.workers) as pool, ThreadPoolExecutor(1) as writing:
@@ -246,24 +229,6 @@ class ShardLabeller:
             data = encode_dz16(disparity, np.isfinite(disparity))
             flags = (*image.flags, *self.settings.filters.label_flags(views))
         return _Label(image.number, image.key, data, flags, image.reason)
-
-    def _manifest(self, shard: Shard, written: Written, tally: _Tally) -> dict[str, Any]:
-        dropped = {key: {"count": len(k), "examples": k[:MAX_EXAMPLES]} for key, k in tally.dropped.items()}
-        return {
-            "count": written.count,
-            "labelled": written.count - sum(map(len, tally.dropped.values())),
-            "dropped": dropped,
-            "flags": tally.flags,
-            "input": shard.digest,
-            "output": written.digest,
-            "keys": written.keys,
-            "bytes": written.bytes,
-            "xxh3": written.xxh3,
-            "code": metadata.version("depth-anything-train"),
-            "quantiser": QUANTISER,
-            "rounding": self.rounding,
-            **self.identity,
-        }
 
     def _refuse_if_bad(self, shard: Shard, dropped: dict[str, list[str]]) -> None:
         reasons = Counter({reason: len(keys) for reason, keys in dropped.items()})

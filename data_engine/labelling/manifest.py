@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_engine.writer import Written
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import UserError, read_json
@@ -14,6 +18,43 @@ TYPES = {
     **dict.fromkeys(("dropped", "flags"), dict),
     **dict.fromkeys(("input", "output", "teacher", "config"), str),
 }
+
+
+QUANTISER = {"codec": "dz16", "bits": 16}
+MAX_EXAMPLES = 5  # keys of bad images named in a manifest, by reason
+
+
+@dataclass
+class Tally:
+    """What happened to the images of a shard: keys of dropped ones, and numbers of flagged ones, by reason."""
+
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    flags: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, number: int, key: str, flags: Iterable[str], reason: str) -> None:
+        """Note an image that was dropped for a reason, or for none, and that may be flagged."""
+        if reason:
+            self.dropped.setdefault(reason, []).append(key)
+        for flag in flags:
+            self.flags.setdefault(flag, []).append(number)
+
+
+def describe(images: Shard, labels: Written, tally: Tally) -> dict[str, Any]:
+    """What a manifest says of a shard of labels, beside how they were made."""
+    dropped = {key: {"count": len(k), "examples": k[:MAX_EXAMPLES]} for key, k in tally.dropped.items()}
+    return {
+        "count": labels.count,
+        "labelled": labels.count - sum(map(len, tally.dropped.values())),
+        "dropped": dropped,
+        "flags": tally.flags,
+        "input": images.digest,
+        "output": labels.digest,
+        "keys": labels.keys,
+        "bytes": labels.bytes,
+        "xxh3": labels.xxh3,
+        "code": metadata.version("depth-anything-train"),
+        "quantiser": QUANTISER,
+    }
 
 
 def manifest_path(out: Path, tar: AnyPath) -> Path:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.data.labels import Label, read_npy
+from depth_anything_train.data.labels import read_npy
+from depth_anything_train.data.schema import Label
 from depth_anything_train.runtime import UserError
 
 ENOUGH = 20

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from data_engine.qa.dirty_labels import Limits, outlying
 from depth_anything_train.data.exclusions import BadKey
-from depth_anything_train.data.labels import Label
 from depth_anything_train.data.remote import AnyPath
+from depth_anything_train.data.schema import Label
 from depth_anything_train.data.shards import Shard
 
 REMEMBERED = 20

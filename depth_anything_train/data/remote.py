@@ -2,32 +2,23 @@
 
     s3://bucket/folder   gs://bucket/folder   https://host/folder   https://host/folder/{00000..00127}.tar
 
-fsspec speaks to the stores, with its own settings for keys and endpoints. Here is what it leaves open: which files may
-be asked for, that a file came whole, and what a person is told when it did not.
+Which files may be asked for, and that a file came whole; how stores are spoken to: `store`.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from depth_anything_train.data.file_cache import CACHE, CACHE_GB, FileCache, cache_folder, cache_limit
+from depth_anything_train.data.file_cache import FileCache, cache_folder, cache_limit
+from depth_anything_train.data.store import ATTEMPTS, LIBRARIES, StoreError, filesystem, retry
 from depth_anything_train.runtime import UserError, import_extra
-
-LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
-"""Scheme of an address -> what fsspec needs for it."""
-
-ATTEMPTS, FIRST_DELAY_S, GIVE_UP_S = 4, 0.5, 60.0
-"""How often something is tried, the pause after the first failure, which doubles each time, and when no attempt begins
-any more: gcsfs alone tries for more than a minute to find a store that is not there."""
 
 CONNECTIONS = 16
 """How many small files are asked for at the same time."""
@@ -37,10 +28,6 @@ VERSIONS = ("ETag", "etag", "md5Hash", "generation", "Last-Modified", "LastModif
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class StoreError(UserError):
-    """A store does not give a file; it may give others."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +92,7 @@ class RemotePath:
         if self.version or self.size is not None:
             return self
         try:
-            return _with_facts(self, _retry(self, lambda: _filesystem(self).info(self.address)))
+            return _with_facts(self, retry(self.address, lambda: filesystem(self.address).info(self.address)))
         except FileNotFoundError:
             return None
 
@@ -115,7 +102,7 @@ class RemotePath:
         Raises:
             FileNotFoundError, or UserError: the store does not answer.
         """
-        return _retry(self, lambda: _filesystem(self).cat_file(self.address))
+        return retry(self.address, lambda: filesystem(self.address).cat_file(self.address))
 
     def read_text(self) -> str:
         """Content of a small file in UTF-8; raises as `read_bytes`."""
@@ -166,14 +153,14 @@ class RemotePath:
         """
 
         def get() -> None:
-            _filesystem(self).get_file(self.address, str(target))
+            filesystem(self.address).get_file(self.address, str(target))
             came = target.stat().st_size
             if self.size not in (None, came):
                 raise OSError(f"{came:,} of {self.size:,} bytes came")
 
         problem = ""
         for _ in range(ATTEMPTS):
-            _retry(self, get)
+            retry(self.address, get)
             before, problem = problem, check(target)
             if problem in ("", before):
                 return
@@ -243,7 +230,7 @@ def list_folder(folder: RemotePath) -> tuple[RemotePath, dict[str, RemotePath]]:
             raise UserError(f"Expected {len(shards)} shards {folder}, but {len(missing)} are missing: {missing[0]} ...")
         return parent, found
     try:
-        listing = _retry(folder, lambda: _filesystem(folder).ls(folder.address, detail=True))
+        listing = retry(folder.address, lambda: filesystem(folder.address).ls(folder.address, detail=True))
     except FileNotFoundError:
         raise UserError(f"Expected shards in {folder}, but there is no such folder; check the address.") from None
     files = {}
@@ -268,42 +255,3 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> It
 def _with_facts(path: RemotePath, facts: dict[str, Any]) -> RemotePath:
     versions = [str(facts[name]) for name in VERSIONS if facts.get(name)]
     return RemotePath(path.address, facts.get("size"), versions[0] if versions else "")
-
-
-def _filesystem(path: RemotePath) -> Any:
-    """fsspec's object for a store; it keeps one for each process, so a forked worker gets its own."""
-    scheme = path.address.partition("://")[0]
-    import_extra(LIBRARIES[scheme], extra="remote")
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # prints tracebacks of what is tried again, or told below
-    return import_extra("fsspec", extra="remote").filesystem(scheme, use_listings_cache=False)
-
-
-def _retry(path: RemotePath, action: Callable[[], Result]) -> Result:
-    """Do something that needs a store, again if it fails.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        StoreError: it failed each time, or access is refused.
-        UserError: the disk of the cache is full.
-    """
-    start = time.monotonic()
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path.address) from None
-        except PermissionError as error:
-            raise StoreError(f"Access to {path} is refused ({error}); check the keys of the store.") from None
-        except UserError:
-            raise
-        except Exception as error:  # each store has errors of its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"The disk of the cache {cache_folder()} is full; make room, set {CACHE_GB} lower, or name another "
-                    f"folder by {CACHE}."
-                ) from None
-            failure = " ".join(f"{type(error).__name__}: {error}".split())
-            if attempt == ATTEMPTS or time.monotonic() - start > GIVE_UP_S:
-                break
-            time.sleep(FIRST_DELAY_S * 2 ** (attempt - 1))
-    raise StoreError(f"{path} cannot be read: {attempt} attempts failed, the last with {failure}; try again later.")

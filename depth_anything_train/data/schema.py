@@ -14,6 +14,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from depth_anything_train.runtime import UserError
 
 SCHEMA = 1
@@ -38,6 +41,9 @@ DATASET_FILE = "dataset.json"
 """What a folder of shards holds. `prepare` writes it last, `label` first: there a shard counts by its own manifest."""
 UNFINISHED_FILE = "prepare.json"
 """What a folder of shards will hold; written first. Without dataset.json beside it the folder is not finished."""
+
+Label = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""(disparity, valid) of a decoded label, both (H, W); see `labels`."""
 
 _DOTTED = tuple(f".{extension}" for extension in (*LABEL_EXTENSIONS, CLASSES, SKY))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 
-from depth_anything_train.data.labels import Label, decode_label
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.labels import decode_label
+from depth_anything_train.data.schema import BadSample, Label
 from depth_anything_train.inference.labelled import Records, open_data
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.mean_map import MeanMap

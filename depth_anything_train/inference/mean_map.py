@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depth_anything_train.data.labels import Label
+from depth_anything_train.data.schema import Label
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.ops.alignment import robust_normalize
 from depth_anything_train.runtime import UserError

@@ -8,7 +8,7 @@ from networks import build
 from pictures import picture, png, write_folder
 
 from depth_anything_train.data.camera import read_focal
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.metric import MetricSource, kb_crop
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.transforms import Geometry

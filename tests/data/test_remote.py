@@ -13,7 +13,7 @@ import pytest
 from pictures import labelled_members, picture, png, write_folder
 from stores import S3, Web, web_server
 
-from depth_anything_train.data import file_cache, remote
+from depth_anything_train.data import file_cache, store
 from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.remote import RemotePath, as_path, join
@@ -239,13 +239,13 @@ def test_folder__a_shard_that_is_missing_in_the_store_is_named_at_opening(cache:
 def test_retry__a_full_disk_is_named_at_once_with_the_folder_of_the_cache(cache: Path) -> None:
     attempts = []
 
-    def store() -> None:
+    def write() -> None:
         attempts.append(1)
         with open("/dev/full", "wb", buffering=0) as file:
             file.write(b"x")
 
     with pytest.raises(UserError, match=rf"disk of the cache {cache} is full"):
-        remote._retry(RemotePath("s3://bucket/x.tar"), store)
+        store.retry("s3://bucket/x.tar", write)
     assert len(attempts) == 1
 
 

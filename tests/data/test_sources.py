@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pictures import disparity_label, labelled_members, picture, png, write_folder
 
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import (
     BadSamples,

@@ -16,9 +16,9 @@ from data_engine.qa.dirty_labels import Limits
 from data_engine.qa.sheet import contact_sheet
 from data_engine.verify import main, verify
 from data_engine.writer import ShardWriter
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.exclusions import BadKey, read_bad_keys, write_bad_keys
 from depth_anything_train.data.index_files import index_path
-from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.sources import LabelledSource
 from depth_anything_train.runtime import UserError, fingerprint

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from networks import build
 from scenes import encode, scene, write_shards
 
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.evaluation.loop import evaluate as judge
 from depth_anything_train.inference.depth_anything import DepthAnything

@@ -8,7 +8,7 @@ from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import compose
-from depth_anything_train.data.labels import encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.inference.depth_anything import DepthAnything

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from data_engine.qa.dirty_labels import Limits, examine, measured, outlying, typical_disparity
-from depth_anything_train.data.labels import decode_label, encode_dz16
+from depth_anything_train.data.dz16 import encode_dz16
+from depth_anything_train.data.labels import decode_label
 from depth_anything_train.runtime import UserError
 
 HEIGHT, WIDTH = 60, 80

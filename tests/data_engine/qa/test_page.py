@@ -13,8 +13,8 @@ from data_engine.qa.facts import facts, suspicions
 from data_engine.qa.findings import Findings
 from data_engine.qa.gather import draw, examine, summarise
 from data_engine.verify import main
+from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.exclusions import BadKey
-from depth_anything_train.data.labels import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, fingerprint

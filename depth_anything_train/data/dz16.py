@@ -1,0 +1,145 @@
+"""The dz16 codec, for pseudo labels and renderings: a disparity map in 16 bits, compressed without loss.
+
+A dz16 label is an xxh3 checksum and a zstd frame; in the frame H, W, offset, step and the two byte planes of the
+zigzagged 2-D differences of uint16 codes: 0 is invalid, code c >= 1 stands for offset + (c - 1) * step.
+The checksum is our own because the one inside a zstd frame does not cover the frame's header.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import xxhash
+import zstandard
+from numpy.typing import NDArray
+
+from depth_anything_train.data.images import MAX_PIXELS
+from depth_anything_train.data.schema import BadSample, Label
+
+_CHECKSUM = struct.Struct("<Q")
+_HEADER = struct.Struct("<IIff")  # height, width, offset, step
+_LAST_CODE = 65535
+_SMALLEST_STEP = float(np.finfo(np.float32).tiny)
+_STRIP_PIXELS = 2**16
+
+
+def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> bytes:
+    """Encode a disparity map: 65535 equal steps from its smallest to its largest valid value.
+
+    The smallest valid value, and so sky at 0, comes back exactly; others within half a step (range / 131068) and
+    float32 rounding. A constant or all-invalid map works, and a range below 7.7e-34, for which no step can be stored,
+    counts as constant. Negative and not finite values become invalid.
+
+    Args:
+        disparity: (H, W) float32, larger is nearer.
+        valid: (H, W) bool.
+    """
+    disparity = np.asarray(disparity, np.float32)
+    assert disparity.ndim == 2 and disparity.shape == valid.shape, f"{disparity.shape}, {valid.shape}"
+    valid = valid & (disparity >= 0) & (disparity < np.inf)
+    kept = disparity if valid.all() else disparity[valid]
+    offset, largest = (kept.min(), kept.max()) if kept.size else (np.float32(0), np.float32(0))
+    step = np.float32((float(largest) - float(offset)) / (_LAST_CODE - 1))
+    if step < _SMALLEST_STEP:
+        step = np.float32(1)  # constant: any step will do
+    content = bytearray(_HEADER.size + 2 * disparity.size)
+    _HEADER.pack_into(content, 0, *disparity.shape, offset, step)
+    planes = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, *disparity.shape)
+    above = np.zeros(disparity.shape[1], np.uint16)
+    for strip in _strips(disparity.shape):
+        codes = _quantise(disparity[strip], valid[strip], offset, step)
+        _pack(codes, above, planes[:, strip])
+        above = codes[-1]
+    frame = zstandard.ZstdCompressor(level=1).compress(content)
+    return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(frame)) + frame
+
+
+def decode_dz16(data: bytes) -> Label:
+    """Decode `encode_dz16`; every flipped bit and every cut raises.
+
+    Raises:
+        BadSample: `damaged_label`.
+    """
+    frame = data[_CHECKSUM.size :]
+    if len(data) <= _CHECKSUM.size or _CHECKSUM.unpack_from(data)[0] != xxhash.xxh3_64_intdigest(frame):
+        raise BadSample("damaged_label", "The dz16 label does not agree with its checksum; it was changed or cut.")
+    content = _decompress(frame)
+    height, width, offset, step = _HEADER.unpack_from(content)
+    if len(content) != _HEADER.size + 2 * height * width:
+        raise BadSample("damaged_label", f"The dz16 label of {width} x {height} pixels holds {len(content)} bytes.")
+    planes = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, height, width)
+    disparity, valid = np.empty((height, width), np.float32), np.empty((height, width), bool)
+    above = np.zeros(width, np.uint16)
+    for strip in _strips((height, width)):
+        codes = _unpack(planes[:, strip], above)
+        np.not_equal(codes, 0, out=valid[strip])
+        part = disparity[strip]
+        part[:] = codes
+        part -= 1
+        part *= np.float32(step)
+        part += np.float32(offset)
+        above = codes[-1]
+    if not valid.all():
+        disparity[~valid] = 0
+    return disparity, valid
+
+
+def _decompress(frame: bytes) -> bytes:
+    try:
+        size = zstandard.frame_content_size(frame)
+        if not _HEADER.size <= size <= _HEADER.size + 2 * MAX_PIXELS:
+            raise BadSample("damaged_label", f"The dz16 label would unpack to {size:,} bytes, which no label has.")
+        return zstandard.ZstdDecompressor().decompress(frame)
+    except zstandard.ZstdError as error:
+        raise BadSample("damaged_label", f"The dz16 label cannot be unpacked: {error}.") from None
+
+
+def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows to be worked on together: temporaries that fit the processor's cache, and need no new pages, cost half."""
+    rows = max(_STRIP_PIXELS // max(shape[1], 1), 1)
+    return (slice(top, top + rows) for top in range(0, shape[0], rows))
+
+
+def _quantise(
+    disparity: NDArray[np.float32], valid: NDArray[np.bool_], offset: np.float32, step: np.float32
+) -> NDArray[np.uint16]:
+    all_valid = bool(valid.all())
+    steps = (disparity if all_valid else np.where(valid, disparity, offset)) - offset
+    steps /= step  # at most 65534.02, because offset and step are rounded
+    codes = np.rint(steps, out=steps).astype(np.uint16)
+    codes += 1
+    if not all_valid:
+        codes[~valid] = 0
+    return codes
+
+
+def _pack(codes: NDArray[np.uint16], above: NDArray[np.uint16], planes: NDArray[np.uint8]) -> None:
+    """Codes below a row to the low and the high bytes of their zigzagged 2-D differences, all modulo 2^16."""
+    rows, deltas = np.empty_like(codes), np.empty_like(codes)
+    np.subtract(codes[1:], codes[:-1], out=rows[1:])
+    np.subtract(codes[0], above, out=rows[0])
+    np.subtract(rows[:, 1:], rows[:, :-1], out=deltas[:, 1:])
+    deltas[:, 0] = rows[:, 0]
+    signed = deltas.view(np.int16)
+    zigzag = signed << 1  # a small difference of either sign has a high byte of 0
+    zigzag ^= signed >> 15
+    unsigned = zigzag.view(np.uint16)
+    np.copyto(planes[0], unsigned, casting="unsafe")
+    unsigned >>= 8
+    np.copyto(planes[1], unsigned, casting="unsafe")
+
+
+def _unpack(planes: NDArray[np.uint8], above: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """What `_pack` packed: byte by byte, because OpenCV sums bytes along both axes at once and very fast."""
+    low, high = planes
+    sign = low & 1
+    np.negative(sign, out=sign)
+    low, high = ((high << 7) | (low >> 1)) ^ sign, (high >> 1) ^ sign
+    codes = cv2.integral(high)[1:, 1:].astype(np.uint16)
+    codes <<= 8
+    codes += cv2.integral(low)[1:, 1:].astype(np.uint16)
+    codes += above
+    return codes
