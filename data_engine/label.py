@@ -6,6 +6,7 @@ Its manifest is the only mark that it is done: a run that was stopped continues 
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections import Counter
@@ -113,7 +114,14 @@ def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -
     if not mark.exists():
         create_json(mark, description)
     found = read_json(mark, keys=("schema",))
-    if different := sorted(key for key in identity if found.get(key) != identity[key]):
+    different = sorted(key for key in identity if found.get(key) != identity[key])
+    if different and {*different} <= {"images", "source"}:
+        now = ", ".join(f"{json.dumps(key)}: {json.dumps(identity[key])}" for key in different)
+        raise UserError(
+            f"{out} holds labels of images in {found.get('images')}, not of those in {images}; if these are the same "
+            f"and moved, write {now} into {mark}, else choose another out=."
+        )
+    if different:
         raise UserError(
             f"{out} was begun with another {', '.join(different)}; two kinds of labels are never mixed: "
             "choose another out= or delete that folder."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, join, list_folder
@@ -57,10 +58,16 @@ def images_of(folder: AnyPath, info: Mapping[str, Any]) -> AnyPath:
     """Where the images lie: in the folder itself, or for pseudo labels where its dataset.json says.
 
     Raises:
-        UserError: pseudo labels that do not name their images.
+        UserError: pseudo labels that do not name their images, or whose images are no longer there.
     """
     if info["kind"] != PSEUDO_LABELS:
         return folder
     if not info.get("images"):
         raise UserError(f"Expected dataset.json of {folder} to name its images, but it does not; label again.")
-    return join(folder, info["images"])
+    images = join(folder, info["images"])
+    if isinstance(images, Path) and not images.is_dir():
+        raise UserError(
+            f"Expected the images of {folder} in {images}, which does not exist; if they moved, write where they are "
+            f'as "images" into {folder / DATASET_FILE}.'
+        )
+    return images

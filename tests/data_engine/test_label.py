@@ -16,11 +16,13 @@ from data_engine.labelling.filters import Filters
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
+from data_engine.verify import verify
 from data_engine.writer import ShardWriter
 from depth_anything_train.command import build, compose
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.preprocess import prepare
 from depth_anything_train.runtime import UserError
@@ -202,6 +204,23 @@ def test_label__images_that_changed_are_noticed(teacher, image_shards, tmp_path)
         writer.commit()
     with pytest.raises(UserError, match="images changed since"):
         run(labeller(teacher), image_shards, tmp_path / "out")
+
+
+def test_label__images_that_moved_are_found_where_the_message_says_to_write_it(teacher, image_shards, tmp_path):
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    image_shards.rename(tmp_path / "moved")
+    mark = tmp_path / "out" / "dataset.json"
+    for use in (lambda: PseudoLabelSource([tmp_path / "out"]), lambda: verify(tmp_path / "out", workers=0)):
+        with pytest.raises(
+            UserError, match=f'does not exist; if they moved, write where they are as "images" into {mark}'
+        ):
+            use()
+    with pytest.raises(UserError, match=f'moved, write "images": "../moved" into {mark}'):
+        run(labeller(teacher), tmp_path / "moved", tmp_path / "out")
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"images": "../moved"}))
+    assert len(PseudoLabelSource([tmp_path / "out"])) == 11
+    assert not verify(tmp_path / "out", workers=0).num_wrong
+    run(labeller(teacher), tmp_path / "moved", tmp_path / "out")
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": -1}, {"batch_size": 0}, {"patience": 0}, {"size": 2.5}])
