@@ -99,7 +99,7 @@ def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -
     `teacher_record` is for the record of models that learn from these labels.
 
     Raises:
-        UserError: it was begun with another configuration.
+        UserError: it was begun with another configuration, or holds tars of others, perhaps the images themselves.
     """
     identity = {
         "schema": SCHEMA,
@@ -111,7 +111,12 @@ def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -
     }
     description = {**identity, "teacher_record": {"hash": identity["teacher"], **labeller.teacher.record}}
     mark = out / DATASET_FILE
+    tars = [path.name for path in out.glob("*.tar")]
     if not mark.exists():
+        if tars:
+            raise UserError(
+                f"Expected an empty folder or labels in out={out}, but it holds {min(tars)}; choose another."
+            )
         create_json(mark, description)
     found = read_json(mark, keys=("schema",))
     different = sorted(key for key in identity if found.get(key) != identity[key])

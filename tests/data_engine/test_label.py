@@ -206,6 +206,18 @@ def test_label__images_that_changed_are_noticed(teacher, image_shards, tmp_path)
         run(labeller(teacher), image_shards, tmp_path / "out")
 
 
+def test_label__never_writes_over_tars_that_are_no_labels(teacher, image_shards, tmp_path):
+    (image_shards / "dataset.json").unlink()  # images of others
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / next(image_shards.glob("*.tar")).name).write_bytes(b"of somebody")
+    for out in (image_shards, other):
+        before = contents(out)
+        with pytest.raises(UserError, match=r"Expected an empty folder or labels in out=.*but it holds .*\.tar"):
+            run(labeller(teacher), image_shards, out)
+        assert contents(out) == before
+
+
 def test_label__images_that_moved_are_found_where_the_message_says_to_write_it(teacher, image_shards, tmp_path):
     run(labeller(teacher), image_shards, tmp_path / "out")
     image_shards.rename(tmp_path / "moved")
