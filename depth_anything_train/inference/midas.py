@@ -57,13 +57,13 @@ class Midas:
         Raises:
             UserError: transformers is missing, there is no such model, or it is no complete DPT.
         """
-        transformers = import_extra("transformers", extra="hf")
         name = RELEASED.get(str(source), str(Path(source).expanduser()))
         if str(source) not in RELEASED and not Path(name).is_dir() and not is_hub_name(source):
             raise UserError(
                 f"Expected MiDaS as {', '.join(RELEASED)}, a transformers folder of a DPT or its name on the hub "
                 f"(owner/name), got {source}, which is neither known nor a folder."
             )
+        transformers = import_extra("transformers", extra="hf")
         try:
             with _errors_alone():
                 processor = transformers.AutoImageProcessor.from_pretrained(name)

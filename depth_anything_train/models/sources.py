@@ -103,10 +103,13 @@ def _from_hub(name: str) -> Path:
 def _no_model(source: str | Path, path: Path) -> str:
     if find_segmenter(path) is not None:
         return f"{source} holds a segmenter, which predicts classes and no depth: `segment` judges it."
-    saved = run_folder.checkpoints(path) or run_folder.checkpoints(path / "checkpoints")
+    if saved := run_folder.checkpoints(path):
+        finished = "" if _own_folder(path.parent) is None else f", or {path.parent}, whose training is finished"
+        return f"{source} holds checkpoints; give one of them, such as {saved[-1]}{finished}."
+    saved = run_folder.checkpoints(path / "checkpoints")
     if saved or (path / "metrics.jsonl").exists():
         newest = f", or give one of its checkpoints, such as {saved[-1]}" if saved else ""
-        return f"{source} is of a run without a finished model; let its training finish first{newest}."
+        return f"{source} is a run folder without a finished model; let its training finish first{newest}."
     if path.is_dir() and len(found := sorted(path.glob("*.pth"))) > 1:
         return f"{source} holds {len(found)} .pth files, {found[0].name} first; give one of them."
     state = "holds none of them" if path.is_dir() else "is no such file" if path.is_file() else "does not exist"

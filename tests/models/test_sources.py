@@ -95,6 +95,15 @@ def test_source__an_unfinished_run_names_its_newest_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for step in (2, 10):
         (tmp_path / "checkpoints" / f"step-{step:08d}.ckpt").write_bytes(b"")
-    for source in (tmp_path, tmp_path / "checkpoints"):
-        with pytest.raises(UserError, match="without a finished model.*checkpoints/step-00000010.ckpt"):
-            load_depth_model(source)
+    with pytest.raises(UserError, match="without a finished model.*checkpoints/step-00000010.ckpt"):
+        load_depth_model(tmp_path)
+
+
+def test_source__a_folder_of_checkpoints_says_what_to_name_instead(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000010.ckpt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"such as .*step-00000010.ckpt\.$"):
+        load_depth_model(tmp_path / "checkpoints")
+    save_model(tmp_path / "model", build())
+    with pytest.raises(UserError, match=f"step-00000010.ckpt, or {tmp_path}, whose training is finished"):
+        load_depth_model(tmp_path / "checkpoints")
