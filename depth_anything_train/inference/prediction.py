@@ -94,7 +94,7 @@ def load_image(image: ImageLike) -> NDArray[np.uint8]:
     """Any form of photograph -> RGB uint8 (H, W, 3), upright.
 
     Raises:
-        UserError: no such file, or an array or a Pillow image of another shape or type.
+        UserError: no such file, an array or a Pillow image of another shape or type, or something else.
         BadSample: no sound JPEG, PNG or WebP image.
     """
     if isinstance(image, np.ndarray):
@@ -103,6 +103,9 @@ def load_image(image: ImageLike) -> NDArray[np.uint8]:
         return _from_pillow(image)
     if isinstance(image, bytes):
         return decode_image(image)
+    if not isinstance(image, str | Path):
+        kind = type(image).__name__
+        raise UserError(f"Expected a photograph as a path, bytes, a Pillow image or a numpy array, got a {kind}.")
     try:
         return decode_image(Path(image).expanduser().read_bytes())
     except OSError as error:

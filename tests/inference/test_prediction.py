@@ -62,7 +62,9 @@ def test_load_image__of_arrays_repeats_grey_and_drops_alpha(array, same):
     assert (load_image(array) == np.broadcast_to(same, (12, 20, 3))).all()
 
 
-def test_load_image__a_pillow_image_of_numbers_or_of_a_cut_file_is_refused():
+def test_load_image__numbers_cut_files_and_other_things_are_refused():
+    with pytest.raises(UserError, match="got a tuple"):
+        load_image(("a.jpg", "b.jpg"))
     with pytest.raises(UserError, match="mode F"):
         load_image(PIL.Image.fromarray(GREY.astype(np.float32)))
     cut = saved(PIL.Image.fromarray(RNG.integers(0, 256, (99, 99, 3), np.uint8)))[:9999]
