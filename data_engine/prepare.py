@@ -114,6 +114,7 @@ def prepare(
     remove_leftovers(out)
     summary = {"count": total["count"], "shards": len(paths), "drops": total["drops"], "notes": total["notes"]}
     licences = Counter(total["licences"])
+    licence = licence or getattr(ingest, "licence", None)
     if licence and UNKNOWN in licences:
         licences[licence] += licences.pop(UNKNOWN)
     content = {**ingest.info(), **identity, **summary, "licences": dict(licences)}

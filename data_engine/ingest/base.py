@@ -38,7 +38,10 @@ class RawSample:
 
 
 class Ingest(Protocol):
-    """A raw data set. Instances are pickled to the worker processes, so they hold paths and numbers only."""
+    """A raw data set. Instances are pickled to the worker processes, so they hold paths and numbers only.
+
+    One whose samples are all of one licence may say so in an attribute `licence`; images alone have no json to do it.
+    """
 
     @property
     def kind(self) -> str:

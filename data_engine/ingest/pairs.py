@@ -10,7 +10,10 @@ and then the settings of `Pairs` hold:
     depth_units    m, px or anything else for an unknown unit
     invalid_value  a stored value that marks no measurement, several with `;`; 0 always does
     fx fy cx cy    camera, pixels of the photograph
-    environment, dataset_licence   kept in the json of the sample
+    dataset_licence   licence of the sample
+
+All further columns are kept as text in the json of the sample, under their names, for whoever wants to split by them:
+`environment`, `sensor`, `scene`. One whose name the json has for something else (`source`, say) is `column_NAME` there.
 
 Labels are 16-bit PNG (bytes unchanged), npy, or PFM (both stored as float32 npy). A label may be smaller or larger
 than its photograph, but must have the same shape. Zero, negative and not finite values are invalid pixels.
@@ -24,11 +27,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_engine.ingest.base import RawSample, choose, in_part, list_files, make_key, read_file, stem, unique_keys
+from data_engine.ingest.base import (
+    RawSample,
+    choose,
+    in_part,
+    list_files,
+    make_key,
+    read_file,
+    stem,
+    unique_keys,
+    walk_files,
+)
 from data_engine.ingest.labelled import labelled_sample
-from data_engine.ingest.raw_labels import LABEL_FILES, RawLabel, read_label_file
+from data_engine.ingest.raw_labels import LABEL_FILES, RawLabel, holds_depth, read_label_file
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS, LABELLED, QUANTITIES, BadSample
 from depth_anything_train.runtime import UserError, require_folder
+
+COLUMNS = (
+    *("kind", "id", "rgb", "depth", "depth_kind", "depth_scale", "depth_units", "invalid_value"),
+    *("fx", "fy", "cx", "cy", "dataset_licence"),
+)
+"""Those that mean something here."""
+
+TAKEN = ("source", "item", "quantity", "unit", "scale", "invalid", "camera", "licence")
+"""Names that the json of a sample has for something else."""
 
 
 class Pair(NamedTuple):
@@ -153,6 +175,12 @@ class Pairs:
             raise UserError(
                 f"Expected {wanted} of {root}; give dataset.images= and dataset.labels=, or write an index."
             )
+        first = [next(walk_files(folder, (*IMAGE_EXTENSIONS, *LABEL_FILES)), "") for folder in (images, labels)]
+        if _swapped(images / first[0], labels / first[1]):
+            raise UserError(
+                f"{images} holds depth maps and {labels} photographs: exchange them, by "
+                f"dataset.images={self.labels} dataset.labels={self.images}."
+            )
         rows: dict[str, list[tuple[str, str]]] = {}
         for path in list_files(images, IMAGE_EXTENSIONS):
             rows.setdefault(stem(path), []).append((f"{self.images}/{path}", ""))
@@ -186,6 +214,10 @@ class Pairs:
                 }
                 if filled.get("kind", "pair") == "pair":
                     rows.append(self._pair(filled, where=f"{index}, line {reader.line_num}"))
+        if rows and _swapped(self.folder / rows[0].image, self.folder / rows[0].label):
+            raise UserError(
+                f"In {index} the column rgb names depth maps and depth photographs; exchange the two headings."
+            )
         return rows
 
     def _pair(self, row: Mapping[str, str], *, where: str) -> Pair:
@@ -203,10 +235,16 @@ class Pairs:
         except ValueError as error:
             raise UserError(f"{where} cannot be read: {error}.") from None
         meta["licence"] = row.get("dataset_licence")
-        meta |= {"environment": row["environment"]} if "environment" in row else {}
+        others = {name: value for name, value in row.items() if name and name not in COLUMNS}
+        meta |= {f"column_{name}" if name in TAKEN else name: value for name, value in others.items()}
         image = row.get("rgb", "")
         name = row.get("id") or stem(image) or where.rpartition(", ")[2]
         return Pair(make_key(name), name, image, row.get("depth", ""), True, meta)
+
+
+def _swapped(image: Path, label: Path) -> bool:
+    """Whether a photograph stands where a depth map should, and the reverse."""
+    return image.is_file() and label.is_file() and bool(holds_depth(image)) and holds_depth(label) is False
 
 
 def _unit(text: str | None) -> str | None:

@@ -45,6 +45,7 @@ class Procedural:
     """
 
     source = "procedural"
+    licence = "Apache-2.0"
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class Procedural:
             "scale": 1.0,
             "invalid": None,
             "camera": camera,
-            "licence": "Apache-2.0",
+            "licence": self.licence,
             "domain": item.domain,
         }
 

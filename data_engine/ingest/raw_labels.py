@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_engine.ingest.base import read_file
 from depth_anything_train.data.images import MAX_PIXELS, read_header
 from depth_anything_train.data.labels import read_npy, read_png16
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import IMAGE_EXTENSIONS, BadSample
 from depth_anything_train.runtime import import_extra
 
 LABEL_FILES = ("png", "npy", "pfm")
@@ -81,6 +81,19 @@ def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:
     stored = read_pfm(data) if extension == "pfm" else read_npy(data)
     as_it_is = extension == "npy" and stored.dtype == np.dtype("<f4")
     return "npy", data if as_it_is else to_npy(stored), count_odd(stored)
+
+
+def holds_depth(path: Path) -> bool | None:
+    """Whether a file holds a depth map rather than a photograph, by its type alone; None where that says neither."""
+    extension = path.suffix.lower().removeprefix(".")
+    if extension != "png":
+        return True if extension in LABEL_FILES else False if extension in IMAGE_EXTENSIONS else None
+    with open(path, "rb") as file:
+        header = file.read(26)
+    if len(header) < 26:
+        return None
+    bits, is_grey = header[24], header[25] == 0
+    return None if is_grey and bits < 16 else is_grey
 
 
 def count_odd(stored: NDArray[Any]) -> dict[str, int]:

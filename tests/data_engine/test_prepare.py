@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from data_engine.ingest.base import RawSample
 from data_engine.ingest.images import Images
+from data_engine.ingest.procedural import Procedural
 from data_engine.prepare import prepare
 from data_engine.processes import ordered_map
 from depth_anything_train.command import build, compose
@@ -89,6 +90,12 @@ def test_prepare__counts_licences_and_takes_one_for_samples_that_state_none(tmp_
     assert info["licences"] == {"CC BY 4.0": 4, "unknown": 6}
     info = prepare(Licensed(10), tmp_path, samples_per_shard=3, workers=0, licence="CC0")
     assert info["licences"] == {"CC BY 4.0": 4, "CC0": 6}
+
+
+@pytest.mark.parametrize("kind", ["images", "labelled"])
+def test_prepare__drawn_images_have_the_licence_of_drawn_labels(tmp_path: Path, kind: str) -> None:
+    world = Procedural(["room-day"], 2, 0, height=28, width=28, kind=kind)
+    assert prepare(world, tmp_path, workers=0)["licences"] == {"Apache-2.0": 2}
 
 
 def test_prepare__bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:

@@ -229,6 +229,31 @@ def test_pairs__an_index_gives_unit_scale_and_camera(tmp_path: Path) -> None:
     assert (road["camera"], road["licence"], odd["unit"]) == (None, None, "unknown")
 
 
+def test_pairs__further_columns_of_an_index_are_kept_unless_the_json_means_something_else_by_the_name(
+    tmp_path: Path,
+) -> None:
+    pairs = make_index(tmp_path)
+    text = "rgb,depth,sensor,source,camera,scene,,fx\nrgb/a.jpg,depth/a.png,Kinect v1,raw,left, ,7,500\n"
+    (tmp_path / "index.csv").write_text(text)
+    meta = load_one(pairs)[2]
+    further = {"sensor": "Kinect v1", "column_source": "raw", "column_camera": "left"}
+    assert {name: meta[name] for name in further} == further
+    assert meta["source"] == "set" and meta["camera"] is None
+    assert not {"scene", "fx", "", "rgb"} & meta.keys()
+
+
+@pytest.mark.parametrize(("photo", "label"), [("a.jpg", "a.png"), ("a.jpg", "a.npy"), ("a.png", "a.png")])
+def test_pairs__photographs_in_the_place_of_labels_are_called_so(tmp_path: Path, photo: str, label: str) -> None:
+    write_image(tmp_path / "labels" / photo)
+    write_label(tmp_path / "images" / label, (depth() * 1000).astype(np.uint16))
+    with pytest.raises(UserError, match="images holds depth maps and .*labels photographs: exchange them"):
+        Pairs(str(tmp_path)).items()
+    assert Pairs(str(tmp_path), images="labels", labels="images").items()
+    (tmp_path / "index.csv").write_text(f"rgb,depth\nimages/{label},labels/{photo}\n")
+    with pytest.raises(UserError, match="the column rgb names depth maps and depth photographs; exchange"):
+        Pairs(str(tmp_path)).items()
+
+
 def test_pairs__missing_files_of_an_index_are_named(tmp_path: Path) -> None:
     pairs = make_index(tmp_path)
     reasons = []
