@@ -14,15 +14,14 @@ from typing import Any
 import cv2
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import distributed
 from torch.utils.data import DataLoader
 
+from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix
-from depth_anything_train.data.exclusions import BAD_KEYS_FILE
 from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.order import StepBatches, Stream, make_order
-from depth_anything_train.data.sources import BadSamples, Source
+from depth_anything_train.data.sources import Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
 from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, Perturbation, TrainingViews
 from depth_anything_train.runtime import STOP_SIGNALS, UserError, console
@@ -57,6 +56,7 @@ class TrainLoader:
             self.bad.count(collated.samples, collated.problems)
             self.waited += time.perf_counter() - start
             yield collated.batch
+            self.bad.note_used()  # Lightning has asked for the next one when it works at this one
             start = time.perf_counter()
 
 
@@ -144,22 +144,20 @@ class ShardDataModule(LightningDataModule):
             if self.shuffled:
                 _warn_of_traffic(self.views.sources.values())
 
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: which samples the numbers mean. Where the loader stands, the trainer's step says."""
+    def content(self) -> dict[str, str]:
+        """Stream -> a hash of its samples: with the seed it decides all batches, wherever the folders lie."""
         return {name: source.digest for name, source in self.views.sources.items()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare with the samples of the run that is continued.
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: what could not be used so far. Where the loader stands, the trainer's step says.
 
-        Raises:
-            UserError: they changed, so that its order could not go on.
+        Every process must call it.
         """
-        if changed := [name for name, digest in self.state_dict().items() if state_dict.get(name, digest) != digest]:
-            raise UserError(
-                f"The {' and '.join(changed)} samples changed since this run began: other shards, another "
-                f"{BAD_KEYS_FILE} or flags beside them, or it began with a version that did not compare their content; "
-                "put back what was there, or start again in another out=."
-            )
+        return self.bad.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where the checkpoint stood."""
+        self.bad = BadSamples(self.max_bad_share, before=state_dict)
 
     def train_dataloader(self) -> TrainLoader:
         """The batches of this process, from the step at which the trainer stands.
@@ -245,7 +243,7 @@ class ShardDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else every start would draw from the seed of the training itself
         )
-        self.bad = BadSamples(self.max_bad_share)
+        self.bad = BadSamples(self.max_bad_share, before=self.bad.before)
         self.loaders.append(TrainLoader(loader, self.bad))
         return self.loaders[-1]
 
@@ -276,22 +274,12 @@ class ShardDataModule(LightningDataModule):
         return [folder for source in self.views.sources.values() for folder in source.record()]
 
     def close(self) -> None:
-        """Say, once for all processes, what they could not use since they were started. Every process must call it.
+        """Say, once for all processes, what could not be used. Every process must call it.
 
         Raises:
             UserError: nothing could be used.
         """
-        parts: list[Any] = [(self.bad.seen, self.bad.reasons)]
-        first = not distributed.is_initialized() or distributed.get_rank() == 0
-        if distributed.is_initialized():
-            parts = [None] * distributed.get_world_size()
-            distributed.all_gather_object(parts, (self.bad.seen, self.bad.reasons))
-        total = BadSamples(self.max_bad_share)
-        for seen, reasons in parts:
-            total.seen += seen
-            total.reasons += reasons
-        if first or total.reasons.total() == total.seen:
-            total.close()
+        self.bad.close()
 
 
 def _warn_of_traffic(sources: Iterable[Source]) -> None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,10 @@ from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import add_sky, decode_classes, decode_label, decode_pair, decode_sky
 from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, console, fingerprint
+from depth_anything_train.runtime import UserError, fingerprint
 
 Sample = dict[str, Any]
 """`image`, `key`, and either `disparity` and `valid` or `classes`."""
-
-log = logging.getLogger(__name__)
 
 
 class Source(ABC):
@@ -233,50 +230,3 @@ def normalise(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
     stretched /= largest - smallest if largest > smallest else np.float32(1)
     stretched[~valid] = 0
     return stretched
-
-
-class BadSamples:
-    """Counts samples that cannot be used, by reason, and stops the run when they are too many.
-
-    Args:
-        max_share: largest share of the samples seen so far.
-        at_least: number of bad samples before which the share is not judged.
-    """
-
-    def __init__(self, max_share: float, *, at_least: int = 20) -> None:
-        self.max_share, self.at_least = max_share, at_least
-        self.seen = 0
-        self.reasons: Counter[str] = Counter()
-
-    def count(self, seen: int, problems: Iterable[tuple[str, str]]) -> None:
-        """Count `seen` more samples, among them bad ones as (reason, message); the 1st and every 1000th is logged.
-
-        Raises:
-            UserError: the share of bad samples is above the limit.
-        """
-        self.seen += seen
-        for reason, message in problems:
-            self.reasons[reason] += 1
-            number = self.reasons.total()
-            if number == 1 or number % 1000 == 0:
-                log.warning("Bad sample number %d (%s): %s", number, reason, message)
-        bad = self.reasons.total()
-        if bad >= self.at_least and bad > self.max_share * self.seen:
-            raise UserError(
-                f"{bad} of {self.seen} samples cannot be used ({dict(self.reasons.most_common())}), more than "
-                f"data.max_bad_share={self.max_share}; find them with `depth-anything verify`, or allow more."
-            )
-
-    def close(self) -> None:
-        """Say at the end of a run how many samples could not be used, and why.
-
-        Raises:
-            UserError: it was all of them, so that nothing was learnt.
-        """
-        bad = self.reasons.total()
-        if not bad:
-            return
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in self.reasons.most_common())
-        if bad == self.seen:
-            raise UserError(f"None of {bad} samples could be used ({reasons}); see `depth-anything verify`.")
-        console.print(f"{bad} of {self.seen} samples could not be used: {reasons}.", soft_wrap=True)

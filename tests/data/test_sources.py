@@ -1,6 +1,5 @@
 import io
 import json
-import logging
 import pickle
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from pictures import disparity_label, labelled_members, picture, png, write_fold
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import (
-    BadSamples,
     LabelledSource,
     PseudoLabelSource,
     SemanticSource,
@@ -200,29 +198,6 @@ def test_normalise__a_constant_map_becomes_zero():
     assert (normalise(np.full((2, 2), 7, np.float32), np.ones((2, 2), bool)) == 0).all()
 
 
-def test_bad_samples__stop_the_run_above_the_share():
-    bad = BadSamples(0.1, at_least=20)
-    for _ in range(19):
-        bad.count(1, [("a", "m")])  # too few to judge
-    bad.count(171, [])
-    bad.count(10, [("b", "m")])  # 20 of 200
-    with pytest.raises(UserError, match=r"21 of 201 .*'a': 19, 'b': 2.*max_bad_share=0.1"):
-        bad.count(1, [("b", "m")])
-
-
-def test_bad_samples__log_the_first_and_every_thousandth(caplog):
-    bad = BadSamples(1.0)
-    with caplog.at_level(logging.WARNING):
-        for number in range(1, 2002):
-            bad.count(1, [("slug", f"message {number}")])
-    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
-        "message 1",
-        "message 1000",
-        "message 2000",
-    ]
-    assert bad.reasons == {"slug": 2001}
-
-
 def test_pseudo__a_label_of_whole_patches_belongs_to_an_image_of_any_size(tmp_path):
     """The teacher saw 28 x 42 pixels of an image of 30 x 40: the aspects differ by an eighth."""
     write_folder(tmp_path / "images", {"kind": "images"}, [[("a", {"png": png(np.zeros((30, 40, 3), np.uint8))})]])
@@ -232,20 +207,6 @@ def test_pseudo__a_label_of_whole_patches_belongs_to_an_image_of_any_size(tmp_pa
     sample = PseudoLabelSource([labels]).load(0)
     assert sample["image"].shape == (30, 40, 3) and sample["disparity"].shape == (28, 42)
     assert sample["valid"].all()
-
-
-def test_close__a_run_in_which_nothing_could_be_used_is_an_error():
-    bad = BadSamples(0.1)
-    bad.count(4, [("damaged_sample", "why")] * 4)
-    with pytest.raises(UserError, match="None of 4 samples could be used .4 x damaged_sample"):
-        bad.close()
-
-
-def test_close__says_what_was_left_out(capsys):
-    bad = BadSamples(0.1)
-    bad.count(8, [("damaged_sample", "why")])
-    bad.close()
-    assert "1 of 8 samples could not be used: 1 x damaged_sample" in capsys.readouterr().err
 
 
 def test_source__refuses_a_folder_that_stands_twice(labelled_folders, tmp_path):

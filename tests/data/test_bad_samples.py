@@ -1,0 +1,57 @@
+import logging
+
+import pytest
+
+from depth_anything_train.data.bad_samples import BadSamples
+from depth_anything_train.runtime import UserError
+
+
+def test_bad_samples__stop_the_run_above_the_share():
+    bad = BadSamples(0.1, at_least=20)
+    for _ in range(19):
+        bad.count(1, [("a", "m")])  # too few to judge
+    bad.count(171, [])
+    bad.count(10, [("b", "m")])  # 20 of 200
+    with pytest.raises(UserError, match=r"21 of 201 .*'a': 19, 'b': 2.*max_bad_share=0.1"):
+        bad.count(1, [("b", "m")])
+
+
+def test_bad_samples__log_the_first_and_every_thousandth(caplog):
+    bad = BadSamples(1.0)
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 2002):
+            bad.count(1, [("slug", f"message {number}")])
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+        "message 1",
+        "message 1000",
+        "message 2000",
+    ]
+    assert bad.reasons == {"slug": 2001}
+
+
+def test_bad_samples__what_was_used_before_counts_too_and_what_was_loaded_ahead_does_not():
+    first = BadSamples(0.1, at_least=20)
+    first.count(100, [("a", "m")] * 9)
+    first.note_used()
+    first.count(100, [("a", "m")] * 10)
+    assert first.state() == {"seen": 100, "reasons": {"a": 9}}
+    second = BadSamples(0.1, at_least=20, before=first.state())
+    second.count(100, [("a", "m")] * 10)
+    with pytest.raises(UserError, match=r"21 of 202 .*'a': 19, 'b': 2"):
+        second.count(2, [("b", "m")] * 2)
+
+
+def test_close__a_run_in_which_nothing_could_be_used_is_an_error():
+    bad = BadSamples(0.1)
+    bad.count(4, [("damaged_sample", "why")] * 4)
+    bad.note_used()
+    with pytest.raises(UserError, match="None of 4 samples could be used .4 x damaged_sample"):
+        bad.close()
+
+
+def test_close__says_what_was_left_out(capsys):
+    bad = BadSamples(0.1)
+    bad.count(8, [("damaged_sample", "why")])
+    bad.note_used()
+    bad.close()
+    assert "1 of 8 samples could not be used: 1 x damaged_sample" in capsys.readouterr().err
