@@ -7,15 +7,12 @@ when it was interrupted is its own business: `prepare`, `label` and `train` all 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import as_override, command
+from depth_anything_train.locks import only_run_in
 from depth_anything_train.runtime import (
     PARENT,
     RUN_AGAIN,
@@ -31,6 +29,7 @@ from depth_anything_train.runtime import (
     UserError,
     console,
     fingerprint,
+    leaving_on_request,
     read_json,
     write_json,
 )
@@ -80,11 +79,11 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
 
     Raises:
         UserError: a stage failed; the message names it and the command that repeats it.
-        SystemExit: with `RUN_AGAIN` if a stage was asked to stop and saved its state.
+        SystemExit: with `RUN_AGAIN` if it was asked to stop; what is finished is kept.
     """
     marks = out / "stages"
     marks.mkdir(parents=True, exist_ok=True)
-    with only_run_in(out):
+    with leaving_on_request(), only_run_in(out):
         for number, stage in enumerate(stages, 1):
             place = f"({number}/{len(stages)}) {stage.name}"
             mark = marks / f"{number:02d}-{stage.name}.json"
@@ -136,15 +135,3 @@ def _status_of(stage: Stage) -> int:
             signal.signal(number, handler)
     # A stage without a state to save just ends, and one that was nearly done is done: the next one is not for now.
     return RUN_AGAIN if asked and status in (0, -signal.SIGTERM) else status
-
-
-@contextmanager
-def only_run_in(out: Path) -> Iterator[None]:
-    """Wait for another run in the same folder; the lock goes with its process, however that ends."""
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            console.print(f"Another run is working in {out}; waiting for it to end.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

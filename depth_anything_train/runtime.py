@@ -191,16 +191,19 @@ def fingerprint(content: Any) -> str:
 def leaving_on_request() -> Iterator[None]:
     """SIGTERM, SIGUSR1 and Ctrl-C end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
 
-    Schedulers ask so before they take a machine away, and put a job back into their queue by its exit status.
+    Schedulers ask so before they take a machine away, and put a job back into their queue by its exit status. Signals
+    that were held are let through here, and held again behind it.
     """
 
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(RUN_AGAIN)
 
     before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
+    held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -274,8 +277,9 @@ def is_first_process() -> bool:
 
     Who speaks before they know of each other asks this; errors are everybody's own.
     """
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 # -- What a person sees. -----------------------------------------------------------------------------------------------

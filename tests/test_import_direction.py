@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "runtime"},
-    {"values"},
+    {"values", "locks"},
     {"ops", "command", "devices", "run_folder"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks", "trainer"},

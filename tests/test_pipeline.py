@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -81,29 +79,6 @@ def test_run__a_stage_with_other_arguments_runs_again(tmp_path):
     for size in (28, 42):
         run_pipeline([stage("s", "train", "experiment=tiny_teacher", f"size={size}", "--cfg", "job")], tmp_path)
         assert f"size={size}" in (tmp_path / "stages" / "01-s.json").read_text()
-
-
-def test_run__a_second_run_in_the_same_folder_waits_for_the_first(tmp_path):
-    hold = (
-        "from depth_anything_train.pipeline import only_run_in as lock\n"
-        "from pathlib import Path; import sys, time\n"
-        "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
-    )
-    first = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE)
-    assert first.stdout.readline() == b"held\n"
-    second = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert b"Another run" in second.stderr.readline()
-    assert second.poll() is None
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert second.stdout.readline() == b"held\n"
-    second.kill()
-    for process in (first, second):
-        process.wait()
-        process.stdout.close()
-    second.stderr.close()
 
 
 def test_plan__a_kind_of_data_that_no_stage_knows_is_refused():

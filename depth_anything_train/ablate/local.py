@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from depth_anything_train.ablate.jobs import Job
-from depth_anything_train.pipeline import only_run_in, run_stage
-from depth_anything_train.runtime import console
+from depth_anything_train.locks import only_run_in
+from depth_anything_train.pipeline import run_stage
+from depth_anything_train.runtime import console, leaving_on_request
 
 
 class Local:
@@ -18,10 +19,9 @@ class Local:
 
         Raises:
             UserError: a job failed.
-            SystemExit: with `RUN_AGAIN` if a job was asked to stop and saved its state.
+            SystemExit: with `RUN_AGAIN` if it was asked to stop; what is finished is kept.
         """
-        out.mkdir(parents=True, exist_ok=True)
-        with only_run_in(out):
+        with leaving_on_request(), only_run_in(out):
             for number, job in enumerate(jobs, 1):
                 place = f"({number}/{len(jobs)}) {job.name}"
                 if job.finished():

@@ -7,7 +7,6 @@ belongs to another program. Files that are not ours are never written over.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from depth_anything_train.data.file_cache import FileCache, cache_folder
 from depth_anything_train.data.index import HEADER, build_index, index_problem, is_ours, parse_header
 from depth_anything_train.data.remote import AnyPath, RemotePath, in_parallel
 from depth_anything_train.data.schema import BadShard
+from depth_anything_train.locks import wait_for_lock
 from depth_anything_train.runtime import ProgressBar, console, write_bytes
 
 LOCK = ".indexing.lock"
@@ -150,12 +150,7 @@ def make_indices(folder: Path, tars: Sequence[Path]) -> list[tuple[int, int]]:
 @contextmanager
 def _by_turns(folder: Path) -> Iterator[None]:
     with _open_lock(folder) as lock:
-        with suppress(OSError):  # no locks on this file system: then each does it
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                console.print(f"Another process is indexing {folder}; waiting for it.", soft_wrap=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock, f"Another process is indexing {folder}; waiting for it.")
         yield
 
 
