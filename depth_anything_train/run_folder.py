@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from depth_anything_train.runtime import UserError, fingerprint, provenance, rea
 
 FINISHED = "finished.json"
 """In a run folder: the last step is done and the model is written."""
+
+CONFIG, PROVENANCE = "config.yaml", "provenance.json"
+"""In a run folder: the resolved config, and where the run comes from, with hashes of config and samples."""
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.ckpt")
 
@@ -26,50 +31,110 @@ MAY_CHANGE = (
 )
 
 
+PASSING = ("metrics.jsonl", "machine.jsonl", "metrics.csv", "wandb_id", "validation", "best")
+"""What a run that never came to a step leaves, and the next one would take for its own."""
+
+
 def run_key(cfg: DictConfig) -> str:
-    """A hash of everything in a training's config that decides its numbers."""
+    """A hash of everything in a training's config that decides its numbers, paths of samples included."""
     return fingerprint(OmegaConf.to_container(_decisive(cfg), resolve=True))
 
 
-def _decisive(cfg: DictConfig) -> DictConfig:
+def _decisive(cfg: DictConfig, also_without: Iterable[str] = ()) -> DictConfig:
     decisive = cfg.copy()
-    for name in MAY_CHANGE:
+    for name in (*MAY_CHANGE, *also_without):
         # Before resolving, because data.workers, for one, is ${workers}; added, because not all trainers name all keys.
         OmegaConf.update(decisive, name, None, force_add=True)
     return decisive
 
 
+def _sample_paths(cfg: DictConfig) -> dict[str, str]:
+    """Stream -> the setting that says where its samples lie: `labelled`, where the source takes that over."""
+    sources: Any = OmegaConf.to_container(cfg.data).get("sources") or {}  # type: ignore[union-attr]
+    paths = {stream: re.fullmatch(r"\$\{(\w+)\}", str(source.get("folders"))) for stream, source in sources.items()}
+    return {stream: name[1] if name else f"data.sources.{stream}.folders" for stream, name in paths.items()}
+
+
 def open_run(run: Path, cfg: DictConfig) -> None:
     """Make the run folder, or make sure that it belongs to this configuration.
+
+    Paths of samples are no part of it: what decides a training is what lies there, see `check_samples`.
 
     Raises:
         UserError: it holds a run of another configuration.
     """
-    key = run_key(cfg)
-    mark = run / "provenance.json"
+    paths = _sample_paths(cfg)
+    elsewhere = [*paths.values(), *(f"data.sources.{stream}.folders" for stream in paths)]
+    decisive = _decisive(cfg, elsewhere)
+    key = fingerprint(OmegaConf.to_container(decisive, resolve=True))
+    mark = run / PROVENANCE
     if mark.exists() and (read_json(mark, keys=("key",))["key"] == key or _has_steps(run)):
         if read_json(mark)["key"] != key:
             raise UserError(
-                f"{run} holds a run of another configuration{_difference(run / 'config.yaml', cfg)}; choose another "
-                "out= or delete it."
+                f"{run} holds a run of another configuration{_difference(run / CONFIG, decisive, elsewhere)}; choose "
+                "another out= or delete it."
             )
         return
-    # A run that was refused before its first step, for a wrong value say, leaves its place to the next.
-    write_bytes(run / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+    # A run that ended before its first step, for a wrong value say, leaves its place to the next.
+    if mark.exists():  # ranks do this side by side
+        for name in PASSING:
+            if (run / name).is_dir():
+                shutil.rmtree(run / name, ignore_errors=True)
+            else:
+                (run / name).unlink(missing_ok=True)
+    write_bytes(run / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())
     write_json(mark, {**provenance(), "key": key})
 
 
-def _difference(there: Path, cfg: DictConfig) -> str:
+def samples_moved(run: Path, cfg: DictConfig) -> list[str]:
+    """How the paths of samples differ from those that a run began with, a phrase each."""
+    began = OmegaConf.load(run / CONFIG)
+    pairs = {name: (OmegaConf.select(began, name), OmegaConf.select(cfg, name)) for name in _sample_paths(cfg).values()}
+    return [f"{name} was {there}, is {here}" for name, (there, here) in pairs.items() if there != here]
+
+
+def check_samples(run: Path, cfg: DictConfig, content: Mapping[str, str]) -> None:
+    """Make sure that a run goes on with the samples that it began with, wherever they lie; note them if it begins.
+
+    Which sample stands where in its order is a matter of their numbers.
+
+    Args:
+        run: its folder, opened.
+        cfg: its config.
+        content: stream -> a hash of what lies in its folders.
+
+    Raises:
+        UserError: they are others.
+    """
+    mark = run / PROVENANCE
+    known = read_json(mark)
+    began = known.get("samples", {}) if _has_steps(run) else {}
+    if changed := [stream for stream, digest in content.items() if began.get(stream, digest) != digest]:
+        moved = samples_moved(run, cfg)
+        raise UserError(
+            f"The {' and '.join(changed)} samples are not those that {run} began with"
+            f"{f' ({_told(moved)})' if moved else ''}: other shards, another list of bad keys or other flags beside "
+            "them; put back what was there, or start again in another out=."
+        )
+    if known.get("samples") != content:
+        write_json(mark, {**known, "samples": dict(content)})
+
+
+def _difference(there: Path, decisive: DictConfig, elsewhere: Iterable[str]) -> str:
     """The keys that decide and differ from a config that was written, as part of a sentence; nothing if none does."""
-    ours = _leaves(_decisive(cfg))
-    written = OmegaConf.create(there.read_text()) if there.exists() else cfg
-    theirs = _leaves(_decisive(written)) if isinstance(written, DictConfig) else ours
+    ours = _leaves(decisive)
+    written = OmegaConf.load(there) if there.exists() else None
+    theirs = _leaves(_decisive(written, elsewhere)) if isinstance(written, DictConfig) else ours
     names = [name for name in ours if ours[name] is not None]  # None: it only repeats another key
     names += [name for name in theirs if not any(f"{name}.".startswith(f"{known}.") for known in ours)]
     differing = [name for name in names if ours.get(name) != theirs.get(name)]
-    told = [f"{name} was {theirs.get(name, 'not there')}, is {ours.get(name, 'not there')}" for name in differing[:4]]
-    told += [f"{len(differing) - 4} more"] * (len(differing) > 4)
-    return f" ({'; '.join(told)})" if told else ""
+    told = [f"{name} was {theirs.get(name, 'not there')}, is {ours.get(name, 'not there')}" for name in differing]
+    return f" ({_told(told)})" if told else ""
+
+
+def _told(phrases: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    return "; ".join([*phrases[:4], *([f"{len(phrases) - 4} more"] if len(phrases) > 4 else [])])
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, str | None]:

@@ -27,12 +27,14 @@ from depth_anything_train.callbacks.speed import Speed
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import build, command
+from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.sources import Source
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
-from depth_anything_train.run_folder import FINISHED, open_run
+from depth_anything_train.run_folder import FINISHED, check_samples, open_run, samples_moved
 from depth_anything_train.runtime import UserError, console, read_json, write_json
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
@@ -61,37 +63,51 @@ def main(cfg: DictConfig) -> None:
 def train(cfg: DictConfig) -> Path:
     """Train, or continue to train, and return the run folder.
 
+    Another training in the same folder is waited for: a job that was put back into the queue may begin while the one
+    before it still writes.
+
     Raises:
         UserError: the run folder belongs to another configuration, or the data or weights do not fit.
         SystemExit: with `RUN_AGAIN` after SIGTERM, SIGUSR1 or SIGINT, once the state is saved.
     """
     run = Path(cfg.out)
-    open_run(run, cfg)
-    if (run / FINISHED).exists():
-        console.print(f"{run} is finished: its model is in {run / 'model'}.")
-        return run
-    with Interruption(cfg.timeout_s) as interruption:
-        try:
-            _train(cfg, run, interruption)
-        except RuntimeError as error:
-            if problem := compile_problem(error):
-                raise UserError(problem) from None
-            if not is_lost_rank(error):
+    with only_run_in(run, timeout_s=cfg.timeout_s):
+        open_run(run, cfg)
+        finished = (run / FINISHED).exists()
+        if not finished or samples_moved(run, cfg):  # of a finished run they may be gone
+            data = build(cfg.data)
+            check_samples(run, cfg, data.content())
+        if finished:
+            console.print(f"{run} is finished: its model is in {run / 'model'}.")
+            return run
+        with Interruption(cfg.timeout_s) as interruption:
+            try:
+                _train(cfg, run, data, interruption)
+            except RuntimeError as error:
+                if sentence := _explained(error, cfg):
+                    raise UserError(sentence) from None
                 raise
-            reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # without a file of gloo's
-            raise UserError(
-                f"Another process of this run died, or was silent for timeout_s={cfg.timeout_s} seconds ({reason}). "
-                "Look at its last message; the newest checkpoint holds, and the same command continues from it."
-            ) from None
     return run
 
 
-def _train(cfg: DictConfig, run: Path, interruption: Interruption) -> None:
+def _explained(error: RuntimeError, cfg: DictConfig) -> str | None:
+    """What happened, where a user can do something about it."""
+    if problem := compile_problem(error):
+        return problem
+    if not is_lost_rank(error):
+        return None
+    reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # without a file of gloo's
+    return (
+        f"Another process of this run died, or was silent for timeout_s={cfg.timeout_s} seconds ({reason}). "
+        "Look at its last message; the newest checkpoint holds, and the same command continues from it."
+    )
+
+
+def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Interruption) -> None:
     pl.seed_everything(cfg.seed, verbose=False)
     model = build(cfg.model)
     start = build(cfg.initialise, model=model)
     task = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps)
-    data = build(cfg.data)
     origin = {**start, "data": data.record(), "run": read_json(run / "provenance.json")}
     size = cfg.size if isinstance(cfg.size, int) else list(cfg.size)
     if cfg.compile:

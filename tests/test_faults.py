@@ -1,6 +1,8 @@
 """Faults at moments that are made sure: final weights are those of an undisturbed run, to the last bit."""
 
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.checkpoints import load_model
 from depth_anything_train.models.sources import load_depth_model
-from depth_anything_train.run_folder import read_metrics
+from depth_anything_train.run_folder import read_lines, read_metrics
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 STEPS, EVERY = 12, 4
@@ -91,6 +93,20 @@ def test_fewer_ranks__continue_with_the_same_samples_and_losses(runs, tmp_path):
     assert end(start(shrunk)) == [0]
     assert len(numbers(shrunk)) == STEPS
     assert numbers(shrunk) == pytest.approx(numbers(one), rel=1e-5)
+
+
+def test_second_start__waits_for_the_first_which_leaves_no_row_twice(runs, tmp_path):
+    cfg = runs("tiny_teacher", tmp_path / "run")
+    (first,) = start(cfg, fault=Fault(signal.SIGSTOP, "step", 5))
+    while len(numbers(cfg)) < 5:
+        assert first.is_alive()
+        time.sleep(0.05)
+    (second,) = start(cfg)
+    second.join(3)
+    waited = second.exitcode is None and len(numbers(cfg)) == 5
+    os.kill(first.pid, signal.SIGCONT)
+    assert end([first, second]) == [0, 0] and waited
+    assert [row["step"] for row in read_lines(Path(cfg.out) / "metrics.jsonl")] == [*range(1, STEPS + 1)]
 
 
 def test_silent_rank__is_given_up_after_the_timeout(runs, tmp_path):

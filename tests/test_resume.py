@@ -11,7 +11,7 @@ from scenes import write_shards
 from striking import Fault
 
 from depth_anything_train.command import compose
-from depth_anything_train.run_folder import read_metrics, run_key
+from depth_anything_train.run_folder import read_lines, read_metrics, run_key
 from depth_anything_train.runtime import RUN_AGAIN, UserError
 from depth_anything_train.train import less_memory, train
 
@@ -141,14 +141,19 @@ def test_run_key__is_another_where_a_number_changes(change):
     assert run_key(compose("train", given)) != run_key(compose("train", [*given, change]))
 
 
+def interrupt(run):
+    """Take a finished run of four steps back to its checkpoint of the second."""
+    for name in ("finished.json", "checkpoints/step-00000004.json", "checkpoints/step-00000004.ckpt"):
+        (run / name).unlink()
+
+
 def test_continued__batches_divided_otherwise_are_refused_where_the_loss_is_over_several_images(tmp_path):
     """Two devices take what one takes in two parts, so that it is the number of parts that counts."""
     labelled = write_shards(tmp_path / "labelled", "labelled")
     given = ["experiment=tiny_metric", f"out={tmp_path / 'run'}", f"labelled=[{labelled}]", "steps=4",
              "checkpoint.every_n_steps=2"]  # fmt: skip
     run = train(compose("train", [*given, "max_per_device=2"]))
-    for name in ("finished.json", "checkpoints/step-00000004.json", "checkpoints/step-00000004.ckpt"):
-        (run / name).unlink()
+    interrupt(run)
     with pytest.raises(UserError, match="divided each batch into 2, .* would go on with 1"):
         train(compose("train", given))
     train(compose("train", [*given, "max_per_device=3"]))
@@ -161,6 +166,42 @@ def test_less_memory__does_not_advise_what_would_be_another_loss():
     assert "max_per_device=), recompute" in advice["tiny_teacher"]
     assert "max_per_device=, more devices) in another out=" in advice["tiny_metric"]
     assert advice["tiny_segmentation"] == advice["tiny_metric"]
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """Keys of a run that stands at step 2 of 4, and what it is trained on."""
+    labelled = write_shards(tmp_path / "labelled", "labelled")
+    keys = ["experiment=tiny_teacher", f"out={tmp_path / 'run'}", "steps=4", "checkpoint.every_n_steps=2"]
+    interrupt(train(compose("train", [*keys, f"labelled=[{labelled}]"])))
+    return keys, labelled
+
+
+def test_moved_samples__are_gone_on_with_by_whatever_path(interrupted, tmp_path, capsys):
+    keys, labelled = interrupted
+    moved = labelled.rename(tmp_path / "moved")
+    interrupt(train(compose("train", [*keys, f"labelled=[{moved}/]"])))
+    (tmp_path / "link").symlink_to(moved)
+    for path in (tmp_path / "link", os.path.relpath(moved)):
+        train(compose("train", [*keys, f"labelled=['{path}']"]))
+    assert "is finished" in capsys.readouterr().err  # the second time
+    assert [row["step"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_other_samples__are_refused_by_the_same_path_and_by_another(interrupted, tmp_path):
+    keys, labelled = interrupted
+    other = write_shards(tmp_path / "other", "labelled", first=50)
+    with pytest.raises(
+        UserError, match=rf"The labelled samples are not .* \(labelled was .*, is \['{other}'\]\): other"
+    ):
+        train(compose("train", [*keys, f"labelled=[{other}]"]))
+    (labelled / "bad_keys.jsonl").write_text('{"shard": "shard-000000.tar", "number": 1, "reason": "constant_label"}')
+    with pytest.raises(UserError, match="The labelled samples are not those that .*run began with: .*bad keys"):
+        train(compose("train", [*keys, f"labelled=[{labelled}]"]))
+    (labelled / "bad_keys.jsonl").unlink()
+    assert train(compose("train", [*keys, f"labelled=[{labelled}]"])) == tmp_path / "run"
+    with pytest.raises(UserError, match="The labelled samples are not"):  # nor is it finished with these
+        train(compose("train", [*keys, f"labelled=[{other}]"]))
 
 
 def test_train__refused_before_its_first_step_leaves_the_folder_to_the_next(tmp_path):
