@@ -6,9 +6,6 @@ Its manifest is the only mark that it is done: a run that was stopped continues 
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,15 +13,16 @@ from typing import Any
 from omegaconf import DictConfig
 
 from data_engine.engines.base import Engine
+from data_engine.labelling.claim import claim
 from data_engine.labelling.filters import Filters
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest, has_labels, manifest_path, read_manifest
 from data_engine.labelling.settings import LabelSettings
 from depth_anything_train.command import build, command
 from depth_anything_train.data.remote import AnyPath, as_path
-from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
+from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, console, leaving_on_request, read_json, require_writable, write_json
+from depth_anything_train.runtime import UserError, console, leaving_on_request, require_writable
 
 
 @command("label", short_of_memory="take a smaller batch_size; what is labelled stays")
@@ -71,80 +69,26 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
             "the tar and its index."
         )
     require_writable(out)
-    claim(out, where, labeller, source=str(folder.info.get("source", folder.path.name)))
-    waiting = []
-    for number, path in enumerate(folder.shards):
-        mark = manifest_path(out, path)
-        manifest = find_manifest(out, folder, number, labeller.identity)
-        if manifest is not None and not has_labels(mark, manifest):
-            console.print(f"The labels of {mark} are gone or damaged; they are made again.", soft_wrap=True)
-            mark.unlink(missing_ok=True)  # other tasks of an array may see the same
-            manifest = None
-        if manifest is None:
-            waiting.append(number)
-    if waiting:
-        with leaving_on_request():
-            failures = engine.run(labeller, folder, waiting, out)
-        if failures:
-            raise UserError(
-                f"{len(failures)} of {len(folder.shards)} shards cannot be labelled, all others are: "
-                f"{' '.join(failures[number] for number in sorted(failures))} The same command tries them again."
-            )
-    return [read_manifest(out, folder, number, labeller.identity) for number in range(len(folder.shards))]
-
-
-def claim(out: Path, images: AnyPath, labeller: ShardLabeller, *, source: str) -> None:
-    """Write what the folder will hold before its first shard, or make sure that it is to hold just that.
-
-    `teacher_record` is for the record of models that learn from these labels.
-
-    Raises:
-        UserError: it was begun with another configuration, or holds tars of others, perhaps the images themselves.
-    """
-    identity = {
-        "schema": SCHEMA,
-        "kind": PSEUDO_LABELS,
-        "source": source,
-        "images": os.path.relpath(images.resolve(), out) if isinstance(images, Path) else str(images),
-        "teacher": labeller.teacher.hash,
-        "settings": labeller.config,
-    }
-    description = {**identity, "teacher_record": {"hash": identity["teacher"], **labeller.teacher.record}}
-    mark = out / DATASET_FILE
-    tars = [path.name for path in out.glob("*.tar")]
-    if not mark.exists():
-        if tars:
-            raise UserError(
-                f"Expected an empty folder or labels in out={out}, but it holds {min(tars)}; choose another."
-            )
-        create_json(mark, description)
-    found = read_json(mark, keys=("schema",))
-    different = sorted(key for key in identity if found.get(key) != identity[key])
-    if different and {*different} <= {"images", "source"}:
-        now = ", ".join(f"{json.dumps(key)}: {json.dumps(identity[key])}" for key in different)
-        raise UserError(
-            f"{out} holds labels of images in {found.get('images')}, not of those in {images}; if these are the same "
-            f"and moved, write {now} into {mark}, else choose another out=."
-        )
-    if different:
-        raise UserError(
-            f"{out} was begun with another {', '.join(different)}; two kinds of labels are never mixed: "
-            "choose another out= or delete that folder."
-        )
-
-
-def create_json(path: Path, content: Any) -> None:
-    """Write JSON unless the file is there: of several that try at once, one writes, and nobody sees half of it."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
-    write_json(draft, content)
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        write_json(path, content)
-    finally:
-        draft.unlink(missing_ok=True)
+    with claim(out, folder, labeller):
+        waiting = []
+        for number, path in enumerate(folder.shards):
+            mark = manifest_path(out, path)
+            manifest = find_manifest(out, folder, number, labeller.identity)
+            if manifest is not None and not has_labels(mark, manifest):
+                console.print(f"The labels of {mark} are gone or damaged; they are made again.", soft_wrap=True)
+                mark.unlink(missing_ok=True)  # other tasks of an array may see the same
+                manifest = None
+            if manifest is None:
+                waiting.append(number)
+        if waiting:
+            with leaving_on_request():
+                failures = engine.run(labeller, folder, waiting, out)
+            if failures:
+                raise UserError(
+                    f"{len(failures)} of {len(folder.shards)} shards cannot be labelled, all others are: "
+                    f"{' '.join(failures[number] for number in sorted(failures))} The same command tries them again."
+                )
+        return [read_manifest(out, folder, number, labeller.identity) for number in range(len(folder.shards))]
 
 
 def show(manifests: list[dict[str, Any]], out: str) -> None:

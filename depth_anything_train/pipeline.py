@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from depth_anything_train.command import as_override, command
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.runtime import (
+    INTERRUPTED,
     PARENT,
     RUN_AGAIN,
     STOP_SIGNALS,
@@ -33,6 +34,9 @@ from depth_anything_train.runtime import (
     read_json,
     write_json,
 )
+
+ENDED_ON_REQUEST = (0, INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
+"""Statuses of a stage that was asked to stop and has no state to save: the signal's, or that it was nearly done."""
 
 
 @dataclass(frozen=True)
@@ -133,5 +137,4 @@ def _status_of(stage: Stage) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    # A stage without a state to save just ends, and one that was nearly done is done: the next one is not for now.
-    return RUN_AGAIN if asked and status in (0, -signal.SIGTERM) else status
+    return RUN_AGAIN if asked and status in ENDED_ON_REQUEST else status

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 import xxhash
-from scenes import encode, scene
+from scenes import encode, scene, write_shards
 
 from data_engine.engines.base import label_shard
 from data_engine.engines.local import LocalEngine
-from data_engine.label import claim, label
+from data_engine.label import label
+from data_engine.labelling.claim import claim
 from data_engine.labelling.filters import Filters
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
@@ -218,7 +219,7 @@ def test_label__never_writes_over_tars_that_are_no_labels(teacher, image_shards,
         assert contents(out) == before
 
 
-def test_label__images_that_moved_are_found_where_the_message_says_to_write_it(teacher, image_shards, tmp_path):
+def test_label__images_that_moved_are_named_and_noted_by_the_next_run(teacher, image_shards, tmp_path):
     run(labeller(teacher), image_shards, tmp_path / "out")
     image_shards.rename(tmp_path / "moved")
     mark = tmp_path / "out" / "dataset.json"
@@ -227,12 +228,10 @@ def test_label__images_that_moved_are_found_where_the_message_says_to_write_it(t
             UserError, match=f'does not exist; if they moved, write where they are as "images" into {mark}'
         ):
             use()
-    with pytest.raises(UserError, match=f'moved, write "images": "../moved" into {mark}'):
-        run(labeller(teacher), tmp_path / "moved", tmp_path / "out")
-    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"images": "../moved"}))
+    run(labeller(teacher), tmp_path / "moved", tmp_path / "out")  # writes it, or by hand
+    assert json.loads(mark.read_text())["images"] == "../moved"
     assert len(PseudoLabelSource([tmp_path / "out"])) == 11
     assert not verify(tmp_path / "out", workers=0).num_wrong
-    run(labeller(teacher), tmp_path / "moved", tmp_path / "out")
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": -1}, {"batch_size": 0}, {"patience": 0}, {"size": 2.5}])
@@ -278,24 +277,54 @@ def test_label__settings_of_the_teacher_are_those_of_the_labels(model, image_sha
 
 
 def test_claim__of_several_configurations_one_gets_the_folder(teacher, image_shards, tmp_path):
-    refused = []
+    refused, tried = [], threading.Semaphore(0)
     start = threading.Barrier(8)
 
     def begin(size):
         start.wait()
         try:
-            claim(tmp_path, image_shards, labeller(teacher, size=size), source="s")
+            with claim(tmp_path / "labels", ShardFolder(image_shards), labeller(teacher, size=size)):
+                for _ in range(7):
+                    tried.acquire()
         except UserError as error:
             refused.append(str(error))
+            tried.release()
 
+    (tmp_path / "labels").mkdir()
     threads = [threading.Thread(target=begin, args=(28 + number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(refused) == 7 and all("was begun with another settings" in error for error in refused)
-    assert [path.name for path in tmp_path.glob(".*") if path.is_file()] == []
-    assert 28 <= json.loads((tmp_path / "dataset.json").read_text())["settings"]["size"] < 36
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["dataset.json"]
+    assert 28 <= json.loads((tmp_path / "labels" / "dataset.json").read_text())["settings"]["size"] < 36
+
+
+def test_label__that_ended_before_its_first_shard_leaves_the_folder_to_other_settings(teacher, image_shards, tmp_path):
+    bad = write_images(tmp_path / "bad", b"no image", b"", b"cos")
+    with pytest.raises(UserError, match="cannot be labelled"):
+        run(labeller(teacher), bad, tmp_path / "out")
+    run(labeller(teacher, flip=True), image_shards, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["settings"]["flip"]
+    with pytest.raises(UserError, match="was begun with another settings"):
+        run(labeller(teacher), image_shards, tmp_path / "out")
+
+
+def test_label__images_that_moved_are_known_by_their_content(teacher, image_shards, tmp_path):
+    run(labeller(teacher), image_shards, tmp_path / "out")
+    (tmp_path / "out" / "shard-000001.json").unlink()
+    (tmp_path / "out" / "shard-000001.tar").unlink()
+    run(labeller(teacher), image_shards.rename(tmp_path / "moved"), tmp_path / "out")
+    assert len(PseudoLabelSource([tmp_path / "out"])) == 11
+    one = write_shards(tmp_path / "one", "images", counts=(1,))
+    for extension in ("tar", "idx"):
+        (one / f"shard-000000.{extension}").rename(one / f"another.{extension}")
+    with pytest.raises(UserError, match="holds labels of other images .* than those in .*one"):
+        run(labeller(teacher), one, tmp_path / "out")
+    other = write_shards(tmp_path / "other", "images", first=300)
+    with pytest.raises(UserError, match="The images changed since .*shard-00000"):
+        run(labeller(teacher), other, tmp_path / "out")
 
 
 @dataclass

@@ -1,0 +1,135 @@
+"""Which labels a folder holds: dataset.json says so before the first shard, and whoever labels holds on to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from data_engine.labelling.labeller import ShardLabeller
+from data_engine.labelling.manifest import find_manifest
+from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
+from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.runtime import UserError, read_json, write_json
+
+IDENTITY = ("schema", "kind", "images", "teacher", "settings")
+
+
+@contextmanager
+def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[None]:
+    """Write what a folder will hold before its first shard, or make sure that it is to hold just that.
+
+    A folder is free for other labels while it has none and nobody is at work in it: its run ended before its first
+    shard. Whoever works has a shared lock on dataset.json; on a file system without locks a folder is never free.
+
+    Args:
+        out: folder of the labels.
+        images: the image shards, wherever they lie now.
+        labeller: teacher and settings.
+
+    Raises:
+        UserError: it was begun with another configuration or other images, or holds tars of others, perhaps the images
+            themselves.
+    """
+    description = {
+        "schema": SCHEMA,
+        "kind": PSEUDO_LABELS,
+        "source": str(images.info.get("source", images.path.name)),
+        "images": os.path.relpath(images.path, out) if isinstance(images.path, Path) else str(images.path),
+        "teacher": labeller.teacher.hash,
+        "settings": labeller.config,
+        # For the record of models that learn from these labels.
+        "teacher_record": {"hash": labeller.teacher.hash, **labeller.teacher.record},
+    }
+    mark = out / DATASET_FILE
+    if not mark.exists():
+        if tars := [path.name for path in out.glob("*.tar")]:
+            raise UserError(
+                f"Expected an empty folder or labels in out={out}, but it holds {min(tars)}; choose another."
+            )
+        create_json(mark, description)
+    if different := _different(mark, description):
+        if not _has_labels(out):
+            _replace_unused(mark, description)
+        elif different == ["images"] and _are_labelled_here(out, images, labeller):
+            write_json(mark, {**read_json(mark), "images": description["images"]})
+    with _open_shared(mark):
+        different = _different(mark, description)
+        if different == ["images"]:
+            raise UserError(
+                f"{out} holds labels of other images ({read_json(mark).get('images')}) than those in {images.path}; "
+                "choose another out=."
+            )
+        if different:
+            raise UserError(
+                f"{out} was begun with another {', '.join(different)}; two kinds of labels are never mixed: "
+                "choose another out= or delete that folder."
+            )
+        yield
+
+
+def _different(mark: Path, description: dict[str, Any]) -> list[str]:
+    found = read_json(mark, keys=("schema",))
+    return sorted(key for key in IDENTITY if found.get(key) != description[key])
+
+
+def _has_labels(out: Path) -> bool:
+    return any(path.name != DATASET_FILE for pattern in ("*.tar", "*.json") for path in out.glob(pattern))
+
+
+def _are_labelled_here(out: Path, images: ShardFolder, labeller: ShardLabeller) -> bool:
+    """Whether these images are those of the labels, by their content.
+
+    Raises:
+        UserError: they have their names, and changed.
+    """
+    numbers = {tar.stem: number for number, tar in enumerate(images.shards)}
+    labelled = [mark.stem for mark in out.glob("*.json") if mark.name != DATASET_FILE]
+    return set(labelled) <= numbers.keys() and all(
+        find_manifest(out, images, numbers[name], labeller.identity) is not None for name in labelled
+    )
+
+
+def _replace_unused(mark: Path, description: dict[str, Any]) -> None:
+    """Replace a dataset.json, unless somebody works by it."""
+    with open(mark, "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody does, or nobody knows: a file system without locks
+            return
+        if _is_at(mark, file) and not _has_labels(mark.parent):
+            write_json(mark, description)
+
+
+def _open_shared(mark: Path) -> IO[bytes]:
+    """Open a dataset.json that nobody replaces while it is open."""
+    while True:
+        file = open(mark, "rb")
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)
+        if _is_at(mark, file):
+            return file
+        file.close()
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether an open file still has this name."""
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def create_json(path: Path, content: Any) -> None:
+    """Write JSON unless the file is there: of several that try at once, one writes, and nobody sees half of it."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    write_json(draft, content)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        write_json(path, content)
+    finally:
+        draft.unlink(missing_ok=True)
