@@ -10,6 +10,8 @@ from torch import nn
 from torch.distributed import DistError
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from depth_anything_train.internals import share_among_all
+
 
 class ShardedStrategy(ModelParallelStrategy):
     """FSDP2 over all devices: each holds its part of the weights, and a block is whole only while it computes.
@@ -22,7 +24,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """All devices share the weights; none of them shares a layer."""
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        share_among_all(self)
         super().setup_environment()
 
 

@@ -32,6 +32,7 @@ from depth_anything_train.data.sources import Source
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.inference.labelled import open_data
+from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.run_folder import FINISHED, check_samples, open_run, samples_moved
@@ -126,8 +127,7 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
     callbacks = [*validation, *_callbacks(cfg, run, interruption)]
     trainer = build_trainer(cfg, logger=[log, *mirrors], callbacks=callbacks, plugins=[disk])
     trainer.accumulate_grad_batches = data.parts(trainer.world_size)
-    # Lightning's handlers would talk to the other ranks from inside a handler.
-    trainer._signal_connector.register_signal_handlers = interruption.listen  # type: ignore[method-assign]
+    leave_signals_to(interruption.listen, trainer)
     for mirror in mirrors:
         if isinstance(mirror, WandbMirror):
             mirror.log_table("data", data.record())

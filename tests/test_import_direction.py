@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "runtime"},
-    {"values", "locks"},
+    {"values", "locks", "internals"},
     {"ops", "command", "devices", "run_folder"},
     {"data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks", "trainer"},

@@ -11,6 +11,7 @@ from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, remo
 from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.steps import ends_step, has_row
+from depth_anything_train.internals import numbers_of_step, set_batches_done
 from depth_anything_train.runtime import UserError
 
 
@@ -55,12 +56,7 @@ class CheckpointEvery(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Tell Lightning's loops where they are: they count batches, of which a step may have other numbers now."""
-        loops = checkpoint["loops"]["fit_loop"]
-        done = checkpoint["global_step"] * trainer.accumulate_grad_batches
-        for count in ("total", "current"):
-            progress = loops["epoch_loop.batch_progress"][count]
-            open_hooks = progress["processed"] - progress["completed"]
-            progress.update(ready=done, started=done, processed=done, completed=done - open_hooks)
+        set_batches_done(checkpoint, checkpoint["global_step"] * trainer.accumulate_grad_batches)
 
     @staticmethod
     def _write_row(trainer: Trainer) -> None:
@@ -68,8 +64,7 @@ class CheckpointEvery(Callback):
         if has_row(trainer.global_step, trainer):
             for log in trainer.loggers:
                 if isinstance(log, MetricsLog):
-                    numbers = {name: float(value) for name, value in trainer._logger_connector.metrics["log"].items()}
-                    log.log_metrics(numbers, step=trainer.global_step - 1)
+                    log.log_metrics(numbers_of_step(trainer), step=trainer.global_step - 1)
 
 
 def _io(trainer: Trainer) -> SoundCheckpointIO:

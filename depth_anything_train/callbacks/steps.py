@@ -12,5 +12,5 @@ def has_row(step: int, trainer: Trainer) -> bool:
 
 
 def ends_step(trainer: Trainer) -> bool:
-    """Whether the batch at hand is the last of its step: a device may take its share of a batch in several parts."""
-    return not trainer.fit_loop.epoch_loop._should_accumulate()
+    """Whether the batch at hand is the last of its step: with gradient accumulation it has several."""
+    return (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0

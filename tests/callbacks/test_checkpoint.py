@@ -11,6 +11,7 @@ from depth_anything_train.callbacks.checkpoint import CheckpointEvery
 from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, newest_sound_checkpoint
 from depth_anything_train.callbacks.interruption import Interruption, Stopped
 from depth_anything_train.callbacks.random_state import RandomState
+from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.runtime import UserError
 
 STEPS = 8
@@ -62,7 +63,7 @@ def fit(folder, module, every=3, background=False):
             plugins=[SoundCheckpointIO(background=background)], logger=False, accelerator="cpu", devices=1,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        trainer._signal_connector.register_signal_handlers = interruption.listen
+        leave_signals_to(interruption.listen, trainer)
         newest = newest_sound_checkpoint(folder)
         trainer.fit(module, Endless(trainer), ckpt_path=newest, weights_only=True)
 
