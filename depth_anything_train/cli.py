@@ -84,6 +84,9 @@ def main() -> None:
         with leaving_at_once(numbers, status, interrupted):
             if name in LISTENERS:
                 hold_signals()
+            from depth_anything_train.command import stop_at_mistakes  # Hydra: a list of commands needs none
+
+            stop_at_mistakes(name, tuple(arguments[1:]))
             command = commands[name].load()
         command()
 

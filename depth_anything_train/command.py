@@ -12,7 +12,7 @@ import inspect
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from depth_anything_train.runtime import INTERRUPTED, UserError, console
-from depth_anything_train.values import check_values
+from depth_anything_train.values import check_inputs, check_values
 
 # What a config may build: classes that are defined in these packages, and what our models have for constructors.
 # Anything else is refused, so that a config from a stranger cannot call `os.system` or our own functions that write.
@@ -95,15 +95,9 @@ def command(
         def main() -> None:
             typed = list(sys.argv)
             arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
-            overrides = [a for a in arguments if not a.startswith(("-", "hydra."))]
-            # Flags such as --help and --multirun are Hydra's own business.
-            if not any(a.startswith("-") for a in arguments):
-                try:
-                    compose(name, overrides)
-                except UserError as error:
-                    _stop(error)
-            elif {"--help", "-h"} & set(arguments):
-                arguments = [*_required_choice(name, overrides), *arguments]
+            stop_at_mistakes(name, tuple(arguments))
+            if {"--help", "-h"} & set(arguments):
+                arguments = [*_required_choice(name, _overrides(arguments)), *arguments]
             sys.argv = [f"depth-anything {name}", *QUIET, *arguments]
             run_as_typed = functools.wraps(function)(lambda cfg: run(cfg, typed))
             hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()
@@ -111,6 +105,24 @@ def command(
         return main
 
     return decorate
+
+
+@functools.cache
+def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
+    """End with a sentence where arguments cannot be composed, or name something to read that is not there.
+
+    This needs none of a command's own libraries, whose import takes seconds.
+    """
+    if any(argument.startswith("-") for argument in arguments):
+        return  # flags such as --help and --multirun are Hydra's own business
+    try:
+        check_inputs(name, compose(name, _overrides(arguments)))
+    except UserError as error:
+        _stop(error)
+
+
+def _overrides(arguments: Iterable[str]) -> list[str]:
+    return [argument for argument in arguments if not argument.startswith(("-", "hydra."))]
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ EITHER = ("taps", "size")
 PATHS = ("out", "root", "model", "init", "teacher", "shards", "pairs", "photos")
 
 
+INPUTS = {
+    **dict.fromkeys(("label", "verify"), ("shards",)),
+    **dict.fromkeys(("evaluate", "segment"), ("data",)),
+    "predict": ("source",),
+    "leaks": ("train", "test"),
+}
+"""By command, the keys of what it reads: a path, several, or several by name. (A finished training reads nothing.)"""
+
+
 def check_values(name: str, folder: Path, overrides: list[str], composed: DictConfig) -> None:
     """Compare what was given on the command line with the kind of the default that it replaces.
 
@@ -54,6 +64,29 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
         if override not in choices and not override.is_delete():
             key = override.key_or_group
             check_value(key, _select(composed, key), _select(plain, key))
+
+
+def check_inputs(name: str, composed: DictConfig) -> None:
+    """Look for the files and folders of this machine that a command is to read.
+
+    Raises:
+        UserError: one is not there.
+    """
+    if "suite" in composed:  # a table says itself which sets it lacks
+        return
+    for key in INPUTS.get(name, ()):
+        for path in _texts(_select(composed, key)):
+            elsewhere = "://" in path or path.isdecimal() or glob.has_magic(path) or "{" in path
+            if not elsewhere and not Path(path).expanduser().exists():
+                raise UserError(f"Expected {key} to name what is there, but {path} does not exist; check the path.")
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in a value, in a list or mapping too."""
+    if isinstance(value, DictConfig | ListConfig):
+        inner = value.values() if isinstance(value, DictConfig) else value
+        return [text for one in inner for text in _texts(one)]
+    return [value] if isinstance(value, str) else []
 
 
 def check_value(key: str, value: Any, default: Any) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from depth_anything_train.command import as_override, build, command, compose, config_folder
 from depth_anything_train.runtime import UserError
+from depth_anything_train.values import check_inputs
 
 
 def program(*arguments, **options):
@@ -249,3 +250,34 @@ def test_program__starts_without_torch():
     code = "import sys, depth_anything_train.pipeline, data_engine.prepare; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_program__answers_mistakes_before_it_imports_torch(tmp_path):
+    lines = {
+        "train experiment=typo out=x": "experiment=typo is not known",
+        "train experiment=tiny_teacher labeled=[a] out=x": "labeled is no key of `train`; did you mean labelled?",
+        "label teacher=t shards=missing out=x": "Expected shards to name what is there, but missing does not exist",
+        "evaluate model=m data={kitti:missing} out=x": "Expected data to name what is there, but missing does not",
+        "predict model=m source=missing.jpg out=x": "Expected source to name what is there, but missing.jpg does not",
+    }
+    code = (
+        "import sys; from depth_anything_train.cli import main\n"
+        f"for line in {[*lines]}:\n"
+        "    sys.argv = ['depth-anything', *line.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: print(end.code)\n"
+        "print('torch' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.split() == ["2"] * len(lines) + ["False"], result.stderr
+    for said, expected in zip(result.stderr.split("error: ")[1:], lines.values(), strict=True):
+        assert said.startswith(expected)
+
+
+def test_check_inputs__leaves_addresses_patterns_and_cameras_to_those_who_read_them(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for source in ("rtsp://camera/1", f"'{tmp_path}/*.jpg'", "0", f"{tmp_path}/photos"):
+        check_inputs("predict", compose("predict", ["model=m", "out=x", f"source={source}"]))
+    check_inputs("evaluate", compose("evaluate", ["model=m", "out=x", "suite=v1_table2", "data={kitti: missing}"]))
+    with pytest.raises(UserError, match="Expected shards to name what is there, but .*none does not exist"):
+        check_inputs("verify", compose("verify", [f"shards={tmp_path}/none"]))
