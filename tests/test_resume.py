@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import pytorch_lightning as pl
 import striking
 from scenes import write_shards
 from striking import Fault
 
+from depth_anything_train import train as program
 from depth_anything_train.command import compose
 from depth_anything_train.run_folder import read_lines, read_metrics, run_key
 from depth_anything_train.runtime import RUN_AGAIN, UserError
@@ -212,3 +214,28 @@ def test_train__refused_before_its_first_step_leaves_the_folder_to_the_next(tmp_
     train(compose("train", given))
     with pytest.raises(UserError, match="run of another configuration"):
         train(compose("train", [*given, "size=42"]))
+
+
+class Fails(pl.Callback):
+    """Ends a training in its first step."""
+
+    def on_train_batch_start(self, *_):
+        raise UserError("The first batch cannot be had.")
+
+
+def test_train__that_failed_in_its_first_step_leaves_nothing_to_be_mistaken_for_the_next(tmp_path, monkeypatch):
+    labelled = write_shards(tmp_path / "labelled", "labelled")
+    held_out = write_shards(tmp_path / "held_out", "labelled", counts=(2,), first=50)
+    data = [f"labelled=[{labelled}]", f"validation=[{held_out}]"]
+    given = ["experiment=tiny_teacher", f"out={tmp_path / 'run'}", *data, "steps=1"]
+    judged = tmp_path / "run" / "validation" / "metrics.jsonl"
+    with monkeypatch.context() as patch:
+        build = program.build_trainer
+        failing = lambda cfg, callbacks, **more: build(cfg, callbacks=[Fails(), *callbacks], **more)  # noqa: E731
+        patch.setattr(program, "build_trainer", failing)
+        with pytest.raises(UserError, match="first batch cannot"):
+            train(compose("train", given))
+    (before,) = read_metrics(judged)
+    train(compose("train", [*given, "seed=1"]))
+    start, end = read_metrics(judged)
+    assert (start["step"], end["step"]) == (0, 1) and start["abs_rel"] != before["abs_rel"]
