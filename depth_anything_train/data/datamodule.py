@@ -83,8 +83,8 @@ class ShardDataModule(LightningDataModule):
         cutmix: rectangles exchanged between them.
         max_bad_share: share of samples that may be unusable.
         cache_mb: megabytes of decoded samples that stay in memory, in this process or shared out to its workers.
-        max_per_device: images that a device takes at a time; a larger share of the batch comes in several parts, whose
-            gradients are added up. None takes it at once.
+        max_per_device: the largest micro-batch: images that a device takes at a time. A larger share of the batch comes
+            in several parts (gradient accumulation). None takes it at once.
 
     Raises:
         UserError: the batch cannot be made of these sources.
@@ -180,7 +180,9 @@ class ShardDataModule(LightningDataModule):
         )
 
     def parts(self, world_size: int) -> int:
-        """In how many parts each of `world_size` devices takes its share of a batch: as few as `max_per_device` allows.
+        """Steps of gradient accumulation: how many micro-batches make the share of each of `world_size` devices.
+
+        As few as `max_per_device` allows.
 
         Raises:
             UserError: the share cannot be divided so far.

@@ -222,7 +222,7 @@ class StepBatches:
         start_step: the step to begin with.
         rank: which of the shares.
         world_size: number of shares.
-        parts: batches in a share.
+        parts: micro-batches in a share, over which gradients are accumulated.
 
     Raises:
         UserError: a stream is empty, or its slots cannot be divided so.
