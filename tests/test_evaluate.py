@@ -187,10 +187,10 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     data = {"tests": ShardFolder(folder)}
     refuse_others(out, model, data, DepthProtocol())  # the same
     for other, shards, message in (
-        (model | {"hash": "0"}, data, "another model or size"),
-        (model | {"size": 56}, data, "another model or size"),
+        (model | {"hash": "0"}, data, r"of another model \(mean_map\); choose"),
+        (model | {"size": 56}, data, r"of another input size \(its own\); choose"),
         (model, {"tests": ShardFolder(labelled_shards)}, "other data"),
-        (model | {"hash": "0"}, {}, "another model or size .* and other data"),
+        (model | {"hash": "0"}, {}, "another model .* and other data"),
     ):
         with pytest.raises(UserError, match=message):
             refuse_others(out, other, shards, DepthProtocol())

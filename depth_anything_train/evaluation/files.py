@@ -31,7 +31,7 @@ def refuse_others(
 
     Args:
         folder: for the results.
-        model: `hash`, and what else of `model` in results.json has to be the same.
+        model: `hash`, and `size` where there is one, as in results.json.
         data: shards by name.
         protocol: where there is one.
 
@@ -41,9 +41,12 @@ def refuse_others(
     if not (folder / RESULTS).exists():
         return
     found = read_json(folder / RESULTS, keys={"model": dict, "data": dict})
-    differing = []
-    if any(found["model"].get(key) != value for key, value in model.items()):
-        differing.append(f"another model or size ({found['model'].get('name')})")
+    theirs = found["model"]
+    told = {
+        "hash": f"another model ({theirs.get('name')})",
+        "size": f"another input size ({theirs.get('size') or 'its own'})",
+    }
+    differing = [told[key] for key, value in model.items() if theirs.get(key) != value]
     if found["data"] != describe_data(data):
         differing.append(f"other data ({', '.join(found['data'])})")
     if protocol is not None and found.get("protocol_hash") != fingerprint(protocol.to_dict()):
