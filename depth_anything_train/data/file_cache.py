@@ -6,12 +6,14 @@ asked for it gets an open descriptor, which outlives the file's name, so nothing
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,6 +106,8 @@ class FileCache:
     def _fetch(self, path: Path, fetch: Callable[[Path], None], size: int) -> int:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         temporary.touch()  # shows the others that somebody is at it
+        remove = partial(temporary.unlink, missing_ok=True)
+        atexit.register(remove)  # a thread that fetches ahead is not waited for
         try:
             self._make_room(size)
             fetch(temporary)
@@ -111,7 +115,8 @@ class FileCache:
             os.fsync(descriptor)  # a name that outlives a power cut must not stand for zeros
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            remove()
+            atexit.unregister(remove)
         self._make_room(0)  # others may have fetched at the same time
         return descriptor
 

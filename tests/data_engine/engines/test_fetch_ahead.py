@@ -86,7 +86,7 @@ def label_slowly(address, out):
     label(labeller(StubTeacher(seconds=20)), address, out, engine=LocalEngine())
 
 
-def test_local__who_is_asked_to_stop_does_not_wait_for_what_it_fetches(web, tmp_path):
+def test_local__who_is_asked_to_stop_neither_waits_for_what_it_fetches_nor_leaves_it(web, cache, tmp_path):
     web.slow["shard-000001.tar"] = 20
     process = multiprocessing.get_context("spawn").Process(target=label_slowly, args=(web.address, tmp_path / "out"))
     process.start()
@@ -97,6 +97,7 @@ def test_local__who_is_asked_to_stop_does_not_wait_for_what_it_fetches(web, tmp_
     process.terminate()
     process.join()
     assert process.exitcode == RUN_AGAIN and time.monotonic() - asked < 10
+    assert [path.name.partition("-")[2] for path in cache.glob("shards/*")] == ["shard-000000.tar"]
 
 
 @pytest.mark.parametrize("seed", range(20))
