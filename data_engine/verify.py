@@ -69,7 +69,8 @@ def main(cfg: DictConfig) -> None:
         before = f", {kept} of them kept from before" if kept else ""
         console.print(f"{kept + bad} lines in {folder / BAD_KEYS_FILE}{before}.", soft_wrap=True)
     elif bad:
-        console.print(f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out.")
+        about = f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out."
+        console.print(about, soft_wrap=True)
     if findings.problems if cfg.bad_keys else findings.num_wrong:
         raise SystemExit(1)
 

@@ -15,7 +15,7 @@ from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import BadSample, BadShard, check_member_name, split_name
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.tar import END_OF_ARCHIVE, tar_bytes
-from depth_anything_train.runtime import flush_folder, open_temporary, write_bytes
+from depth_anything_train.runtime import flush_folder, naming, open_temporary, write_bytes
 
 FLUSH_BYTES = 64 * 2**20
 """After this many bytes they are sent to the disk, so that little is left to wait for at the end of a large shard."""
@@ -102,12 +102,14 @@ class ShardWriter:
         return Written(self.count, size, self._key_hash.hexdigest(), self._file_hash.hexdigest(), shard.digest)
 
     def _write(self, content: bytes) -> None:
-        self._file.write(content)
+        with naming(self.path):
+            self._file.write(content)
         self._file_hash.update(content)
 
     def _flush(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> ShardWriter:
         return self

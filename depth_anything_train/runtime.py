@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import glob
 import hashlib
@@ -93,6 +94,9 @@ def require_writable(folder: Path) -> None:
 # -- Nothing half-written is ever visible: write beside the target, flush to disk, rename. -----------------------------
 
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
 @contextmanager
 def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; on leaving without an error it is flushed to disk and takes the name.
@@ -103,7 +107,7 @@ def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, file = open_temporary(path)
     try:
-        with file:
+        with naming(path), file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -111,6 +115,17 @@ def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
         flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A disk that is full, or fails, does not say which one it is: name the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_ERRORS:
+            error.filename = str(path)
+        raise
 
 
 # A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.

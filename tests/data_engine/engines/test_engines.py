@@ -263,7 +263,7 @@ def fill_disk(images, out, errors):
     try:
         label(labeller(), images, out, engine=LocalEngine())
     except OSError as error:
-        errors.put(error.errno)
+        errors.put((error.errno, error.filename))
 
 
 def test_label__a_full_disk_leaves_nothing_and_the_rerun_all(images, undisturbed, out):
@@ -271,7 +271,7 @@ def test_label__a_full_disk_leaves_nothing_and_the_rerun_all(images, undisturbed
     errors = context.SimpleQueue()
     process = context.Process(target=fill_disk, args=(images, out, errors))
     process.start()
-    assert errors.get() == errno.EFBIG
+    assert errors.get() == (errno.EFBIG, str(out / "shard-000000.tar"))  # which disk it is
     process.join()
     assert [path.name for path in (out).iterdir()] == ["dataset.json"]
     label(labeller(), images, out, engine=LocalEngine())
