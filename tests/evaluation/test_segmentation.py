@@ -63,6 +63,9 @@ def test_segment__writes_ours_beside_the_papers(model, tmp_path, monkeypatch, ca
     page = (out / "page.html").read_text()
     assert page.count("<img") == 6 and "59.4" in page and "box-0002" in page and "box-0001" not in page
     assert f"mIoU {100 * results['miou']:.1f} %" in "".join(capsys.readouterr().err.split("\n"))
+    with pytest.raises(SystemExit):
+        segment(monkeypatch, f"model={run}", f"data={{other: {shards}}}", f"out={out}", "device=cpu")
+    assert "holds results of other data (shards)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["model=nowhere", "data=[nowhere]", "benchmark.window.stride=0", "limit=x"])
