@@ -1,7 +1,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from omegaconf import OmegaConf
@@ -64,6 +67,22 @@ def test_run__a_stage_that_just_ends_when_it_is_asked_to_is_to_be_run_again(tmp_
     with pytest.raises(SystemExit) as left:
         run_pipeline([stage("long", "prepare", *keys)], tmp_path)
     assert left.value.code == RUN_AGAIN
+
+
+def test_run__ctrl_c_in_a_stage_without_a_state_to_save_wants_to_be_run_again(tmp_path):
+    keys = ("dataset=procedural", "count=9999", "samples_per_shard=2", "workers=0", f"out={tmp_path / 'shards'}")
+    code = (
+        "from pathlib import Path; from depth_anything_train.pipeline import Stage, run_pipeline\n"
+        f"run_pipeline([Stage('long', {('prepare', *keys)}, 'key')], Path({str(tmp_path)!r}))"
+    )
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a script have it ignored
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("shards/*.idx")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == RUN_AGAIN and "Traceback" not in errors, errors
 
 
 def test_run__no_stage_is_started_after_a_request_to_stop(tmp_path):
