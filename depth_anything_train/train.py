@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
@@ -72,7 +73,8 @@ def train(cfg: DictConfig) -> Path:
         SystemExit: with `RUN_AGAIN` after SIGTERM, SIGUSR1 or SIGINT, once the state is saved.
     """
     run = Path(cfg.out)
-    with only_run_in(run, timeout_s=cfg.timeout_s):
+    # Nobody works in a finished run, and the same command changes nothing there.
+    with nullcontext() if (run / FINISHED).exists() else only_run_in(run, timeout_s=cfg.timeout_s):
         open_run(run, cfg)
         finished = (run / FINISHED).exists()
         if not finished or samples_moved(run, cfg):  # of a finished run they may be gone
