@@ -81,7 +81,7 @@ def train(cfg: DictConfig) -> Path:
             data = build(cfg.data)
             check_samples(run, cfg, data.content())
         if finished:
-            console.print(f"{run} is finished: its model is in {run / 'model'}.")
+            console.print(f"{run} is finished: its model is in {run / 'model'}.", soft_wrap=True)
             return run
         with Interruption(cfg.timeout_s) as interruption:
             try:

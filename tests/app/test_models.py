@@ -11,7 +11,8 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed, name in enumerate(("a", "b", "c")):
         DepthAnything(build(seed), size=28, device="cpu").save_pretrained(folder / name / "model")
-    (folder / "unfinished" / "checkpoints").mkdir(parents=True)
+    (folder / "unfinished").mkdir()
+    (folder / "unfinished" / "metrics.jsonl").touch()
     (folder / "released.pth").touch()
     return folder
 
