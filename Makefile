@@ -9,8 +9,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
-# A process a core, four at most: each holds torch. A file stays in one process, so that what its tests share is made once.
-PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+# A process more than cores, because many tests wait for others; four at most, because each holds torch. A file stays in
+# one process, so that what its tests share is made once.
+PARALLEL := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 4))") --dist loadfile
 
 .PHONY: setup quickstart test test-slurm test-gpu lint coverage
 setup: .venv/.current
