@@ -30,6 +30,7 @@ from depth_anything_train.runtime import (
     UserError,
     console,
     fingerprint,
+    handling,
     leaving_on_request,
     read_json,
     write_json,
@@ -131,10 +132,6 @@ def _status_of(stage: Stage) -> int:
         if number != signal.SIGINT:  # a terminal sends Ctrl-C to the stage as well; a scheduler may tell us alone
             process.terminate()
 
-    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
-    try:
+    with handling(STOP_SIGNALS, pass_on):
         status = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return RUN_AGAIN if asked and status in ENDED_ON_REQUEST else status

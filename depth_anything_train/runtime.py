@@ -19,10 +19,11 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Protocol
 
 from rich.console import Console
@@ -203,6 +204,17 @@ def fingerprint(content: Any) -> str:
 
 
 @contextmanager
+def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """These signals go to `handler` inside this block, and afterwards to whoever had them before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, other in before.items():
+            signal.signal(number, other)
+
+
+@contextmanager
 def leaving_on_request() -> Iterator[None]:
     """SIGTERM, SIGUSR1 and Ctrl-C end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
 
@@ -210,17 +222,15 @@ def leaving_on_request() -> Iterator[None]:
     that were held are let through here, and held again behind it.
     """
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(RUN_AGAIN)
 
-    before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
-    held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handling(STOP_SIGNALS, leave):
+        held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 @contextmanager
@@ -230,16 +240,12 @@ def leaving_at_once(numbers: Iterable[int], status: int, message: str) -> Iterat
     An exception would not do: some libraries catch whatever their own imports raise, and go on.
     """
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
         console.print(message, style="bold red")
         os._exit(status)
 
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
+    with handling(numbers, leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def hold_signals() -> None:
