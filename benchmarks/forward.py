@@ -19,7 +19,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.huggingface import save_hf
 

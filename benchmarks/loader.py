@@ -40,7 +40,7 @@ from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SC
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource
 from depth_anything_train.data.transforms import StrongPerturbation
-from depth_anything_train.runtime import write_json
+from depth_anything_train.files import write_json
 
 SIZE, BATCH = 518, 8
 IMAGES_EACH = 48

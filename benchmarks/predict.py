@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.photos import predict_photos

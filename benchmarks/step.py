@@ -32,7 +32,8 @@ from omegaconf import DictConfig
 sys.path.append(str(Path(__file__).resolve().parent))
 from loader import write_pictures  # noqa: E402
 
-from depth_anything_train.command import build, compose  # noqa: E402
+from depth_anything_train.building import build  # noqa: E402
+from depth_anything_train.composition import compose  # noqa: E402
 from depth_anything_train.models.compilation import compile_parts  # noqa: E402
 from depth_anything_train.models.flops import count_flops, on_meta, peak_flops  # noqa: E402
 from depth_anything_train.tasks.student import StudentTask  # noqa: E402

@@ -27,7 +27,8 @@ from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.models.checkpoints import save_model
 
 ASPECT = WIDTH / HEIGHT

@@ -18,11 +18,14 @@ from data_engine.labelling.filters import Filters
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest, has_labels, manifest_path, read_manifest
 from data_engine.labelling.settings import LabelSettings
-from depth_anything_train.command import build, command
+from depth_anything_train.building import build
+from depth_anything_train.command import command
 from depth_anything_train.data.remote import AnyPath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, console, leaving_on_request, require_writable
+from depth_anything_train.files import require_writable
+from depth_anything_train.runtime import UserError, console
+from depth_anything_train.signals import leaving_on_request
 
 
 @command("label", short_of_memory="take a smaller batch_size; what is labelled stays")

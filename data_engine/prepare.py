@@ -19,19 +19,12 @@ from rich.table import Table
 from data_engine.ingest.base import Ingest
 from data_engine.processes import ordered_map
 from data_engine.writer import ShardWriter
-from depth_anything_train.command import build, command
+from depth_anything_train.building import build
+from depth_anything_train.command import command
 from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import DATASET_FILE, META, SCHEMA, UNFINISHED_FILE, BadSample
-from depth_anything_train.runtime import (
-    ProgressBar,
-    UserError,
-    console,
-    fingerprint,
-    read_json,
-    remove_leftovers,
-    require_writable,
-    write_json,
-)
+from depth_anything_train.files import read_json, remove_leftovers, require_writable, write_json
+from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint
 
 UNKNOWN = "unknown"
 """The licence of a sample that states none."""

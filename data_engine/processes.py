@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import cv2
 
 from depth_anything_train.data.remote import RemotePath
-from depth_anything_train.runtime import UserError, end_with_parent
+from depth_anything_train.runtime import UserError
+from depth_anything_train.signals import end_with_parent
 
 Result = TypeVar("Result")
 

@@ -21,13 +21,15 @@ from data_engine.qa.dirty_labels import Limits
 from data_engine.qa.findings import Findings, Scales, odd_scales
 from data_engine.qa.page import write_page
 from data_engine.qa.sheet import contact_sheet
-from depth_anything_train.command import build, command
+from depth_anything_train.building import build
+from depth_anything_train.command import command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, writing_bad_keys
 from depth_anything_train.data.folders import find_shards, images_of, read_info
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
 from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import Shard, ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError, console, require_folder, write_bytes
+from depth_anything_train.files import require_folder, write_bytes
+from depth_anything_train.runtime import ProgressBar, UserError, console
 
 SHOWN_PROBLEMS = 20
 

@@ -15,7 +15,7 @@ from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import BadSample, BadShard, check_member_name, split_name
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.tar import END_OF_ARCHIVE, tar_bytes
-from depth_anything_train.runtime import flush_folder, naming, open_temporary, write_bytes
+from depth_anything_train.files import flush_folder, naming, open_temporary, write_bytes
 
 FLUSH_BYTES = 64 * 2**20
 """After this many bytes they are sent to the disk, so that little is left to wait for at the end of a large shard."""

@@ -13,12 +13,11 @@ import sys
 from contextlib import nullcontext
 from importlib.metadata import entry_points
 
-from depth_anything_train.runtime import (
-    COMMAND_LINE,
+from depth_anything_train.runtime import COMMAND_LINE, console
+from depth_anything_train.signals import (
     INTERRUPTED,
     RUN_AGAIN,
     STOP_SIGNALS,
-    console,
     die_with_parent,
     hold_signals,
     leaving_at_once,

@@ -10,14 +10,16 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.command import build, command
+from depth_anything_train.building import build
+from depth_anything_train.command import command
 from depth_anything_train.evaluation.distributed import ranks
 from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.run import run_benchmark, run_suite
+from depth_anything_train.files import require_writable
 from depth_anything_train.inference.labelled import open_data
-from depth_anything_train.runtime import UserError, require_writable
+from depth_anything_train.runtime import UserError
 
 __all__ = ["evaluate", "main", "open_model"]
 

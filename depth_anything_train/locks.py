@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from depth_anything_train.runtime import UserError, console, fingerprint, is_first_process, leaving_on_request
+from depth_anything_train.runtime import UserError, console, fingerprint, is_first_process
+from depth_anything_train.signals import leaving_on_request
 
 LOCK = ".lock"
 """In a folder that one run at a time works in; its content says which one has it, and stays behind."""

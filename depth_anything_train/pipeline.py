@@ -20,21 +20,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.command import as_override, command
+from depth_anything_train.command import command
+from depth_anything_train.composition import as_override
+from depth_anything_train.files import read_json, write_json
 from depth_anything_train.locks import only_run_in
-from depth_anything_train.runtime import (
-    INTERRUPTED,
-    PARENT,
-    RUN_AGAIN,
-    STOP_SIGNALS,
-    UserError,
-    console,
-    fingerprint,
-    handling,
-    leaving_on_request,
-    read_json,
-    write_json,
-)
+from depth_anything_train.runtime import UserError, console, fingerprint
+from depth_anything_train.signals import INTERRUPTED, PARENT, RUN_AGAIN, STOP_SIGNALS, handling, leaving_on_request
 
 ENDED_ON_REQUEST = (0, INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
 """Statuses of a stage that was asked to stop and has no state to save: the signal's, or that it was nearly done."""

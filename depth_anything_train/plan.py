@@ -11,16 +11,19 @@ import torch
 from omegaconf import DictConfig
 from rich.table import Table
 
-from depth_anything_train.command import build, command, compose
+from depth_anything_train.building import build
+from depth_anything_train.command import command
+from depth_anything_train.composition import compose
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.files import write_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.preprocess import network_size
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops
-from depth_anything_train.runtime import ProgressBar, UserError, console, write_json
+from depth_anything_train.runtime import ProgressBar, UserError, console
 
 WARM_UP, LEAST_BATCHES, LEAST_SECONDS = 3, 5, 10.0
 """What `measure` runs: batches that do not count, then at least so many and so long."""

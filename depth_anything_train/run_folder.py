@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.runtime import UserError, fingerprint, provenance, read_json, write_bytes, write_json
+from depth_anything_train.files import read_json, write_bytes, write_json
+from depth_anything_train.runtime import UserError, fingerprint, provenance
 
 FINISHED = "finished.json"
 """In a run folder: the last step is done and the model is written."""

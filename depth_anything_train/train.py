@@ -16,6 +16,7 @@ import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
+from depth_anything_train.building import build
 from depth_anything_train.callbacks.checkpoint import CheckpointEvery
 from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, newest_sound_checkpoint
 from depth_anything_train.callbacks.finite_guard import FiniteGuard
@@ -27,17 +28,18 @@ from depth_anything_train.callbacks.random_state import RandomState
 from depth_anything_train.callbacks.speed import Speed
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
-from depth_anything_train.command import build, command
+from depth_anything_train.command import command
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.sources import Source
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
+from depth_anything_train.files import read_json, write_json
 from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.run_folder import FINISHED, check_samples, open_run, samples_moved
-from depth_anything_train.runtime import UserError, console, read_json, write_json
+from depth_anything_train.runtime import UserError, console
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
 

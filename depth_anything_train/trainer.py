@@ -12,10 +12,11 @@ from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnv
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.command import build
+from depth_anything_train.building import build
 from depth_anything_train.devices import register_strategies
 from depth_anything_train.models.flops import peak_flops
-from depth_anything_train.runtime import RUN_AGAIN, UserError
+from depth_anything_train.runtime import UserError
+from depth_anything_train.signals import RUN_AGAIN
 
 PRECISIONS = ("auto", "bf16-mixed", "32-true")
 

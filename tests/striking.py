@@ -29,9 +29,10 @@ from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
 from depth_anything_train import train as program
 from depth_anything_train.callbacks import checkpoint_io
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.evaluation.validation import EvenlySpread
-from depth_anything_train.runtime import RUN_AGAIN, UserError, console, hold_signals
+from depth_anything_train.runtime import UserError, console
+from depth_anything_train.signals import RUN_AGAIN, hold_signals
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

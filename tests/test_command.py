@@ -1,5 +1,4 @@
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -8,10 +7,9 @@ from importlib.metadata import entry_points
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from torch import nn
 
-from depth_anything_train.command import as_override, build, command, compose, config_folder
+from depth_anything_train.command import command
+from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.runtime import UserError
 from depth_anything_train.values import check_inputs
 
@@ -21,77 +19,11 @@ def program(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
-def test_compose__an_unknown_key_is_refused_with_the_nearest_known_one():
-    with pytest.raises(UserError, match=r"samples_per_shart is no key of `prepare`; did you mean samples_per_shard\?"):
-        compose("prepare", ["dataset=images", "root=x", "samples_per_shart=3"])
-
-
-def test_compose__an_unknown_nested_key_is_refused_with_the_nearest_known_one():
-    with pytest.raises(UserError, match=r"did you mean checkpoint.every_n_steps\?"):
-        compose("train", ["experiment=tiny_teacher", "checkpoint.every_n_step=3"])
-
-
-def test_compose__an_unknown_choice_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"dataset=imagez is not known; did you mean dataset=images\?.*pairs"):
-        compose("prepare", ["dataset=imagez"])
-
-
-def test_compose__a_missing_choice_lists_the_choices():
-    with pytest.raises(UserError, match="experiment.*tiny_teacher"):
-        compose("train", [])
-
-
-def test_compose__text_that_is_no_override_is_named():
-    with pytest.raises(UserError, match="'root' cannot be read: expected key=value"):
-        compose("prepare", ["dataset=images", "root"])
-
-
-def test_build__refuses_targets_that_are_not_on_the_list():
-    with pytest.raises(UserError, match="os.system"):
-        build(OmegaConf.create({"inner": [{"_target_": "os.system", "command": "true"}]}))
-
-
-@pytest.mark.parametrize(
-    "target", ["runtime.subprocess.getoutput", "runtime.subprocess.Popen", "runtime.write_bytes", "command.hydra.main"]
-)
-def test_build__refuses_what_modules_on_the_list_import_and_functions_that_act(target):
-    with pytest.raises(UserError, match=f"may build classes of .* names _target_: depth_anything_train.{target}"):
-        build(OmegaConf.create({"_target_": f"depth_anything_train.{target}"}))
-
-
-def test_build__a_target_that_does_not_exist_is_named():
-    for target in ("depth_anything_train.losses.nothing.Loss", "depth_anything_train.losses.silog.Nothing"):
-        with pytest.raises(UserError, match=f"names _target_: {target}, which does not exist"):
-            build(OmegaConf.create({"_target_": target}))
-
-
-SILOG = {"_target_": "depth_anything_train.losses.silog.SILog"}
-
-
-def test_build__makes_what_is_on_the_list():
-    assert build(OmegaConf.create(SILOG | {"keep": 0.5})).keep == 0.5
-
-
-def test_build__a_mistake_inside_a_constructor_comes_out_as_it_is(monkeypatch):
-    """Who adds a loss needs its traceback; a sentence is for settings."""
-
-    class Broken(nn.Module):
-        def __init__(self, size=1):
-            len(size)
-
-    Broken.__module__ = "depth_anything_train.losses.silog"
-    monkeypatch.setattr("depth_anything_train.losses.silog.SILog", Broken)
-    for node, arguments in ((SILOG, {"size": 2}), ({"inner": SILOG}, {})):
-        with pytest.raises(TypeError, match="has no len") as caught:
-            build(OmegaConf.create(node), **arguments)
-        assert caught.traceback[-1].name == "__init__"
-
-
 def commands():
     return {entry.name for entry in entry_points(group="depth_anything.commands")}
 
 
-def test_config_folder__holds_a_config_for_every_command():
+def test_commands__have_a_config_each():
     assert commands()
     assert all((config_folder(name) / f"{name}.yaml").is_file() for name in commands())
 
@@ -146,57 +78,6 @@ def test_program__shows_a_config_without_running_it(tmp_path):
     assert result.returncode == 0
     assert "optim" in result.stdout
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "plain",
-        "my folder/it's, (new) [x] = \\ ü",
-        "a\\",
-        "",
-        ["a", "b c"],
-        {"day": "x/y", "k-2": ["*-day"]},
-        None,
-        True,
-        3,
-        0.5,
-        "3",
-    ],
-)
-def test_as_override__any_value_comes_back_equal(value):
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parsed = OverridesParser.create().parse_override(as_override("key", value)).value()
-    assert parsed == value or str(parsed) == value
-
-
-def test_compose__a_folder_with_commas_is_told_how_to_be_quoted():
-    with pytest.raises(UserError, match=r"""write "root='a, \[b\]'\""""):
-        compose("prepare", ["dataset=images", "root=a, [b]"])
-
-
-def test_compose__keys_in_a_list_are_told_how_to_be_quoted():
-    with pytest.raises(UserError) as refused:
-        compose("doctor", ["experiment=tiny_student", "overrides=[size=56,compile=false]"])
-    proposed = shlex.split(str(refused.value).partition("; write ")[2].removesuffix("."))
-    assert compose("doctor", ["experiment=tiny_student", *proposed]).overrides == ["size=56", "compile=false"]
-
-
-def test_compose__an_unknown_key_is_found_beside_keys_without_a_value():
-    with pytest.raises(UserError, match="foo is no key of `run`"):
-        compose("run", ["foo=3"])
-
-
-def test_build__settings_that_do_not_fit_are_one_sentence():
-    for node in (SILOG | {"foo": 2}, {"inner": SILOG | {"foo": 2}}):
-        with pytest.raises(UserError, match="silog.SILog do not fit: .*unexpected keyword argument 'foo'"):
-            build(OmegaConf.create(node))
-    passed_on = {"_target_": "depth_anything_train.tasks.metric.MetricTask", "depth": SILOG, "weights": {}, "foo": 2}
-    with pytest.raises(UserError, match="MetricTask do not fit: .*unexpected keyword argument 'foo'"):
-        build(OmegaConf.create(passed_on), model=None, optim=None, steps=1)
-    with pytest.raises(UserError, match="Trainer do not fit: .*accelerator"):
-        build(OmegaConf.create({"_target_": "pytorch_lightning.Trainer", "accelerator": "abacus"}), logger=False)
 
 
 def test_program__a_missing_key_behind_another_is_named(tmp_path):

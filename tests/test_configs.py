@@ -3,7 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.pipeline import plan

@@ -11,7 +11,7 @@ import pytest
 from striking import run_to_the_end, tiny_runs, weights
 
 from depth_anything_train.run_folder import read_metrics
-from depth_anything_train.runtime import RUN_AGAIN
+from depth_anything_train.signals import RUN_AGAIN
 
 STEPS = 30
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

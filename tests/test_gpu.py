@@ -12,7 +12,7 @@ from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.run_folder import read_metrics

@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "runtime"},
-    {"values", "locks", "internals"},
-    {"ops", "command", "devices", "run_folder"},
-    {"data", "models", "losses", "metrics", "optim", "callbacks"},
+    {"files", "signals", "internals", "building"},
+    {"values", "locks"},
+    {"ops", "composition", "devices", "run_folder"},
+    {"command", "data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks", "trainer"},
     {"inference", "train", "evaluate", "evaluation", "export", "report", "pipeline", "plan", "app"},
     {"ablate", "doctor"},

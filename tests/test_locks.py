@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from depth_anything_train.locks import LOCK, only_run_in
-from depth_anything_train.runtime import RUN_AGAIN, UserError
+from depth_anything_train.runtime import UserError
+from depth_anything_train.signals import RUN_AGAIN
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
 from depth_anything_train.locks import only_run_in
-from depth_anything_train.runtime import hold_signals
+from depth_anything_train.signals import hold_signals
 if "held" in sys.argv:
     hold_signals()
 with only_run_in(Path(sys.argv[1])):

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from depth_anything_train.pipeline import Stage, plan, run_pipeline
-from depth_anything_train.runtime import RUN_AGAIN, UserError, fingerprint
+from depth_anything_train.runtime import UserError, fingerprint
+from depth_anything_train.signals import RUN_AGAIN
 
 
 def config(**changes):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pictures import disparity_label, picture, png, write_folder
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.plan import estimate, main, measure_labels, read_speed, read_work
 from depth_anything_train.runtime import UserError

@@ -9,7 +9,7 @@ from data_engine.engines.local import LocalEngine
 from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
-from depth_anything_train.command import compose, config_folder
+from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.run_folder import read_metrics, run_key
 from depth_anything_train.train import train
 

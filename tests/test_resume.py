@@ -12,9 +12,10 @@ from scenes import write_shards
 from striking import Fault
 
 from depth_anything_train import train as program
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.run_folder import read_lines, read_metrics, run_key
-from depth_anything_train.runtime import RUN_AGAIN, UserError
+from depth_anything_train.runtime import UserError
+from depth_anything_train.signals import RUN_AGAIN
 from depth_anything_train.train import less_memory, train
 
 STEPS = 40

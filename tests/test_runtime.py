@@ -1,67 +1,8 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from depth_anything_train.runtime import (
-    PARENT,
-    UserError,
-    atomic_writer,
-    fingerprint,
-    import_extra,
-    keyed_seed,
-    read_json,
-    remove_leftovers,
-    require_folder,
-    require_writable,
-    write_json,
-)
-
-
-def test_atomic_writer__an_error_leaves_the_old_file_and_no_other(tmp_path):
-    target = tmp_path / "file"
-    target.write_bytes(b"old")
-    with pytest.raises(RuntimeError), atomic_writer(target) as file:
-        file.write(b"half")
-        raise RuntimeError
-    assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_atomic_writer__nothing_is_visible_before_the_end(tmp_path):
-    target = tmp_path / "sub" / "file"
-    with atomic_writer(target) as file:
-        file.write(b"new")
-        assert not target.exists()
-    assert target.read_bytes() == b"new"
-
-
-def test_write_json__equal_content_gives_equal_bytes(tmp_path):
-    write_json(tmp_path / "a", {"x": 1, "y": [2]})
-    write_json(tmp_path / "b", {"y": [2], "x": 1})
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert json.loads((tmp_path / "a").read_text()) == {"x": 1, "y": [2]}
-
-
-@pytest.mark.parametrize("content", [None, "{torn"])
-def test_read_json__names_a_missing_or_damaged_file(tmp_path, content):
-    path = tmp_path / "mark.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UserError, match="mark.json"):
-        read_json(path)
-
-
-def test_require_folder__tells_missing_from_file(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="photographs.*does not exist"):
-        require_folder(tmp_path / "none", what="photographs")
-    with pytest.raises(UserError, match="is not a folder"):
-        require_folder(tmp_path / "file", what="photographs")
-    assert require_folder(tmp_path, what="photographs") == tmp_path
+from depth_anything_train.runtime import UserError, fingerprint, import_extra, keyed_seed
 
 
 def test_fingerprint__depends_on_content_not_on_order():
@@ -74,58 +15,7 @@ def test_keyed_seed__is_the_same_everywhere_and_differs_between_keys():
     assert keyed_seed(1, 23) != keyed_seed(12, 3)
 
 
-def test_die_with_parent__a_stage_ends_with_the_run_that_started_it():
-    stage = "from depth_anything_train.runtime import *; die_with_parent(); print('up', flush=True); time.sleep(60)"
-    program = (
-        "import os, subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {stage!r}], stdout=subprocess.PIPE,"
-        f" env={{**os.environ, {PARENT!r}: str(os.getpid())}})\n"
-        "child.stdout.readline(); print(child.pid, flush=True); os.kill(os.getpid(), 9)\n"
-    )
-    child = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout)
-    for _ in range(200):
-        try:
-            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return
-        if state == "Z":
-            return
-        os.sched_yield()
-        subprocess.run(["sleep", "0.05"])
-    pytest.fail(f"process {child} is still running")
-
-
-@pytest.mark.parametrize("content", ["[1]", "{}"])
-def test_read_json__without_the_keys_it_needs_is_damaged(tmp_path, content):
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match="damaged: expected keys size"):
-        read_json(tmp_path / "a.json", keys=("size",))
-
-
-def test_read_json__values_of_other_types_are_named(tmp_path):
-    (tmp_path / "a.json").write_text('{"size": "3", "name": "x"}')
-    with pytest.raises(UserError, match="damaged: expected keys size;"):
-        read_json(tmp_path / "a.json", keys={"size": int, "name": str})
-
-
 def test_import_extra__names_what_to_install():
     assert import_extra("json", extra="none") is json
     with pytest.raises(UserError, match=r"depth-anything-train\[video\]"):
         import_extra("no_such_library.part", extra="video")
-
-
-def test_require_writable__makes_the_folder_and_leaves_nothing_in_it(tmp_path):
-    require_writable(tmp_path / "a" / "b")
-    assert not list((tmp_path / "a" / "b").iterdir())
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match="folder to write to"):
-            require_writable(folder)
-
-
-def test_remove_leftovers__a_file_that_is_being_written_stays(tmp_path):
-    (tmp_path / ".a.json.0.tmp").write_text("of a killed writer")
-    with atomic_writer(tmp_path / "a.json") as file:
-        file.write(b"whole")
-        remove_leftovers(tmp_path)
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"whole")]

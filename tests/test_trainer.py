@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.runtime import UserError
 from depth_anything_train.trainer import build_trainer, choose_precision, device_peak, device_type
 

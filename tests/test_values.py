@@ -1,7 +1,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.runtime import UserError
 from depth_anything_train.values import check_value
 

@@ -9,7 +9,8 @@ import torch
 from scenes import write_shards
 from torch.utils.flop_counter import FlopCounterMode
 
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train

@@ -18,7 +18,8 @@ from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest, manifest_path
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError, write_bytes
+from depth_anything_train.files import write_bytes
+from depth_anything_train.runtime import ProgressBar, UserError
 
 LEASES = ".leases"
 TASK, FIRST_TASK, TASKS = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"

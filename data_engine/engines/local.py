@@ -25,7 +25,8 @@ from data_engine.engines.base import (
 from data_engine.labelling.labeller import ShardLabeller
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError, end_with_parent
+from depth_anything_train.runtime import ProgressBar, UserError
+from depth_anything_train.signals import end_with_parent
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from data_engine.ingest.base import RawSample, choose, make_key, natural_order, read_file, stem, unique_keys
 from depth_anything_train.data.images import decode_image, read_header
 from depth_anything_train.data.schema import IMAGES, META, BadSample
-from depth_anything_train.runtime import UserError, read_json, require_folder
+from depth_anything_train.files import read_json, require_folder
+from depth_anything_train.runtime import UserError
 
 ANNOTATIONS = "annotations.json"
 

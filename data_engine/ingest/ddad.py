@@ -20,7 +20,8 @@ from data_engine.ingest.raw_files import pinhole
 from data_engine.ingest.raw_labels import RawLabel
 from depth_anything_train.data.images import read_header
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.runtime import UserError, import_extra, read_json
+from depth_anything_train.files import read_json
+from depth_anything_train.runtime import UserError, import_extra
 
 SPLITS = {"val": "1", "train": "0"}
 """Numbers of the splits in ddad.json."""

@@ -22,7 +22,8 @@ from data_engine.qa.dirty_labels import Limits, examine
 from depth_anything_train.data.images import decode_image, read_header
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import LABELLED, META, SKY, BadSample
-from depth_anything_train.runtime import UserError, require_folder
+from depth_anything_train.files import require_folder
+from depth_anything_train.runtime import UserError
 
 
 class Item(NamedTuple):

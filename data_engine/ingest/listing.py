@@ -26,7 +26,8 @@ from data_engine.ingest.archives import (
 )
 from data_engine.ingest.base import make_key, read_file, stem, walk_files
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS, UNFINISHED_FILE, BadSample, check_member_name
-from depth_anything_train.runtime import ProgressBar, UserError, console, require_folder
+from depth_anything_train.files import require_folder
+from depth_anything_train.runtime import ProgressBar, UserError, console
 
 LISTED_AT_ONCE = 10_000
 """Files between two steps of the progress bar."""

@@ -41,7 +41,8 @@ from data_engine.ingest.base import (
 from data_engine.ingest.labelled import labelled_sample
 from data_engine.ingest.raw_labels import LABEL_FILES, RawLabel, holds_depth, read_label_file
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS, LABELLED, QUANTITIES, BadSample
-from depth_anything_train.runtime import UserError, require_folder
+from depth_anything_train.files import require_folder
+from depth_anything_train.runtime import UserError
 
 COLUMNS = (
     *("kind", "id", "rgb", "depth", "depth_kind", "depth_scale", "depth_units", "invalid_value"),

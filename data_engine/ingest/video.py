@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from data_engine.ingest.base import JPEG_QUALITY, RawSample, choose, encode, list_files, make_key, stem, unique_keys
 from depth_anything_train.data.images import MAX_PIXELS
 from depth_anything_train.data.schema import IMAGES, BadSample
+from depth_anything_train.files import require_folder
 from depth_anything_train.inference.sources import CONTAINERS, VIDEO_EXTENSIONS
-from depth_anything_train.runtime import ProgressBar, UserError, import_extra, require_folder
+from depth_anything_train.runtime import ProgressBar, UserError, import_extra
 
 OPTIONS = {"jpg": (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY), "png": ()}
 

@@ -14,7 +14,8 @@ from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, read_json, write_json
+from depth_anything_train.files import read_json, write_json
+from depth_anything_train.runtime import UserError
 
 IDENTITY = ("schema", "kind", "images", "teacher", "settings")
 

@@ -29,7 +29,8 @@ from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
-from depth_anything_train.runtime import UserError, fingerprint, remove_leftovers, write_json
+from depth_anything_train.files import remove_leftovers, write_json
+from depth_anything_train.runtime import UserError, fingerprint
 
 LABEL = "disparity.dz16"
 

@@ -11,7 +11,8 @@ from typing import Any
 from data_engine.writer import Written
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.shards import Shard, ShardFolder
-from depth_anything_train.runtime import UserError, read_json
+from depth_anything_train.files import read_json
+from depth_anything_train.runtime import UserError
 
 TYPES = {
     **dict.fromkeys(("count", "labelled"), int),

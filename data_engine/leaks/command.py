@@ -17,7 +17,8 @@ from data_engine.leaks.page import render
 from data_engine.leaks.search import Leak, LeakReport, Limits, find_leaks, open_images
 from depth_anything_train.command import command
 from depth_anything_train.data.exclusions import BadKey, read_bad_keys, write_bad_keys
-from depth_anything_train.runtime import UserError, console, write_bytes
+from depth_anything_train.files import write_bytes
+from depth_anything_train.runtime import UserError, console
 
 REASON = "test_image"
 """Under which a copy of a test image stands in bad_keys.jsonl."""

@@ -20,15 +20,8 @@ from data_engine.leaks import phash
 from data_engine.processes import ordered_map
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard, ShardFolder
-from depth_anything_train.runtime import (
-    ProgressBar,
-    UserError,
-    atomic_writer,
-    fingerprint,
-    read_json,
-    require_writable,
-    write_json,
-)
+from depth_anything_train.files import atomic_writer, read_json, require_writable, write_json
+from depth_anything_train.runtime import ProgressBar, UserError, fingerprint
 
 
 @dataclass(frozen=True)

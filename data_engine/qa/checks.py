@@ -27,7 +27,8 @@ from depth_anything_train.data.schema import (
     Record,
 )
 from depth_anything_train.data.shards import Shard
-from depth_anything_train.runtime import UserError, fingerprint, read_json
+from depth_anything_train.files import read_json
+from depth_anything_train.runtime import UserError, fingerprint
 
 COMPARED_TOGETHER = 500
 """Samples of a shard whose images and labels are compared with each other: bounds the memory for large shards."""

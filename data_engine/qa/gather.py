@@ -18,7 +18,8 @@ from data_engine.qa.findings import Findings
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar, keyed_seed, read_json
+from depth_anything_train.files import read_json
+from depth_anything_train.runtime import ProgressBar, keyed_seed
 
 EXAMPLES = 4
 """How many samples are remembered for each reason."""

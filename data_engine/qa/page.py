@@ -15,11 +15,12 @@ from data_engine.qa.gather import EXAMPLES, Summary, draw, examine, open_folder,
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample
+from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.colormaps import colorize
 from depth_anything_train.report.html import card, document, gradient, picture_row, table
 from depth_anything_train.report.pictures import Picture, PictureRow, encode, shrink
 from depth_anything_train.report.plots import histogram, line
-from depth_anything_train.runtime import UserError, keyed_seed, write_bytes
+from depth_anything_train.runtime import UserError, keyed_seed
 
 MEANING = {
     "invalid": "share of pixels without a value",

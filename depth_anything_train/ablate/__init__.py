@@ -12,8 +12,10 @@ from depth_anything_train.ablate.outcome import gather
 from depth_anything_train.ablate.plan import make_plan
 from depth_anything_train.ablate.table import read_table
 from depth_anything_train.ablate.write import write
-from depth_anything_train.command import build, command
-from depth_anything_train.runtime import UserError, console, require_writable
+from depth_anything_train.building import build
+from depth_anything_train.command import command
+from depth_anything_train.files import require_writable
+from depth_anything_train.runtime import UserError, console
 
 
 @command("ablate")

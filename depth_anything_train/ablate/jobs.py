@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from depth_anything_train.command import as_override
+from depth_anything_train.composition import as_override
 from depth_anything_train.data.schema import DATASET_FILE
 from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.pipeline import Stage

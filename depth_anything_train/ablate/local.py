@@ -8,7 +8,8 @@ from pathlib import Path
 from depth_anything_train.ablate.jobs import Job
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.pipeline import run_stage
-from depth_anything_train.runtime import console, leaving_on_request
+from depth_anything_train.runtime import console
+from depth_anything_train.signals import leaving_on_request
 
 
 class Local:

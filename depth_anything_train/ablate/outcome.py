@@ -12,7 +12,8 @@ from typing import Any
 from depth_anything_train.ablate.jobs import RESULTS
 from depth_anything_train.ablate.plan import Column, Plan
 from depth_anything_train.ablate.table import Row, Table
-from depth_anything_train.runtime import UserError, read_json
+from depth_anything_train.files import read_json
+from depth_anything_train.runtime import UserError
 
 
 @dataclass(frozen=True)

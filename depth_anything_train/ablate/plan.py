@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.ablate.jobs import Folder, Job, content_of, jobs_among, path_of, short_hash
 from depth_anything_train.ablate.table import Row, Table
-from depth_anything_train.command import as_override, compose
+from depth_anything_train.composition import as_override, compose
 from depth_anything_train.run_folder import run_key
 from depth_anything_train.runtime import UserError
 

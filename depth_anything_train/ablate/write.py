@@ -10,9 +10,10 @@ from typing import Any
 
 from depth_anything_train.ablate.outcome import Figure, Line, Outcome
 from depth_anything_train.ablate.picture import draw
+from depth_anything_train.files import write_bytes, write_json
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
-from depth_anything_train.runtime import provenance, write_bytes, write_json
+from depth_anything_train.runtime import provenance
 
 
 def write(outcome: Outcome, folder: Path) -> Path:

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.files import write_bytes
 from depth_anything_train.inference.outputs import Outputs, color_picture
 from depth_anything_train.inference.png import encode_png
 from depth_anything_train.inference.pointcloud import PointCloud, from_prediction
 from depth_anything_train.inference.prediction import Prediction, Predictor, load_image
 from depth_anything_train.ops.colormaps import colorize
-from depth_anything_train.runtime import write_bytes
 
 SHOWN_SIDE = 1600
 """Pixels of the longer side on the screen; the downloads have all."""

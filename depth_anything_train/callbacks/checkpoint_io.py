@@ -18,8 +18,9 @@ from lightning_fabric.plugins import CheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from depth_anything_train.files import atomic_writer, read_json, write_json
 from depth_anything_train.run_folder import checkpoints
-from depth_anything_train.runtime import UserError, atomic_writer, console, is_first_process, read_json, write_json
+from depth_anything_train.runtime import UserError, console, is_first_process
 
 
 class SoundCheckpointIO(CheckpointIO):

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 
 from depth_anything_train.callbacks.pictures import draw_batch
 from depth_anything_train.callbacks.steps import has_row
+from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.later import Later
-from depth_anything_train.runtime import UserError, console, write_bytes
+from depth_anything_train.runtime import UserError, console
 
 
 class Batches(Protocol):

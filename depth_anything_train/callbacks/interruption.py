@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from depth_anything_train.runtime import STOP_SIGNALS
+from depth_anything_train.signals import STOP_SIGNALS
 
 
 class Stopped(Exception):

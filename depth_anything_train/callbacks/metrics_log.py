@@ -12,8 +12,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from depth_anything_train.files import write_bytes
 from depth_anything_train.run_folder import read_lines, read_metrics
-from depth_anything_train.runtime import write_bytes
 
 MACHINE = "machine/"
 """Prefix of metrics that describe the machine, not the method; they have a file of their own."""

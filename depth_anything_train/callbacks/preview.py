@@ -13,7 +13,7 @@ from torch import Tensor
 from depth_anything_train.callbacks.pictures import draw_batch, streams_of
 from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
-from depth_anything_train.runtime import write_bytes
+from depth_anything_train.files import write_bytes
 
 
 class Preview(Callback):

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from depth_anything_train.runtime import console, fingerprint, read_json, write_bytes
+from depth_anything_train.files import read_json, write_bytes
+from depth_anything_train.runtime import console, fingerprint
 
 
 class WandbMirror(Logger):

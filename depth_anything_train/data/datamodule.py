@@ -24,7 +24,8 @@ from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.sources import Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
 from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, Perturbation, TrainingViews
-from depth_anything_train.runtime import STOP_SIGNALS, UserError, console
+from depth_anything_train.runtime import UserError, console
+from depth_anything_train.signals import STOP_SIGNALS
 
 
 class TrainLoader:

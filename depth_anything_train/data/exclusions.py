@@ -24,7 +24,8 @@ import xxhash
 from depth_anything_train.data.remote import AnyPath, in_parallel
 from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, atomic_writer, fingerprint, read_json
+from depth_anything_train.files import atomic_writer, read_json
+from depth_anything_train.runtime import UserError, fingerprint
 
 BAD_KEYS_FILE = "bad_keys.jsonl"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, join, list_folder
 from depth_anything_train.data.schema import DATASET_FILE, IMAGES, KINDS, PSEUDO_LABELS, SCHEMA, UNFINISHED_FILE
-from depth_anything_train.runtime import UserError, read_json, require_folder
+from depth_anything_train.files import read_json, require_folder
+from depth_anything_train.runtime import UserError
 
 
 def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[str]]:

@@ -14,16 +14,19 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from depth_anything_train.command import as_override, build, command, compose
+from depth_anything_train.building import build
+from depth_anything_train.command import command
+from depth_anything_train.composition import as_override, compose
 from depth_anything_train.data.sources import SemanticSource
 from depth_anything_train.doctor.environment import check_attention, check_device, check_disk
 from depth_anything_train.doctor.labels import check_labels, look, table
 from depth_anything_train.doctor.outcome import STYLES, Outcome
 from depth_anything_train.doctor.precision import check_precision
 from depth_anything_train.doctor.steps import check_overfit, check_speed, learn
+from depth_anything_train.files import require_writable, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.models.compilation import compile_parts, compile_problem
-from depth_anything_train.runtime import console, require_writable, write_json
+from depth_anything_train.runtime import console
 from depth_anything_train.trainer import choose_precision, quiet_lightning
 
 

@@ -16,8 +16,8 @@ from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import PSEUDO_LABELS, BadSample
 from depth_anything_train.data.sources import Source
 from depth_anything_train.doctor.outcome import Outcome
+from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.colormaps import INVALID_GREY, colorize
-from depth_anything_train.runtime import write_bytes
 
 FEW_VALID = 0.05
 CONSTANT, ABSURD = 1.01, 1e4

@@ -8,18 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.files import atomic_writer, read_json, write_bytes, write_json
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import Results, to_csv, to_markdown, to_rows
 from depth_anything_train.metrics.units import unit_warning
-from depth_anything_train.runtime import (
-    UserError,
-    atomic_writer,
-    fingerprint,
-    provenance,
-    read_json,
-    write_bytes,
-    write_json,
-)
+from depth_anything_train.runtime import UserError, fingerprint, provenance
 
 RESULTS = "results.json"
 

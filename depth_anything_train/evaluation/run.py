@@ -18,12 +18,13 @@ from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.page import result_page, suite_page
 from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
 from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
+from depth_anything_train.files import write_bytes, write_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.protocol import Protocol
-from depth_anything_train.runtime import UserError, console, write_bytes, write_json
+from depth_anything_train.runtime import UserError, console
 
 PAGE = "page.html"
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.command import build, command
+from depth_anything_train.building import build
+from depth_anything_train.command import command
 from depth_anything_train.data.schema import SEGMENTED, BadSample
 from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
@@ -23,6 +24,7 @@ from depth_anything_train.evaluation.distributed import ranks
 from depth_anything_train.evaluation.files import RESULTS, describe_data, refuse_others
 from depth_anything_train.evaluation.segmentation import Counted, count, read
 from depth_anything_train.evaluation.validation import EvenlySpread
+from depth_anything_train.files import require_writable, write_bytes, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.segmentation import SlidingWindow
@@ -31,7 +33,7 @@ from depth_anything_train.models.segmenter import Segmenter, load_segmenter
 from depth_anything_train.ops.colormaps import color_classes
 from depth_anything_train.report.html import document, picture_row, table
 from depth_anything_train.report.pictures import Picture, PictureRow, encode
-from depth_anything_train.runtime import console, provenance, require_writable, write_bytes, write_json
+from depth_anything_train.runtime import console, provenance
 
 
 @command("segment")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from depth_anything_train.command import build
+from depth_anything_train.building import build
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import METRICS
 from depth_anything_train.runtime import UserError

@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 
 from depth_anything_train.command import command
 from depth_anything_train.export.onnx import check_onnx, export_onnx
+from depth_anything_train.files import read_json, require_writable
 from depth_anything_train.inference.depth_anything import DepthAnything, Format
 from depth_anything_train.models import checkpoints, huggingface
-from depth_anything_train.runtime import UserError, console, read_json, require_writable
+from depth_anything_train.runtime import UserError, console
 
 RESULTS = ("caption", "groups", "mean", "images")
 FORMATS = (*get_args(Format), "onnx")

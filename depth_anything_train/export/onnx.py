@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
+from depth_anything_train.files import write_bytes
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.ops.resampling import bicubic_matrix
-from depth_anything_train.runtime import UserError, import_extra, write_bytes
+from depth_anything_train.runtime import UserError, import_extra
 
 OPSET = 18
 TOLERANCE = 1e-4

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.files import write_bytes
 from depth_anything_train.inference.png import SMALLEST_RANGE, describe_16bit, encode_png, to_16bit
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.ops.colormaps import check_colormap, colorize
-from depth_anything_train.runtime import UserError, write_bytes
+from depth_anything_train.runtime import UserError
 
 SUFFIXES = {
     "color": "_color.png",

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from depth_anything_train.command import command
+from depth_anything_train.files import require_writable
 from depth_anything_train.inference.calibration import read_points
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.outputs import DEFAULT_OUTPUTS, DEFAULT_VIDEO_OUTPUTS, Outputs
@@ -16,7 +17,7 @@ from depth_anything_train.inference.photos import predict_photos
 from depth_anything_train.inference.sources import Photos, Video, find_source
 from depth_anything_train.inference.video import predict_video
 from depth_anything_train.inference.video_files import VideoReader
-from depth_anything_train.runtime import ProgressBar, UserError, console, require_writable
+from depth_anything_train.runtime import ProgressBar, UserError, console
 
 
 @command("predict")

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.files import atomic_writer
 from depth_anything_train.inference.sources import CONTAINERS, Video
-from depth_anything_train.runtime import UserError, atomic_writer, import_extra
+from depth_anything_train.runtime import UserError, import_extra
 
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
 """What players expect in an mp4; other sound is encoded again as AAC."""

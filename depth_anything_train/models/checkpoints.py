@@ -10,9 +10,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from depth_anything_train.files import read_json, require_folder, write_bytes, write_json
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
 from depth_anything_train.models.weights import hash_tensors, load_strict, plain_tensors, read_tensors
-from depth_anything_train.runtime import UserError, read_json, require_folder, write_bytes, write_json
+from depth_anything_train.runtime import UserError
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import safetensors.torch
 
+from depth_anything_train.files import read_json, write_bytes, write_json
 from depth_anything_train.models.checkpoints import assemble
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
 from depth_anything_train.models.encoder import RELEASED, EncoderConfig
 from depth_anything_train.models.hf_names import from_hf_names, to_hf_names
 from depth_anything_train.models.weights import plain_tensors, read_tensors
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from depth_anything_train.runtime import UserError, read_json, write_bytes, write_json
+from depth_anything_train.runtime import UserError
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 

@@ -16,11 +16,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from depth_anything_train.files import atomic_writer
 from depth_anything_train.models.checkpoints import assemble
 from depth_anything_train.models.depth_model import DepthModel, DepthModelConfig
 from depth_anything_train.models.encoder import RELEASED, EncoderConfig, resolve_taps
 from depth_anything_train.models.weights import plain_tensors, read_tensors
-from depth_anything_train.runtime import UserError, atomic_writer
+from depth_anything_train.runtime import UserError
 
 HEAD_WIDTH = 64  # channels of an attention head in all released sizes; the weights do not show it
 V1 = re.compile(r"depth_anything_vit[sblg](14)?")

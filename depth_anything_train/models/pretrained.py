@@ -14,11 +14,12 @@ import safetensors.torch
 import timm
 from torch import Tensor
 
+from depth_anything_train.files import write_bytes, write_json
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.weights import load_strict, read_tensors, weights_hash
 from depth_anything_train.ops.positions import resample_positions
-from depth_anything_train.runtime import UserError, console, is_first_process, write_bytes, write_json
+from depth_anything_train.runtime import UserError, console, is_first_process
 
 HUB_NAMES = {f"vit{size[0]}": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")}
 

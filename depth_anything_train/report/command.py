@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import command
+from depth_anything_train.files import read_json, require_folder, write_bytes
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.report.comparison import Comparison, read_evaluations, verdict
@@ -15,7 +16,7 @@ from depth_anything_train.report.curves import run_curves
 from depth_anything_train.report.page import Page, render
 from depth_anything_train.report.pictures import example_rows, pseudo_label_rows
 from depth_anything_train.run_folder import read_metrics
-from depth_anything_train.runtime import UserError, console, provenance, read_json, require_folder, write_bytes
+from depth_anything_train.runtime import UserError, console, provenance
 
 
 @command("report")

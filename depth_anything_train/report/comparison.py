@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from depth_anything_train.files import read_json, require_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
-from depth_anything_train.runtime import UserError, read_json, require_folder
+from depth_anything_train.runtime import UserError
 
 SHOWN = ("abs_rel", "delta1")
 TEACHER, STUDENT = "teacher", "student"

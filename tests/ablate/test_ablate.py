@@ -10,9 +10,10 @@ from depth_anything_train.ablate.jobs import Job
 from depth_anything_train.ablate.local import Local
 from depth_anything_train.ablate.plan import make_plan
 from depth_anything_train.ablate.table import read_table
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.evaluate import main as evaluate
-from depth_anything_train.runtime import UserError, read_json
+from depth_anything_train.files import read_json
+from depth_anything_train.runtime import UserError
 from depth_anything_train.train import main as train
 
 LABELLED = ("irs", "blendedmvs", "diml", "hrwsi", "megadepth", "tartanair")

@@ -8,7 +8,8 @@ from depth_anything_train.ablate.outcome import Figure, cell, gather
 from depth_anything_train.ablate.plan import Column, Plan
 from depth_anything_train.ablate.table import Row, Table
 from depth_anything_train.ablate.write import to_csv, write
-from depth_anything_train.runtime import UserError, read_json, write_json
+from depth_anything_train.files import read_json, write_json
+from depth_anything_train.runtime import UserError
 
 VALUES = {("first", 0): 0.20, ("first", 1): 0.24, ("second", 0): 0.18, ("second", 1): 0.18}
 

@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 
 from depth_anything_train.ablate.plan import make_plan
 from depth_anything_train.ablate.table import read_table
-from depth_anything_train.command import config_folder
+from depth_anything_train.composition import config_folder
 from depth_anything_train.runtime import UserError
 
 SIX = ("blendedmvs", "diml", "hrwsi", "irs", "megadepth", "tartanair")

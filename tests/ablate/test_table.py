@@ -3,7 +3,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from depth_anything_train.ablate.table import read_table
-from depth_anything_train.command import config_folder
+from depth_anything_train.composition import config_folder
 from depth_anything_train.runtime import UserError
 
 

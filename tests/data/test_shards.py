@@ -26,7 +26,8 @@ from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.schema import DATASET_FILE, UNFINISHED_FILE, BadSample, BadShard
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.tar import END_OF_ARCHIVE
-from depth_anything_train.runtime import UserError, write_bytes
+from depth_anything_train.files import write_bytes
+from depth_anything_train.runtime import UserError
 
 Samples = list[tuple[str, dict[str, bytes]]]
 

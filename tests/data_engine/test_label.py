@@ -19,7 +19,8 @@ from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
 from data_engine.verify import verify
 from data_engine.writer import ShardWriter
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.shards import ShardFolder

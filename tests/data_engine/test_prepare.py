@@ -22,7 +22,8 @@ from data_engine.ingest.images import Images
 from data_engine.ingest.procedural import Procedural
 from data_engine.prepare import prepare
 from data_engine.processes import ordered_map
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import UserError

@@ -9,7 +9,7 @@ from data_engine.writer import ShardWriter
 from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
-from depth_anything_train.runtime import remove_leftovers
+from depth_anything_train.files import remove_leftovers
 
 
 def test_writer__nothing_is_visible_before_commit(tmp_path: Path) -> None:

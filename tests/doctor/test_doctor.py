@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_report import write_pseudo_labels
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.doctor.command import examine, main
 from depth_anything_train.doctor.labels import judge
 from depth_anything_train.doctor.precision import check_precision

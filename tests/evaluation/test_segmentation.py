@@ -89,7 +89,8 @@ def test_segment__another_number_of_classes_is_refused(tmp_path, model, monkeypa
 
 @pytest.mark.parametrize("name, published", [("ade20k", 59.4), ("cityscapes", 84.8), ("cityscapes_ms", 86.2)])
 def test_benchmark__has_the_papers_number(name, published):
-    from depth_anything_train.command import build, compose
+    from depth_anything_train.building import build
+    from depth_anything_train.composition import compose
 
     cfg = compose("segment", [f"benchmark={name}", "model=m", "data=d", "out=o"])
     assert next(iter(cfg.benchmark.paper.values())) == published

@@ -8,7 +8,7 @@ from miniatures import write_benchmarks, writers
 from omegaconf import OmegaConf
 from scenes import write_shards
 
-from depth_anything_train.command import compose, config_folder
+from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluation.run import named_models
 from depth_anything_train.evaluation.suite import Cell, find_data, read_suite

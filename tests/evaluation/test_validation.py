@@ -7,7 +7,7 @@ import pytest
 from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.validation import EvenlySpread

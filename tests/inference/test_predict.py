@@ -8,7 +8,7 @@ from films import damage, read_film, write_film
 from networks import build
 from scenes import encode, scene
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.inference import predict as module
 from depth_anything_train.inference.calibration import calibrate
 from depth_anything_train.inference.depth_anything import DepthAnything

@@ -8,7 +8,7 @@ from networks import build
 from scenes import write_shards
 from torch._dynamo.utils import counters
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.models.compilation import compile_parts
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train

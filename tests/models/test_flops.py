@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.models.flops import count_flops, peak_flops
 from depth_anything_train.runtime import UserError
 

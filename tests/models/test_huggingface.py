@@ -182,8 +182,8 @@ def test_processor__prepares_as_the_original():
 
 @pytest.mark.parametrize("size, count", [("vits", 239), ("vitb", 239), ("vitl", 407), ("vitg", 631)])
 def test_released_sizes__have_the_released_names_in_both_layouts(size, count):
-    from depth_anything_train.command import build as build_node
-    from depth_anything_train.command import compose
+    from depth_anything_train.building import build as build_node
+    from depth_anything_train.composition import compose
     from depth_anything_train.models.hf_names import from_hf_names, to_hf_names
 
     with torch.device("meta"):

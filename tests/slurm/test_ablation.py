@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scenes import write_shards
 
-from depth_anything_train.runtime import read_json
+from depth_anything_train.files import read_json
 
 ONE = {
     "train": {"ntasks-per-node": 1, "gpus-per-node": "null", "cpus-per-task": 1},

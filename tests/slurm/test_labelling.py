@@ -10,7 +10,7 @@ from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.train import train
 
 

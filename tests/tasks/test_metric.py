@@ -79,7 +79,7 @@ def test_routed__one_head_is_refused():
 
 
 def test_routed_recipe__has_a_stream_for_each_head():
-    from depth_anything_train.command import compose
+    from depth_anything_train.composition import compose
 
     cfg = compose("train", ["experiment=metric_nyu_kitti", "out=x", "nyu=[a]", "kitti=[b]"])
     names = [domain[0] for domain in cfg.model.bins.domains]

@@ -2,7 +2,8 @@ import pytest
 import torch
 from steps import fit, labelled, make_task
 
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.runtime import UserError
 from depth_anything_train.tasks.base import Task
 

@@ -22,7 +22,8 @@ from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.writer import ShardWriter
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError

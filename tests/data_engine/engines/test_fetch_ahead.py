@@ -17,7 +17,8 @@ from data_engine.engines.local import LocalEngine
 from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
-from depth_anything_train.runtime import RUN_AGAIN, UserError
+from depth_anything_train.runtime import UserError
+from depth_anything_train.signals import RUN_AGAIN
 
 SHARDS = 3
 

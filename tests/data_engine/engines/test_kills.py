@@ -12,7 +12,7 @@ from killing import Job, alive, contents, killing_workers, torn, wait_until
 from scenes import write_shards
 from stub_teacher import started
 
-from depth_anything_train.runtime import RUN_AGAIN
+from depth_anything_train.signals import RUN_AGAIN
 
 LENGTH = 12  # images a shard
 SHARDS = 24

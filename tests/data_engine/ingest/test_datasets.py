@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from data_engine.ingest.base import Ingest
 from data_engine.ingest.labelled import LabelledSet
-from depth_anything_train.command import build, compose, config_folder
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.data.schema import IMAGES, LABELLED, SEGMENTED
 from depth_anything_train.runtime import UserError
 

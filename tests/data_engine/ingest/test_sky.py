@@ -23,7 +23,8 @@ from data_engine.ingest.sky import Sky
 from data_engine.prepare import prepare
 from data_engine.verify import verify
 from data_engine.writer import ShardWriter
-from depth_anything_train.command import build, compose
+from depth_anything_train.building import build
+from depth_anything_train.composition import compose
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.sources import LabelledSource
 from depth_anything_train.runtime import UserError

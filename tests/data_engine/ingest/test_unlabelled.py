@@ -11,7 +11,7 @@ from archive_files import photo, write_files, write_lmdb, write_tar
 from films import picture, write_film
 from raw_sets import Prepared, PrepareSet
 
-from depth_anything_train.command import compose
+from depth_anything_train.composition import compose
 from depth_anything_train.data.shards import ShardFolder
 
 

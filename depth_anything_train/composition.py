@@ -1,0 +1,154 @@
+"""From `key=value` to a config: Hydra composes it from `configs`, mistakes become one sentence with the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from depth_anything_train.runtime import UserError
+from depth_anything_train.values import check_values
+
+SPECIAL = '"$`\\!'
+"""What a shell changes inside double quotes."""
+
+
+def config_folder(name: str) -> Path:
+    """The configs of a command: inside an installed package, or beside the packages in a checkout.
+
+    Each command has a folder of its own, because Hydra takes `model=x` for a choice wherever a folder `model` is in
+    sight: in `train` it is one, in `evaluate` it is a path.
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return (installed if installed.is_dir() else package.parent / "configs") / name
+
+
+def overrides_in(arguments: Iterable[str]) -> list[str]:
+    """What a command line sets, without flags such as `--help` and what is Hydra's own."""
+    return [argument for argument in arguments if not argument.startswith(("-", "hydra."))]
+
+
+def compose(name: str, overrides: list[str]) -> DictConfig:
+    """Compose `configs/name/name.yaml` with `key=value` overrides, without running anything.
+
+    Raises:
+        UserError: an unknown key or choice (with the nearest known one), or a value that cannot be parsed or is of
+            another kind than expected.
+    """
+    GlobalHydra.instance().clear()  # of the command that is running, if one asks for the config of another
+    with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
+        try:
+            composed = hydra.compose(name, overrides)
+        except MissingConfigException as error:
+            raise UserError(_unknown_choice(config_folder(name), overrides, error)) from None
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
+        check_values(name, config_folder(name), overrides, composed)
+        return composed
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` as Hydra reads it; text is quoted where it has to be (folders may hold spaces and commas)."""
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_as_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_as_text, value)) + "]"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./*@+-]+", value):
+        # Hydra takes a backslash as it is, except before the quote.
+        escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+        return f"'{escaped}'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def required_choice(name: str, overrides: list[str]) -> list[str]:
+    """Some choice for a group that needs one: who asks for help cannot know the choices yet."""
+    try:
+        with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
+            hydra.compose(name, overrides)
+    except ConfigCompositionException as error:
+        if found := re.search(r"You must specify '([^']+)'.*?options:\s+(\S+)", str(error), re.DOTALL):
+            return [f"{found[1]}={found[2]}"]
+    except (HydraException, OmegaConfBaseException):
+        pass  # Hydra will say it
+    return []
+
+
+def _unknown_choice(folder: Path, overrides: list[str], error: MissingConfigException) -> str:
+    wanted = str(error.missing_cfg_file)
+    typed = (text.partition("=")[0].partition("@")[0] for text in overrides)
+    # A choice may lie in a folder of its group, as paper/kitti in benchmark; what was typed says where the group ends.
+    group = next((key for key in typed if wanted.startswith(f"{key}/")), wanted.rpartition("/")[0])
+    choice = wanted.removeprefix(f"{group}/")
+    files = (folder / group).rglob("[!_]*.yaml")
+    options = sorted(str(path.relative_to(folder / group).with_suffix("")) for path in files)
+    near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
+    hint = f"; did you mean {group}={near[0]}?" if near else "."
+    listed = f" Known: {', '.join(options)}" if options else ""
+    return f"{group or 'config'}={choice} is not known{hint}{listed}"
+
+
+def _unknown_key(name: str, overrides: list[str]) -> str | None:
+    """Name the override that does not fit and the known key nearest to it, or None where the reason is another."""
+    parser = OverridesParser.create()
+    for position, text in enumerate(overrides):
+        try:
+            override = parser.parse_override(text)
+            key = override.key_or_group
+            if override.is_sweep_override():
+                return f"{text!r} names several values: expected one{_quoting(text)}, or a list in brackets."
+        except HydraException:
+            return f"{text!r} cannot be read: expected key=value{_quoting(text)}."
+        rest = overrides[:position] + overrides[position + 1 :]
+        try:
+            known = hydra.compose(name, rest)
+        except (HydraException, OmegaConfBaseException):
+            continue  # something else is wrong as well
+        if _is_unknown(known, key):
+            keys = list(_keys(known))
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"see `depth-anything {name} --help`."
+            return f"{key} is no key of `{name}`; {hint}"
+    return None
+
+
+def _is_unknown(known: DictConfig, key: str) -> bool:
+    parent, _, last = key.rpartition(".")
+    try:
+        node = OmegaConf.select(known, parent) if parent else known
+        return not OmegaConf.is_config(node) or (isinstance(node, DictConfig) and last not in node.keys())
+    except OmegaConfBaseException:  # it is there, but what it names has no value yet
+        return False
+
+
+def _quoting(text: str) -> str:
+    """How to write a value with spaces, commas or brackets: inside quotes of its own, which the shell must leave."""
+    key, equals, value = text.partition("=")
+    keys_in_a_list = value.startswith("[") and "=" in value
+    if not equals or (value[:1] in ("[", "{", "'", '"') and not keys_in_a_list):
+        return ""
+    quoted = as_override(key, value.strip("[]").split(",") if keys_in_a_list else value)
+    return f"; write {shlex.quote(quoted) if set(quoted) & set(SPECIAL) else chr(34) + quoted + chr(34)}"
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        yield f"{prefix}{key}"
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if isinstance(child := node[key], DictConfig):
+            yield from _keys(child, f"{prefix}{key}.")

@@ -1,0 +1,105 @@
+"""What asks a process to stop: signals, the exit statuses that answer them, and the end of the process above it."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from depth_anything_train.runtime import console
+
+RUN_AGAIN = 75
+"""Exit status of a run that was asked to stop and saved its state: the same command continues (EX_TEMPFAIL)."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""What asks a training to stop: two of schedulers, and Ctrl-C."""
+
+
+@contextmanager
+def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """These signals go to `handler` inside this block, and afterwards to whoever had them before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, other in before.items():
+            signal.signal(number, other)
+
+
+@contextmanager
+def leaving_on_request() -> Iterator[None]:
+    """SIGTERM, SIGUSR1 and Ctrl-C end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
+
+    Schedulers ask so before they take a machine away, and put a job back into their queue by its exit status. Signals
+    that were held are let through here, and held again behind it.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(RUN_AGAIN)
+
+    with handling(STOP_SIGNALS, leave):
+        held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+@contextmanager
+def leaving_at_once(numbers: Iterable[int], status: int, message: str) -> Iterator[None]:
+    """Any of these signals ends the process in the middle of this block: for imports alone, which leave nothing behind.
+
+    An exception would not do: some libraries catch whatever their own imports raise, and go on.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        console.print(message, style="bold red")
+        os._exit(status)
+
+    with handling(numbers, leave):
+        yield
+
+
+def hold_signals() -> None:
+    """Let what asks a training to stop wait until somebody listens: to import torch takes seconds, or minutes.
+
+    Ctrl-C goes through: nothing has begun.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS} - {signal.SIGINT})
+
+
+# -- A stage that outlived the run that started it would race with the next run. ---------------------------------------
+
+PARENT = "DEPTH_ANYTHING_PARENT"
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it ends, if that one asked for it through the environment (Linux)."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it ended before we asked
+        os._exit(1)
+
+
+def end_with_parent() -> None:
+    """In a worker of `multiprocessing`: end when the parent does, which it would not notice by itself (anywhere)."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

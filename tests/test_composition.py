@@ -1,0 +1,71 @@
+import shlex
+
+import pytest
+
+from depth_anything_train.composition import as_override, compose
+from depth_anything_train.runtime import UserError
+
+
+def test_compose__an_unknown_key_is_refused_with_the_nearest_known_one():
+    with pytest.raises(UserError, match=r"samples_per_shart is no key of `prepare`; did you mean samples_per_shard\?"):
+        compose("prepare", ["dataset=images", "root=x", "samples_per_shart=3"])
+
+
+def test_compose__an_unknown_nested_key_is_refused_with_the_nearest_known_one():
+    with pytest.raises(UserError, match=r"did you mean checkpoint.every_n_steps\?"):
+        compose("train", ["experiment=tiny_teacher", "checkpoint.every_n_step=3"])
+
+
+def test_compose__an_unknown_choice_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"dataset=imagez is not known; did you mean dataset=images\?.*pairs"):
+        compose("prepare", ["dataset=imagez"])
+
+
+def test_compose__a_missing_choice_lists_the_choices():
+    with pytest.raises(UserError, match="experiment.*tiny_teacher"):
+        compose("train", [])
+
+
+def test_compose__text_that_is_no_override_is_named():
+    with pytest.raises(UserError, match="'root' cannot be read: expected key=value"):
+        compose("prepare", ["dataset=images", "root"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "plain",
+        "my folder/it's, (new) [x] = \\ ü",
+        "a\\",
+        "",
+        ["a", "b c"],
+        {"day": "x/y", "k-2": ["*-day"]},
+        None,
+        True,
+        3,
+        0.5,
+        "3",
+    ],
+)
+def test_as_override__any_value_comes_back_equal(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(as_override("key", value)).value()
+    assert parsed == value or str(parsed) == value
+
+
+def test_compose__a_folder_with_commas_is_told_how_to_be_quoted():
+    with pytest.raises(UserError, match=r"""write "root='a, \[b\]'\""""):
+        compose("prepare", ["dataset=images", "root=a, [b]"])
+
+
+def test_compose__keys_in_a_list_are_told_how_to_be_quoted():
+    with pytest.raises(UserError) as refused:
+        compose("doctor", ["experiment=tiny_student", "overrides=[size=56,compile=false]"])
+    proposed = shlex.split(str(refused.value).partition("; write ")[2].removesuffix("."))
+    assert compose("doctor", ["experiment=tiny_student", *proposed]).overrides == ["size=56", "compile=false"]
+
+
+def test_compose__an_unknown_key_is_found_beside_keys_without_a_value():
+    with pytest.raises(UserError, match="foo is no key of `run`"):
+        compose("run", ["foo=3"])
