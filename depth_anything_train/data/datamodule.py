@@ -1,17 +1,14 @@
 """Shards to training batches: a loader that can be entered at any step and remembers nothing.
 
-StepBatches says which samples a step has; TrainingViews and Collate make a batch of them, in the workers.
+StepBatches says which samples a step has; TrainingViews and Collate make a batch of them, in the workers of a loader.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import cv2
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -20,45 +17,12 @@ from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.file_cache import CACHE_GB
+from depth_anything_train.data.loader import TrainLoader, start_worker
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.sources import Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
-from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Loaded, Perturbation, TrainingViews
+from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Perturbation, TrainingViews
 from depth_anything_train.runtime import UserError, console
-from depth_anything_train.signals import STOP_SIGNALS
-
-
-class TrainLoader:
-    """Iterates batches and counts bad samples in the main process, so that the count depends on no worker.
-
-    Attributes:
-        waited: seconds that the main process spent here, waiting for workers or loading by itself.
-    """
-
-    def __init__(self, loader: DataLoader[Loaded], bad: BadSamples) -> None:
-        self.loader, self.bad = loader, bad
-        self.waited = 0.0
-        self._running: Generator[Batch, None, None] | None = None
-
-    def __iter__(self) -> Iterator[Batch]:
-        self._running = self._batches()
-        return self._running
-
-    def close(self) -> None:
-        """End the workers. They ignore what asks the run to stop, so a process that is leaving would wait for them."""
-        if self._running is not None:
-            self._running.close()
-
-    def _batches(self) -> Generator[Batch, None, None]:
-        start = time.perf_counter()
-        for collated in self.loader:
-            if isinstance(collated, UserError):
-                raise collated
-            self.bad.count(collated.samples, collated.problems)
-            self.waited += time.perf_counter() - start
-            yield collated.batch
-            self.bad.note_used()  # Lightning has asked for the next one when it works at this one
-            start = time.perf_counter()
 
 
 class ShardDataModule(LightningDataModule):
@@ -241,7 +205,7 @@ class ShardDataModule(LightningDataModule):
             batch_sampler=order,
             collate_fn=self.collate,
             num_workers=self.workers,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             multiprocessing_context=context,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else every start would draw from the seed of the training itself
@@ -294,13 +258,3 @@ def _warn_of_traffic(sources: Iterable[Source]) -> None:
                 f"set data.shuffle_shards=10, or raise {CACHE_GB}.",
                 soft_wrap=True,
             )
-
-
-def _start_worker(worker: int) -> None:
-    """Torch is down to one thread in a worker already; OpenCV must be told.
-
-    A signal that asks the run to stop often goes to all of its processes; the step it is at still needs its images.
-    """
-    cv2.setNumThreads(0)
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

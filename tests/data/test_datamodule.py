@@ -1,6 +1,8 @@
 import json
 import logging
 import multiprocessing
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -124,6 +126,29 @@ def test_loader__kept_samples_change_nothing(labelled_folders, pseudo_folder, ca
 def test_loader__workers_are_gone_when_the_run_ends(labelled_folders):
     assert len(list(teacher(labelled_folders, workers=2).loader())) == STEPS
     assert not multiprocessing.active_children()
+
+
+def test_loader__workers_are_gone_when_nobody_wants_their_batches(labelled_folders):
+    loader = teacher(labelled_folders, workers=2).loader()
+    next(iter(loader))
+    assert not multiprocessing.active_children()
+    kept = iter(loader)
+    next(kept)
+    assert len(multiprocessing.active_children()) == 2
+    loader.close()
+    assert not multiprocessing.active_children()
+
+
+def test_loader__a_script_leaves_in_the_middle_of_its_batches(labelled_folders):
+    code = f"""
+from depth_anything_train.data.datamodule import ShardDataModule
+from depth_anything_train.data.sources import LabelledSource
+
+sources = {{"labelled": LabelledSource({[*map(str, labelled_folders)]})}}
+batches = iter(ShardDataModule(sources=sources, batch={{"labelled": 2}}, size=14, steps=9, seed=0, workers=2).loader())
+next(batches)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,0 +1,74 @@
+"""Batches as the training asks for them: from the workers that load, to the end of these workers."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import time
+from collections.abc import Generator, Iterator
+from weakref import WeakSet
+
+import cv2
+from torch.utils.data import DataLoader
+
+from depth_anything_train.data.bad_samples import BadSamples
+from depth_anything_train.data.views import Batch, Loaded
+from depth_anything_train.runtime import UserError
+from depth_anything_train.signals import STOP_SIGNALS
+
+_running: WeakSet[Generator[Batch, None, None]] = WeakSet()
+
+
+class TrainLoader:
+    """Iterates batches and counts bad samples in the main process, so that the count depends on no worker.
+
+    Workers end with the iterator that they load for: when it is dropped, at `close`, or when the process leaves.
+
+    Attributes:
+        waited: seconds that the main process spent here, waiting for workers or loading by itself.
+    """
+
+    def __init__(self, loader: DataLoader[Loaded], bad: BadSamples) -> None:
+        self.loader, self.bad = loader, bad
+        self.waited = 0.0
+        self._iterators: WeakSet[Generator[Batch, None, None]] = WeakSet()
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self._batches()
+        self._iterators.add(batches)
+        _running.add(batches)
+        return batches
+
+    def close(self) -> None:
+        """End the workers."""
+        _close(self._iterators)
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        start = time.perf_counter()
+        for collated in self.loader:
+            if isinstance(collated, UserError):
+                raise collated
+            self.bad.count(collated.samples, collated.problems)
+            self.waited += time.perf_counter() - start
+            yield collated.batch
+            self.bad.note_used()  # Lightning has asked for the next one when it works at this one
+            start = time.perf_counter()
+
+
+def start_worker(worker: int) -> None:
+    """What a worker does first. Torch is down to one thread in it already; OpenCV must be told.
+
+    A signal that asks the run to stop often goes to all of its processes; the step it is at still needs its images.
+    """
+    cv2.setNumThreads(0)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _close(iterators: WeakSet[Generator[Batch, None, None]]) -> None:
+    for batches in list(iterators):
+        batches.close()
+
+
+# Workers ignore what `multiprocessing` ends them with, which would wait for them forever. Last in, first called.
+atexit.register(_close, _running)
