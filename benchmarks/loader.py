@@ -38,7 +38,7 @@ from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.permutation import permute
 from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource
+from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, Source
 from depth_anything_train.data.transforms import StrongPerturbation
 from depth_anything_train.files import write_json
 
@@ -158,10 +158,9 @@ class Plain(Dataset[dict[str, Any]]):
         }
 
 
-def views(folder: Path, seconds: float, workers: int, *, pseudo: bool, perturbed: bool = False) -> float:
+def views(source: Source, seconds: float, workers: int, *, perturbed: bool = False) -> float:
     """Training views a second of ours."""
-    name = "unlabelled" if pseudo else "labelled"
-    source = PseudoLabelSource([folder / "labels"]) if pseudo else LabelledSource([folder / "shards"])
+    name = "unlabelled" if isinstance(source, PseudoLabelSource) else "labelled"
     data = ShardDataModule(
         sources={name: source},
         batch={name: BATCH},
@@ -197,12 +196,17 @@ def main() -> None:
             folder = Path(name)
             size = write_pictures(folder, height, width, *label, pseudo=pseudo)
             print(f"{'pseudo' if pseudo else 'labelled'}, {height} x {width}, JPEG of {size / 1000:.0f} kB")
+            labels = [folder / "labels"]
+            source = PseudoLabelSource(labels) if pseudo else LabelledSource([folder / "shards"])
             for number in (0, workers):
                 theirs = plain_views(folder, seconds, number)
-                row(f"{number} workers", views(folder, seconds, number, pseudo=pseudo), theirs, goal)
+                row(f"{number} workers", views(source, seconds, number), theirs, goal)
                 if pseudo:
-                    ours = views(folder, seconds, number, pseudo=True, perturbed=True)
+                    ours = views(source, seconds, number, perturbed=True)
                     row(f"{number} workers, ours perturbed and mixed", ours, theirs)
+                if min(height, width) >= 2 * SIZE:
+                    ours = views(PseudoLabelSource(labels, reduce_to=SIZE), seconds, number)
+                    row(f"{number} workers, ours with reduce_to", ours, theirs, goal)
 
 
 if __name__ == "__main__":

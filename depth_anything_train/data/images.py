@@ -16,6 +16,9 @@ MAX_PIXELS = 100_000_000
 _JPEG_START, _JPEG_END, _PNG_MAGIC = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 _PNG_LAST_CHUNK = b"IEND\xaeB`\x82"
 
+# The flags of colour ask for BGR, those of grey for nothing but the size.
+_REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
+
 
 class ImageHeader(NamedTuple):
     """What an image says about itself; height and width in pixels, before the EXIF orientation is applied."""
@@ -25,17 +28,25 @@ class ImageHeader(NamedTuple):
     width: int
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8]:
+def decode_image(data: bytes, *, reduce_to: int | None = None) -> NDArray[np.uint8]:
     """Decode JPEG, PNG or WebP to RGB (H, W, 3), uint8, upright.
 
     The EXIF orientation is applied; grey becomes RGB, 16 bits become 8, alpha is dropped, CMYK is converted.
+
+    Args:
+        data: the encoded image.
+        reduce_to: a JPEG whose shorter side has at least twice so many pixels is decoded at half, a quarter or an
+            eighth of its size, whatever is the smallest that keeps so many. It leaves the finest frequencies undecoded,
+            which takes less time than to resample them away.
 
     Raises:
         BadSample: `image_type`, `image_size`, `truncated_image` or `undecodable_image`.
     """
     header = read_header(data)
+    shorter = min(header.height, header.width) if header.extension == "jpg" else 0
+    factor = next((factor for factor in _REDUCED if reduce_to and shorter // factor >= reduce_to), 1)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | _REDUCED.get(factor, 0))
     except cv2.error as error:
         raise BadSample("undecodable_image", f"The {header.extension} image cannot be decoded: {error.err}.") from None
     if image is None:

@@ -140,11 +140,24 @@ class LabelledSource(Source):
 class PseudoLabelSource(Source):
     """Images with a teacher's labels, joined from two shards: the label folder says where its images are.
 
+    Args:
+        folders, skip: as those of any source.
+        reduce_to: decode larger JPEGs at a fraction of their size, see `images.decode_image`; the views' size, or None
+            to decode whole ones.
+
     Raises:
-        UserError: labels and images do not belong together, or not all images are labelled yet.
+        UserError: as any source; labels and images do not belong together, or not all images are labelled yet.
     """
 
     kind = PSEUDO_LABELS
+
+    def __init__(
+        self, folders: Sequence[str | Path], *, skip: Collection[str] = (), reduce_to: int | None = None
+    ) -> None:
+        super().__init__(folders, skip=skip)
+        if not (reduce_to is None or (isinstance(reduce_to, int) and reduce_to >= 1)):
+            raise UserError(f"Expected reduce_to to be a number of pixels or null, but came {reduce_to!r}.")
+        self.reduce_to = reduce_to
 
     def _images_of(self, folder: ShardFolder) -> ShardFolder:
         return _image_folder(folder)
@@ -160,7 +173,8 @@ class PseudoLabelSource(Source):
         if label.key != image.key:
             raise BadSample("key_mismatch", f"The label of {label.key} stands where the image {image.key} is.")
         # The label's aspect may differ: the teacher sees sides rounded to whole patches, the image stretched to them.
-        return _sample(label.key, decode_image(image.image), *decode_label(*label.label(), label.meta))
+        pixels = decode_image(image.image, reduce_to=self.reduce_to)
+        return _sample(label.key, pixels, *decode_label(*label.label(), label.meta))
 
 
 class SemanticSource(Source):

@@ -69,6 +69,25 @@ def test_decode_image__turns_the_image_upright(kind: str, orientation: int) -> N
     assert np.abs(decoded.astype(int) - expected).mean() < 1
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("reduce_to", "factor"), [(40, 1), (21, 1), (20, 2), (10, 4), (6, 4), (5, 8), (1, 8)])
+def test_decode_image__a_large_jpeg_is_decoded_smaller_but_no_smaller_than_asked(
+    mode: str, reduce_to: int, factor: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # upright it stands
+    image = Image.fromarray(picture()).convert(mode)
+    decoded = decode_image(encoded(image, "JPEG", quality=98, exif=exif.tobytes()), reduce_to=reduce_to)
+    assert decoded.shape == (-(-WIDTH // factor), HEIGHT // factor, 3)
+    expected = image.convert("RGB").reduce(factor).rotate(-90, expand=True)
+    assert np.abs(decoded.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_decode_image__only_jpegs_are_decoded_smaller(kind: str) -> None:
+    assert decode_image(encoded(Image.fromarray(picture()), kind), reduce_to=1).shape == (HEIGHT, WIDTH, 3)
+
+
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [("L", "JPEG"), ("CMYK", "JPEG"), ("L", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("RGBA", "WEBP")],

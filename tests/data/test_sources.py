@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import disparity_label, labelled_members, picture, png, write_folder
+from PIL import Image
 
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import BadSample
@@ -78,6 +79,19 @@ def test_pseudo_label_source__joins_labels_with_their_images(pseudo_folder):
     samples = [source.load(index) for index in range(len(source))]
     assert [blue(sample) for sample in samples] == list(range(100, 120))
     assert all(sample["image"].shape[:2] == sample["disparity"].shape for sample in samples)
+
+
+def test_pseudo_label_source__decodes_large_images_smaller_on_request(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(picture(3)).resize((264, 168)).save(file, "JPEG")
+    write_folder(tmp_path / "images", {"kind": "images"}, [[("a", {"jpg": file.getvalue()})]])
+    labels = [[("a", {"disparity.dz16": disparity_label(3)})]]
+    folder = write_folder(tmp_path / "labels", {"kind": "pseudo_labels", "images": "../images"}, labels)
+    whole, reduced = (PseudoLabelSource([folder], reduce_to=side).load(0) for side in (None, 80))
+    assert whole["image"].shape == (168, 264, 3) and reduced["image"].shape == (84, 132, 3)
+    assert np.array_equal(whole["disparity"], reduced["disparity"])
+    with pytest.raises(UserError, match=r"number of pixels or null, but came \[70, 98\]"):
+        PseudoLabelSource([folder], reduce_to=[70, 98])
 
 
 def test_pseudo_label_source__accepts_labelled_shards_as_images(labelled_folders, tmp_path):
