@@ -144,13 +144,16 @@ class Validation(Callback, ABC):
                 logger.log_metrics({f"validation/{name}": value for name, value in measures.items()}, step=step - 1)
         shown = ", ".join(f"{name} {measures[name]:.4f}" for name in self.shown)
         note = " (best so far)" if is_best else ""
-        console.print(f"{self.run.name}, step {step}: {shown} on {measures['images']} images{note}.")
+        sentence = f"{self.run.name}, step {step}: {shown} on {measures['images']} images{note}."
+        console.print(sentence, soft_wrap=True)
 
     def _say_skipped(self, skipped: Mapping[str, int]) -> None:
         """Once a run: they are the same ones every time."""
         if skipped and not self.said_skipped:
             self.said_skipped = True
-            console.print(f"{self.run.name}: validation leaves out what cannot be judged, {listed(skipped)}.")
+            console.print(
+                f"{self.run.name}: validation leaves out what cannot be judged, {listed(skipped)}.", soft_wrap=True
+            )
 
     def _better(self, measures: Mapping[str, float], other: Mapping[str, float]) -> bool:
         ours, theirs = measures[self.shown[0]], other[self.shown[0]]
