@@ -115,11 +115,14 @@ def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
     scale, invalid = meta.get("scale"), meta.get("invalid")
     if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
         raise BadSample("label_meta", f"Expected a scale > 0 in the json of a png or npy label, but came {scale!r}.")
-    valid = (stored > 0) & np.isfinite(stored)
+    if not isinstance(invalid, int | float | None):
+        raise BadSample("label_meta", f"Expected a number as invalid in the json of a label, but came {invalid!r}.")
+    with np.errstate(all="ignore"):
+        values = stored.astype(np.float32) / np.float32(scale)
+    valid = (values > 0) & np.isfinite(values)  # after the division, which may leave what float32 can hold
     if invalid is not None:
         valid &= stored != invalid
-    values = np.where(valid, stored, 0).astype(np.float32)
-    values /= np.float32(scale)
+    values[~valid] = 0
     return values, valid
 
 

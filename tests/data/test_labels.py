@@ -53,6 +53,12 @@ def test_decode_label__npy_guards_every_kind_of_bad_number(quantity: str) -> Non
     assert disparity.tolist() == [[0] * 6 + [1]]
 
 
+@pytest.mark.parametrize(("stored", "scale"), [([1e39, 2.0], 1), ([1e30, 2.0], 1e-20), ([2e-30, 2.0], 1e20)])
+def test_decode_label__what_float32_cannot_hold_is_invalid(stored: list[float], scale: float) -> None:
+    disparity, valid = decode_label("disparity.npy", npy(np.array([stored])), {"scale": scale})
+    assert valid.tolist() == [[False, True]] and disparity.tolist() == [[0, np.float32(2) / np.float32(scale)]]
+
+
 def test_decode_label__depth_too_small_to_invert_is_invalid() -> None:
     disparity, valid = decode_label("depth.npy", npy(np.array([[1e-44, 1.0]], np.float32)), {"scale": 1})
     assert valid.tolist() == [[False, True]] and disparity.tolist() == [[0, 1]]
@@ -69,6 +75,13 @@ def test_decode_label__dz16_depth_is_inverted_and_needs_no_scale() -> None:
 def test_decode_label__a_missing_or_senseless_scale_is_named(scale: Any) -> None:
     with pytest.raises(BadSample, match="scale") as caught:
         decode_label("depth.png", png16(np.ones((2, 2), np.uint16)), {"scale": scale})
+    assert caught.value.reason == "label_meta"
+
+
+@pytest.mark.parametrize("invalid", ["65535", [0, 65535], {}])
+def test_decode_label__a_mark_that_is_no_number_is_named(invalid: Any) -> None:
+    with pytest.raises(BadSample, match="Expected a number as invalid") as caught:
+        decode_label("depth.png", png16(np.ones((2, 2), np.uint16)), {"scale": 1, "invalid": invalid})
     assert caught.value.reason == "label_meta"
 
 
