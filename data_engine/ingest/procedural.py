@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from data_engine.ingest.base import JPEG_QUALITY, RawSample, encode
+from data_engine.ingest.raw_files import pinhole
 from data_engine.world import CLASSES, FLAT, Rendering, render, select_domains
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.runtime import UserError
@@ -97,7 +98,7 @@ class Procedural:
 
     def meta(self, item: Item, drawn: Rendering) -> dict[str, Any]:
         """What the json of a labelled sample says."""
-        camera = {"fx": drawn.focal, "fy": drawn.focal, "cx": self.width / 2, "cy": self.height / 2}
+        matrix = [[drawn.focal, 0, self.width / 2], [0, drawn.focal, self.height / 2]]
         return {
             "source": self.source,
             "kind": self.kind,
@@ -105,7 +106,7 @@ class Procedural:
             "unit": "m",
             "scale": 1.0,
             "invalid": None,
-            "camera": camera,
+            "camera": pinhole(matrix, first_pixel=0.5),
             "licence": self.licence,
             "domain": item.domain,
         }

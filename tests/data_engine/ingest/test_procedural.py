@@ -56,7 +56,7 @@ def test_load__meta_says_what_the_label_is():
     assert (meta["source"], meta["kind"], meta["quantity"], meta["domain"]) == (
         "procedural", "labelled", "disparity", "land-fog",
     )  # fmt: skip
-    assert meta["camera"]["cx"] == 28 and meta["camera"]["fx"] > 0
+    assert meta["camera"]["cx"] == 27.5 and meta["camera"]["fx"] > 0  # the first pixel's centre is at 0, as everywhere
 
 
 def test_load__images_hold_no_label():
