@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_engine.engines.base import Failures, label_shard, note_failure, shard_length
 from data_engine.engines.leases import LeaseLost, Leases, look_again
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest, manifest_path
+from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import write_bytes
@@ -55,45 +58,70 @@ class ArrayEngine:
 
     def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:
         """Label some shards of a folder, together with the other tasks; see `base.Engine`."""
-        leases = Leases(out / LEASES, self.heartbeat_s, self.expiry_s)
-        notes = [leases.folder / f"{tar.stem}.failed" for tar in images.shards]
-        failures: Failures = {}
-
-        def begun(number: int) -> bool:
-            return leases.held(images.shards[number].stem) or manifest_path(out, images.shards[number]).exists()
-
+        task = _Task(labeller, images, out, Leases(out / LEASES, self.heartbeat_s, self.expiry_s))
         # Own shards first; then those of the next task, and so on, so that thieves spread out.
         left = sorted(waiting, key=lambda number: ((number - self.task) % self.tasks, number))
         for number in left:
-            notes[number].unlink(missing_ok=True)  # of an earlier run
+            task.note(number).unlink(missing_ok=True)  # of an earlier run
         with ProgressBar("label", sum(shard_length(images, number) for number in left)) as bar:
             while left:
-                before = len(left)
-                for number in list(left):
-                    settled = True
-                    if find_manifest(out, images, number, labeller.identity) is not None:
-                        bar.advance(shard_length(images, number))
-                    elif notes[number].exists():
-                        note_failure(failures, number, notes[number].read_text())
-                    elif lease := leases.take(images.shards[number].stem):
-                        with lease:
-                            look_again(out)
-                            try:
-                                ahead = next((other for other in left if not begun(other)), None)
-                                label_shard(labeller, images, number, out, bar.advance, lease.check, ahead)
-                            except LeaseLost:
-                                settled = False
-                            except BadShard as error:
-                                note_failure(failures, number, str(error))
-                                write_bytes(notes[number], str(error).encode())
-                    else:
-                        settled = False
-                    if settled:
-                        left.remove(number)
-                if left and len(left) == before:  # others are at work on all that is left
+                still = [number for number in left if not task.settle(number, left, bar)]
+                if len(still) == len(left):  # others are at work on all that is left
                     time.sleep(self.heartbeat_s / 2)
-        leases.clear()
-        return failures
+                left = still
+        task.leases.clear()
+        return task.failures
+
+
+@dataclass
+class _Task:
+    """What a task does about one shard after another."""
+
+    labeller: ShardLabeller
+    images: ShardFolder
+    out: Path
+    leases: Leases
+    failures: Failures = field(default_factory=dict)
+
+    def settle(self, number: int, left: Sequence[int], bar: ProgressBar) -> bool:
+        """Label a shard unless others did, or are at it; whether nothing is left to be done about it.
+
+        Args:
+            number: of the shard.
+            left: numbers of all shards that may be left, the next one first.
+            bar: told of images that have labels.
+        """
+        if find_manifest(self.out, self.images, number, self.labeller.identity) is not None:
+            bar.advance(shard_length(self.images, number))
+            return True
+        with suppress(FileNotFoundError):
+            note_failure(self.failures, number, self.note(number).read_text())
+            return True
+        lease = self.leases.take(self._tar(number).stem)
+        if lease is None:
+            return False
+        with lease:
+            look_again(self.out)
+            ahead = next((other for other in left if not self._begun(other)), None)
+            try:
+                label_shard(self.labeller, self.images, number, self.out, bar.advance, lease.check, ahead)
+            except LeaseLost:
+                return False
+            except BadShard as error:
+                note_failure(self.failures, number, str(error))
+                write_bytes(self.note(number), str(error).encode())
+        return True
+
+    def note(self, number: int) -> Path:
+        """Where it says why a shard cannot be labelled."""
+        return self.leases.folder / f"{self._tar(number).stem}.failed"
+
+    def _begun(self, number: int) -> bool:
+        mark = manifest_path(self.out, self._tar(number))
+        return self.leases.held(self._tar(number).stem) or mark.exists() or self.note(number).exists()
+
+    def _tar(self, number: int) -> AnyPath:
+        return self.images.shards[number]
 
 
 def _from_slurm(variable: str) -> int:

@@ -99,6 +99,9 @@ class Leases:
             return Lease(path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), self.interval)
         except FileExistsError:  # somebody else was faster
             return None
+        except FileNotFoundError:  # who ended last, with all shards done, has removed the folder
+            self.folder.mkdir(exist_ok=True)
+            return None
 
     def held(self, name: str) -> bool:
         """Whether there is a lease on a shard, of whomever; a dead holder counts too."""

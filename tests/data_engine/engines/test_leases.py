@@ -48,6 +48,14 @@ def test_take__a_living_holder_keeps_its_lease_whatever_the_clocks_say(tmp_path)
             time.sleep(0.02)
 
 
+def test_take__of_a_folder_that_another_task_has_cleared_is_tried_again(tmp_path):
+    mine = Leases(tmp_path / "leases", interval=1, expiry=3)
+    Leases(tmp_path / "leases", interval=1, expiry=3).clear()
+    assert mine.take("shard") is None
+    with mine.take("shard"):
+        assert mine.held("shard")
+
+
 def hold(folder):
     with Leases(folder, interval=0.02, expiry=1).take("shard"):
         time.sleep(60)
