@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -95,16 +96,19 @@ def prepare(
     paths = [out / f"{number:05d}.tar" for number in range(-(-len(items) // samples_per_shard))]
     tasks = Missing(ingest, items, paths, samples_per_shard)
     so_far = merge(read_json(path.with_suffix(".json")) for path in paths if index_path(path).exists())
-    with ProgressBar("prepare", len(items), done=so_far["count"] + sum(so_far["drops"].values())) as bar:
-        for report in ordered_map(write_shard, tasks, workers):
-            so_far = merge([so_far, report])
-            bar.advance(report["count"] + sum(report["drops"].values()))
-            _stop_if_bad(so_far, len(items), ingest.source, max_bad_share)
+    bar = ProgressBar("prepare", len(items), done=so_far["count"] + sum(so_far["drops"].values()))
+    try:
+        with bar, closing(ordered_map(write_shard, tasks, workers)) as reports:
+            for report in reports:
+                so_far = merge([so_far, report])
+                bar.advance(report["count"] + sum(report["drops"].values()))
+                _stop_if_bad(so_far, len(items), ingest.source, max_bad_share)
+    finally:
+        remove_leftovers(out)
     # Reports are read again in the order of the shards: the same total whether or not the run was interrupted.
     total = merge(read_json(path.with_suffix(".json")) for path in paths)
     _show(total, ingest.source, out)
     _stop_if_bad(total, len(items), ingest.source, max_bad_share)
-    remove_leftovers(out)
     summary = {"count": total["count"], "shards": len(paths), "drops": total["drops"], "notes": total["notes"]}
     licences = Counter(total["licences"])
     licence = licence or getattr(ingest, "licence", None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -23,8 +24,10 @@ Result = TypeVar("Result")
 
 def ordered_map(
     function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Call `function(*task)` for each task in other processes; results come in the order of the tasks.
+
+    The processes are ended, whatever they are at, when it is closed before the last result.
 
     Args:
         workers: processes; None is one a core, 0 calls in this process.
@@ -38,6 +41,7 @@ def ordered_map(
         return
     # Fresh processes: forking one that has threads (progress bar, OpenCV) can hang it.
     context = multiprocessing.get_context("spawn")
+    others = {*multiprocessing.active_children()}
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         waiting: deque[tuple[Future[Result], tuple[Any, ...]]] = deque()
         try:
@@ -52,8 +56,9 @@ def ordered_map(
             died = f"A worker process died, perhaps for lack of memory, at one of {under_way}"
             raise UserError(f"{died}; run again with fewer workers=.") from None
         finally:
-            for future, _ in waiting:
-                future.cancel()
+            if waiting:  # else leaving would wait for what is under way
+                for worker in {*multiprocessing.active_children()} - others:
+                    worker.kill()
 
 
 def _result(waiting: deque[tuple[Future[Result], tuple[Any, ...]]]) -> Result:
@@ -70,5 +75,6 @@ def _name(task: tuple[Any, ...]) -> str:
 
 
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     cv2.setNumThreads(1)
     end_with_parent()

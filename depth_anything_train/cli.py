@@ -29,7 +29,7 @@ GROUP = "depth_anything.commands"
 LISTENERS = ("train",)
 """Commands that answer a request to stop themselves, also one that came while they were being imported."""
 
-REQUEUED = ("label",)
+REQUEUED = ("label", "leaks", "prepare", "verify")
 """Commands that may be left anywhere, while they start too, and then ask their scheduler to run them again."""
 
 USAGE = """\
@@ -87,7 +87,12 @@ def main() -> None:
 
             stop_at_mistakes(name, tuple(arguments[1:]))
             command = commands[name].load()
-        command()
+        try:
+            command()
+        except SystemExit as end:
+            if name in REQUEUED and end.code == RUN_AGAIN:
+                console.print(f"`{name}` was asked to stop; run the same command again.", style="bold red")
+            raise
 
 
 if __name__ == "__main__":

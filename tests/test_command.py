@@ -112,18 +112,32 @@ def test_command__a_lack_of_memory_is_one_sentence_with_what_to_do(allocate, wan
     assert capsys.readouterr().err == said
 
 
-def test_program__ctrl_c_is_one_sentence(tmp_path):
-    keys = ("dataset=procedural", "count=10000", "samples_per_shard=10", "workers=1", f"out={tmp_path / 'out'}")
-    command = [sys.executable, "-m", "depth_anything_train.cli", "prepare", *keys]
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_command__ctrl_c_is_one_sentence(monkeypatch, capsys):
+    main = command("report")(lambda cfg: interrupt())
+    monkeypatch.setattr(sys, "argv", ["depth-anything"])
+    with pytest.raises(SystemExit, match="130"):
+        main()
+    assert capsys.readouterr().err == "error: `report` was interrupted; nothing finished is lost, run it again.\n"
+
+
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
+def test_program__asked_to_stop_takes_its_workers_along_and_leaves_no_half_of_a_file(number, send, tmp_path):
+    keys = ("dataset=procedural", "count=10000", "samples_per_shard=1000", "workers=2", f"out={tmp_path / 'out'}")
+    program = [sys.executable, "-m", "depth_anything_train.cli", "prepare", *keys]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a script have it ignored
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not list(tmp_path.glob("out/*.idx")):
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(list(tmp_path.glob("out/.*.tmp"))) < 2:  # both are at a shard that takes them minutes
         assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.splitlines()[-1].startswith("error: `prepare` was interrupted") and "Traceback" not in errors
+    send(process.pid, number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert errors == "`prepare` was asked to stop; run the same command again.\n"
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["prepare.json"]
 
 
 def test_program__starts_without_torch():
