@@ -7,16 +7,19 @@ it in the entry-point group `depth_anything.commands`.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from depth_anything_train.composition import compose, config_folder, overrides_in, required_choice
+from depth_anything_train.run_folder import FINISHED
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.signals import INTERRUPTED
 from depth_anything_train.values import check_inputs
@@ -42,6 +45,7 @@ def command(
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(function)
         def run(cfg: DictConfig, typed: list[str]) -> None:
+            _expand_home(cfg)
             sys.argv = typed  # Lightning starts the processes of further devices with it, and adds hydra.* keys
             try:
                 function(cfg)
@@ -88,9 +92,18 @@ def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
     if any(argument.startswith("-") for argument in arguments):
         return  # flags such as --help and --multirun are Hydra's own business
     try:
-        check_inputs(name, compose(name, overrides_in(arguments)))
+        cfg = compose(name, overrides_in(arguments))
+        if not (Path(str(OmegaConf.select(cfg, "out"))) / FINISHED).exists():  # a finished training reads nothing
+            check_inputs(name, cfg)
     except UserError as error:
         _stop(error)
+
+
+def _expand_home(cfg: DictConfig) -> None:
+    """`~` stands for the home folder in what is written, too: quotes keep it from the shell. (Readers look for it.)"""
+    for key, value in OmegaConf.to_container(cfg).items():  # type: ignore[union-attr]
+        if key in ("out", "page", "sheet") and isinstance(value, str) and value.startswith("~"):
+            cfg[key] = os.path.expanduser(value)
 
 
 def _without_value(name: str, error: OmegaConfBaseException) -> str:

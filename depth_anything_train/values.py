@@ -34,12 +34,13 @@ PATHS = ("out", "root", "model", "init", "teacher", "shards", "pairs", "photos")
 
 
 INPUTS = {
+    **dict.fromkeys(("train", "doctor"), ("labelled", "unlabelled", "validation")),
     **dict.fromkeys(("label", "verify"), ("shards",)),
     **dict.fromkeys(("evaluate", "segment"), ("data",)),
     "predict": ("source",),
     "leaks": ("train", "test"),
 }
-"""By command, the keys of what it reads: a path, several, or several by name. (A finished training reads nothing.)"""
+"""By command, the keys of what it reads: a path, several, or several by name."""
 
 
 def check_values(name: str, folder: Path, overrides: list[str], composed: DictConfig) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import pytest
 import torch
 
-from depth_anything_train.command import command
+from depth_anything_train.command import command, stop_at_mistakes
 from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.runtime import UserError
 from depth_anything_train.values import check_inputs
@@ -124,6 +124,14 @@ def test_command__ctrl_c_is_one_sentence(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: `report` was interrupted; nothing finished is lost, run it again.\n"
 
 
+def test_command__writes_to_the_home_folder_where_quotes_kept_it_from_the_shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["depth-anything", "out='~/report.html'"])
+    found = []
+    command("report")(lambda cfg: found.append(cfg.out))()
+    assert found == [f"{tmp_path}/report.html"]
+
+
 @pytest.mark.parametrize(("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)])
 def test_program__asked_to_stop_takes_its_workers_along_and_leaves_no_half_of_a_file(number, send, tmp_path):
     keys = ("dataset=procedural", "count=10000", "samples_per_shard=1000", "workers=2", f"out={tmp_path / 'out'}")
@@ -151,6 +159,8 @@ def test_program__answers_mistakes_before_it_imports_torch(tmp_path):
     lines = {
         "train experiment=typo out=x": "experiment=typo is not known",
         "train experiment=tiny_teacher labeled=[a] out=x": "labeled is no key of `train`; did you mean labelled?",
+        "train experiment=tiny_teacher labelled=[missing] out=x": "Expected labelled to name what is there, but",
+        "doctor experiment=tiny_teacher unlabelled=[missing]": "Expected unlabelled to name what is there, but",
         "label teacher=t shards=missing out=x": "Expected shards to name what is there, but missing does not exist",
         "evaluate model=m data={kitti:missing} out=x": "Expected data to name what is there, but missing does not",
         "predict model=m source=missing.jpg out=x": "Expected source to name what is there, but missing.jpg does not",
@@ -167,6 +177,11 @@ def test_program__answers_mistakes_before_it_imports_torch(tmp_path):
     assert result.stdout.split() == ["2"] * len(lines) + ["False"], result.stderr
     for said, expected in zip(result.stderr.split("error: ")[1:], lines.values(), strict=True):
         assert said.startswith(expected)
+
+
+def test_stop_at_mistakes__a_finished_training_reads_nothing(tmp_path):
+    (tmp_path / "finished.json").touch()
+    stop_at_mistakes("train", ("experiment=tiny_teacher", "labelled=[gone]", f"out={tmp_path}"))
 
 
 def test_check_inputs__leaves_addresses_patterns_and_cameras_to_those_who_read_them(tmp_path):
