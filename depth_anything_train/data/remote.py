@@ -193,7 +193,7 @@ def as_path(path: str | Path | RemotePath) -> AnyPath:
         raise UserError(f"Expected a folder or an address, but came the command {path!r}; commands are never run.")
     scheme, is_address, rest = path.partition("://")
     if not is_address:
-        return Path(path)
+        return Path(path).expanduser()
     if scheme not in LIBRARIES or not rest.strip("/"):
         known = ", ".join(f"{name}://" for name in LIBRARIES)
         raise UserError(f"Expected a folder or an address with {known}, but came {path!r}; mount or copy it first.")
@@ -224,6 +224,8 @@ def list_folder(folder: RemotePath) -> tuple[RemotePath, dict[str, RemotePath]]:
         braceexpand = import_extra("braceexpand", extra="remote").braceexpand
         shards = [RemotePath(address) for address in braceexpand(folder.address)]
         parent = shards[0].parent
+        if any(shard.parent != parent for shard in shards):
+            raise UserError(f"Expected shards of one folder, but {folder} names several; name each folder by itself.")
         wanted = [*shards, *(shard.with_suffix(".idx") for shard in shards), parent / "dataset.json"]
         found = _list_each(wanted)
         if missing := [str(shard) for shard in shards if shard.name not in found]:

@@ -67,7 +67,9 @@ def test_as_path__refuses_what_is_not_read(address: str, message: str) -> None:
             use(address)
 
 
-def test_as_path__tells_paths_from_addresses(tmp_path: Path) -> None:
+def test_as_path__tells_paths_from_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_path("~/a") == tmp_path / "a"
     assert as_path("a/b:c") == Path("a/b:c")
     assert as_path(tmp_path) is tmp_path
     assert as_path("s3://bucket/a/") == RemotePath("s3://bucket/a")
@@ -116,6 +118,8 @@ def test_folder__a_pattern_stands_for_a_part(web: Web, shards: Path) -> None:
     assert [record.key for record in folder] == [f"p{n}" for n in range(3, 9)] and folder.info["kind"] == "labelled"
     with pytest.raises(UserError, match=r"2 are missing: .*/00004\.tar"):
         ShardFolder(f"{web.address}/shards/{{00002..00005}}.tar")
+    with pytest.raises(UserError, match=r"shards of one folder, but .*\{shards,more\}/00000\.tar names several"):
+        ShardFolder(f"{web.address}/{{shards,more}}/00000.tar")
 
 
 def test_folder__nothing_is_fetched_twice(web: Web, shards: Path) -> None:
