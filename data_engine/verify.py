@@ -1,7 +1,8 @@
 """`depth-anything verify`: reads shards back and says whether they can be trusted; the exit status says it too.
 
 Every shard: the index agrees with the tar, each sample with its checksum, keys are unique, the archive has its end.
-Deep: every image and label decodes, a label has the shape of its image and is not dirty (`doctor`, `agreement`).
+Deep: every image and label decodes, a label has the shape of its image and is not dirty (`qa.dirty_labels`), and labels
+belong to their images (`qa.agreement`).
 Pseudo labels: counts, and by the manifest that the images are those that were labelled; deep, also their keys.
 """
 
@@ -19,7 +20,7 @@ from data_engine.processes import ordered_map
 from data_engine.qa.checks import check_shard
 from data_engine.qa.dirty_labels import Limits
 from data_engine.qa.findings import Findings, Scales, odd_scales
-from data_engine.qa.page import write_page
+from data_engine.qa.page import require_depth, write_page
 from data_engine.qa.sheet import contact_sheet
 from depth_anything_train.building import build
 from depth_anything_train.command import command
@@ -45,6 +46,8 @@ def main(cfg: DictConfig) -> None:
     folder = as_path(cfg.shards)
     if cfg.bad_keys and isinstance(folder, RemotePath):
         raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but came {folder}.")
+    if cfg.page:
+        require_depth(folder)  # not when all of it is read
     kept = 0
     if cfg.bad_keys and isinstance(folder, Path):
         findings, kept = list_bad_keys(require_folder(folder, what="shards"), cfg.workers, build(cfg.limits))

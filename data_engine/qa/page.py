@@ -12,8 +12,10 @@ import numpy as np
 from data_engine.qa.facts import LabelFacts
 from data_engine.qa.findings import Findings
 from data_engine.qa.gather import EXAMPLES, Summary, draw, examine, open_folder, summarise
+from depth_anything_train.data.folders import find_shards, read_info
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
+from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.colormaps import colorize
@@ -57,13 +59,23 @@ def write_page(
     Raises:
         UserError: the folder holds no depth, or cannot be opened.
     """
+    require_depth(shards)
     folder = open_folder(shards)[0]
-    if without := {IMAGES: "images", SEGMENTED: "classes"}.get(folder.info["kind"]):
-        raise UserError(f"Expected labels of depth in {shards} for page=, but it holds {without} only; use sheet=.")
     drawn = examine(shards, draw(folder, num_shards, num_labels, seed), workers)
     title = f"Labels of {folder.info.get('source', Path(shards).name)}"
     summary = summarise(folder, findings)
     write_bytes(out, render(title, shards, summary, drawn, findings, num_samples, seed).encode())
+
+
+def require_depth(shards: str | AnyPath) -> None:
+    """Make sure that a folder holds what the page shows.
+
+    Raises:
+        UserError: it holds no labels of depth.
+    """
+    folder, _, _ = find_shards(shards)
+    if without := {IMAGES: "images", SEGMENTED: "classes"}.get(read_info(folder)["kind"]):
+        raise UserError(f"Expected labels of depth in {folder} for page=, but it holds {without} only; use sheet=.")
 
 
 def render(

@@ -17,9 +17,15 @@ TILE_WIDTH, TILE_HEIGHT = 240, 180
 
 
 def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
-    """Some samples, drawn by the seed, as one PNG: image beside label; near is red, far blue, invalid grey."""
+    """Some samples, drawn by the seed, as one PNG: image beside label; near is red, far blue, invalid grey.
+
+    Raises:
+        UserError: `num_samples` is below 1, or the folder has none.
+    """
     if num_samples < 1:
         raise UserError(f"Expected num_samples of at least 1 for the sheet, but came {num_samples}.")
+    if not len(folder):
+        raise UserError(f"Expected samples for the sheet in {folder.path}, but there are none.")
     kind = folder.info["kind"]
     images = folder.open_images()
     order = np.random.default_rng(keyed_seed(seed, "sheet")).permutation(len(folder))[:num_samples]

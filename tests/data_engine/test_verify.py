@@ -292,6 +292,10 @@ def test_verify__labels_that_do_not_name_their_images_are_refused(tmp_path: Path
 def test_contact_sheet__of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="num_samples of at least 1"):
         contact_sheet(ShardFolder(make_labelled(tmp_path / "a")), 0, seed=0)
+    with ShardWriter(tmp_path / "empty" / "00000.tar") as writer:
+        writer.commit()
+    with pytest.raises(UserError, match="Expected samples for the sheet in .*empty, but there are none"):
+        contact_sheet(ShardFolder(tmp_path / "empty"), 1, seed=0)
 
 
 def test_verify__reads_a_store_as_it_reads_a_disk(cache, s3, labelled_shards, image_shards):

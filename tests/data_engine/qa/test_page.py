@@ -17,7 +17,7 @@ from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.exclusions import BadKey
 from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import UserError, fingerprint
+from depth_anything_train.runtime import fingerprint
 
 SHAPE = (60, 80)
 ALL = np.ones(SHAPE, bool)
@@ -156,17 +156,12 @@ def test_command__what_is_wrong_is_on_the_page_of_labelled_shards(
         assert text in page
 
 
-def test_page__of_images_alone_is_refused(tmp_path: Path) -> None:
-    from data_engine.qa.page import write_page
-
+def test_command__a_page_of_images_alone_is_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_pseudo(tmp_path)
-    with pytest.raises(UserError, match="holds images only"):
-        write_page(
-            str(tmp_path / "images"),
-            tmp_path / "page.html",
-            findings=Findings(),
-            num_shards=1,
-            num_labels=1,
-            num_samples=1,
-            seed=0,
-        )
+    monkeypatch.setattr("sys.argv", ["verify", f"shards={tmp_path / 'images'}", f"page={tmp_path / 'page.html'}"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: Expected labels of depth in") and "holds images only" in said
