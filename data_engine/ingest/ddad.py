@@ -70,7 +70,7 @@ class Ddad(LabelledSet):
         """Images of the cameras in all samples of the part's scenes."""
         if not (root / "ddad.json").is_file():
             return
-        splits = read_json(root / "ddad.json", keys=["scene_splits"])["scene_splits"]
+        splits = read_json(root / "ddad.json", keys={"scene_splits": dict})["scene_splits"]
         for scene in splits.get(SPLITS[self.part], {}).get("filenames", []):
             content = read_json(root / scene, keys=["data", "samples"])
             try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_engine.ingest.base import read_file, stem
 from data_engine.ingest.labelled import Item, LabelledSet, RawPair, find_names, pair_up
-from data_engine.ingest.raw_files import encode_rgb, open_mat73, read_lines, read_mat, require_file
+from data_engine.ingest.raw_files import encode_rgb, open_mat73, read_lines, read_split
 from data_engine.ingest.raw_labels import RawLabel
 from depth_anything_train.runtime import UserError
 
@@ -57,10 +57,9 @@ class NyuLabelled(LabelledSet):
             return []
         if self.part == "all":
             with open_mat73(root / LABELLED_FILE) as mat:
-                numbers = range(1, len(mat["images"]) + 1)
+                numbers = [*range(1, len(mat["images"]) + 1)]
         else:
-            splits = read_mat(require_file(root / SPLITS_FILE, what="the official split of NYUv2"))
-            numbers = splits[f"{self.part}Ndxs"].ravel().tolist()
+            numbers = read_split(root / SPLITS_FILE, f"{self.part}Ndxs", what="the official split of NYUv2")
         return [Item(f"{number:04d}", LABELLED_FILE, str(number)) for number in numbers]
 
     def read(self, root: Path, item: Item) -> RawPair:

@@ -67,6 +67,19 @@ def read_mat(path: Path) -> dict[str, Any]:
         raise BadSample("damaged_mat", f"{path.name} is no sound MATLAB file: {error}.") from None
 
 
+def read_split(path: Path, variable: str, *, what: str) -> list[Any]:
+    """What a published split in MATLAB's format holds under one name.
+
+    Raises:
+        UserError: the file is missing, damaged or another one; `what` names its role in the message.
+    """
+    content = read_mat(require_file(path, what=what))
+    if variable not in content:
+        raise UserError(f"Expected {what} in {path}, but it holds no {variable}; download it again.")
+    values: list[Any] = np.ravel(content[variable]).tolist()
+    return values
+
+
 @contextmanager
 def open_mat73(path: Path) -> Iterator[Any]:
     """A MATLAB file of version 7.3, which is HDF5 with the axes of every array reversed.

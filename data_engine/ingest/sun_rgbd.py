@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data_engine.ingest.base import read_file
 from data_engine.ingest.labelled import Item, LabelledSet, RawPair
-from data_engine.ingest.raw_files import pinhole, read_mat, require_file
+from data_engine.ingest.raw_files import pinhole, read_split
 from data_engine.ingest.raw_labels import RawLabel
 from depth_anything_train.data.labels import read_png16
 from depth_anything_train.data.schema import BadSample
@@ -75,9 +75,9 @@ class SunRgbd(LabelledSet):
     def _folders(self, root: Path) -> Iterable[str]:
         if self.part == "all":
             return find_folders(root / "SUNRGBD")
-        split = read_mat(require_file(root / SPLIT_FILE, what="the official split of SUN RGB-D"))
+        paths = read_split(root / SPLIT_FILE, f"all{self.part}", what="the official split of SUN RGB-D")
         # /n/fs/sun3d/data/SUNRGBD/kv1/NYUdata/NYU0001 as it lay at its owners; some end with a slash
-        return (path.partition("/SUNRGBD/")[2].strip("/") for path in split[f"all{self.part}"].tolist())
+        return (path.partition("/SUNRGBD/")[2].strip("/") for path in paths)
 
 
 def find_folders(root: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 from raw_sets import cut, write
 
-from data_engine.ingest.raw_files import encode_rgb, open_mat73, pinhole, read_lines, read_mat, require_file
+from data_engine.ingest.raw_files import encode_rgb, open_mat73, pinhole, read_lines, read_mat, read_split, require_file
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.runtime import UserError
 
@@ -18,6 +18,13 @@ def test_pinhole__takes_a_projection_and_moves_the_first_pixel_to_0() -> None:
     projection = np.array([[700.5, 0, 320, 45], [0, 701.5, 240, 0.2], [0, 0, 1, 0.003]])
     assert pinhole(projection) == {"fx": 700.5, "fy": 701.5, "cx": 320, "cy": 240}
     assert pinhole(projection[:, :3], first_pixel=0.5) == {"fx": 700.5, "fy": 701.5, "cx": 319.5, "cy": 239.5}
+
+
+def test_read_split__another_file_is_named(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "splits.mat", {"trainNdxs": np.array([[3], [1]], np.uint16)})
+    assert read_split(tmp_path / "splits.mat", "trainNdxs", what="the split") == [3, 1]
+    with pytest.raises(UserError, match=r"Expected the split in .*splits\.mat, but it holds no testNdxs; download"):
+        read_split(tmp_path / "splits.mat", "testNdxs", what="the split")
 
 
 def test_read_lines__without_empty_ones(tmp_path: Path) -> None:
