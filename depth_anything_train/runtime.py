@@ -120,13 +120,22 @@ COMMAND_LINE = "DEPTH_ANYTHING_COMMAND"
 
 def provenance() -> dict[str, Any]:
     """Where a result comes from: command, commit, versions, machine kind. Paths are in it as typed."""
-    here = Path(__file__).resolve().parent
-    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
     versions = {name: metadata.version(name) for name in ("torch", "timm", "pytorch-lightning", "numpy")}
     return {
         "command": os.environ.get(COMMAND_LINE, "called from Python"),
-        "commit": git.stdout.strip() or "installed package",
+        "commit": _commit(Path(__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "versions": versions,
     }
+
+
+def _commit(root: Path) -> str:
+    """The commit of the checkout in `root`, if it is one: a package may be installed inside somebody else's."""
+    if not (root / ".git").exists():
+        return "installed package"
+    try:
+        git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout of another user, which it refuses
+        return "unknown"
+    return git.stdout.strip()
