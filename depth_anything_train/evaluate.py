@@ -1,6 +1,6 @@
 """`depth-anything evaluate`: a model on labelled shards -> one table, with the protocol that made it.
 
-The same on several processes: `torchrun --nproc-per-node 2 -m depth_anything_train.evaluate key=value ...`.
+The same on several processes: `torchrun --nproc-per-node 2 -m depth_anything_train.cli evaluate key=value ...`.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     assert (out / "results.json").read_bytes() == kept
 
     data = {"tests": ShardFolder(folder)}
-    refuse_others(out, model, data, DepthProtocol())  # the same
+    refuse_others(out, model, data, {"protocol": DepthProtocol().to_dict()})  # the same
     for other, shards, message in (
         (model | {"hash": "0"}, data, r"of another model \(mean_map\); choose"),
         (model | {"size": 56}, data, r"of another input size \(its own\); choose"),
@@ -193,7 +193,7 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
         (model | {"hash": "0"}, {}, "another model .* and other data"),
     ):
         with pytest.raises(UserError, match=message):
-            refuse_others(out, other, shards, DepthProtocol())
+            refuse_others(out, other, shards, {})
 
 
 def test_command__mean_map_is_judged_like_a_model(run, labelled_shards, tmp_path):

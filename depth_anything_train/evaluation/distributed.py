@@ -1,6 +1,6 @@
 """Several processes that evaluate one model: each takes its own samples, the first gathers and writes.
 
-    torchrun --nproc-per-node 2 -m depth_anything_train.evaluate model=... data=... out=...
+    torchrun --nproc-per-node 2 -m depth_anything_train.cli evaluate model=... data=... out=...
 
 What is handed out are blocks of neighbouring samples, which do not depend on the number of processes. So every image
 meets the same batch, none is padded or judged twice, and the numbers are those of one process.

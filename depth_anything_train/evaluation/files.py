@@ -9,7 +9,6 @@ from typing import Any
 
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import atomic_writer, read_json, write_bytes, write_json
-from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.results import Results, to_csv, to_markdown, to_rows
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import UserError, fingerprint, provenance
@@ -18,7 +17,7 @@ RESULTS = "results.json"
 
 
 def refuse_others(
-    folder: Path, model: Mapping[str, Any], data: Mapping[str, ShardFolder], protocol: Protocol | None = None
+    folder: Path, model: Mapping[str, Any], data: Mapping[str, ShardFolder], settings: Mapping[str, Any]
 ) -> None:
     """Keep results that are in the folder already, if they are of something else, from being replaced.
 
@@ -26,10 +25,10 @@ def refuse_others(
         folder: for the results.
         model: `hash`, and `size` where there is one, as in results.json.
         data: shards by name.
-        protocol: where there is one.
+        settings: what else decides the numbers, by its name in results.json: plain JSON.
 
     Raises:
-        UserError: they are of another model, of other data or by another protocol.
+        UserError: they are of another model, of other data or by other settings.
     """
     if not (folder / RESULTS).exists():
         return
@@ -42,8 +41,9 @@ def refuse_others(
     differing = [told[key] for key, value in model.items() if theirs.get(key) != value]
     if found["data"] != describe_data(data):
         differing.append(f"other data ({', '.join(found['data'])})")
-    if protocol is not None and found.get("protocol_hash") != fingerprint(protocol.to_dict()):
-        differing.append(f"another protocol ({found.get('protocol', {}).get('name')})")
+    for key, value in settings.items():
+        if fingerprint(found.get(key)) != fingerprint(value):
+            differing.append(f"another {key} ({found.get(key, {}).get('name') or found.get('benchmark')})")
     if differing:
         raise UserError(f"{folder} holds results of {' and '.join(differing)}; choose another out= or delete it.")
 

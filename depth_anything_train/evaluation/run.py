@@ -47,7 +47,7 @@ def run_benchmark(
         UserError: as `refuse_others` and `evaluate`.
     """
     judge, size = judge_of(protocol), cfg.size or protocol.size
-    refuse_others(out, {"hash": model.hash, "size": size}, shards, protocol)
+    refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict()})
     keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
     results = evaluate(model, shards, protocol, ranks=here, **keys)
     if not here.first:
@@ -93,7 +93,7 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     for name, model in models.items():
         for one, protocol in protocols.items():
             about = {"hash": model.hash, "size": cfg.size or protocol.size}
-            refuse_others(Path(cfg.out) / name / one, about, shards[one], protocol)
+            refuse_others(Path(cfg.out) / name / one, about, shards[one], {"protocol": protocol.to_dict()})
             check_kind(model, protocol, align_metric=cfg.align_metric, name=name)
 
     entries: list[Entry] = []

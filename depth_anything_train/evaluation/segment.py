@@ -1,6 +1,6 @@
 """`depth-anything segment`: a segmenter on segmented shards -> mIoU beside the papers', IoU by class, pictures.
 
-The same on several processes: `torchrun --nproc-per-node 2 -m depth_anything_train.evaluation.segment key=value ...`.
+The same on several processes: `torchrun --nproc-per-node 2 -m depth_anything_train.cli segment key=value ...`.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def main(cfg: DictConfig) -> None:
     folders = open_data(OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data, kind=SEGMENTED)
     for folder in folders.values():
         check_classes(folder.path, folder.info.get("classes"), model.config.num_classes)
-    refuse_others(out, {"hash": about["hash"]}, folders)
     window: SlidingWindow = build(cfg.benchmark.window)
+    refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window)})
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
     with ranks() as here:
         counted = count(model, chosen, window, ranks=here)
@@ -79,7 +79,7 @@ def summarise(
         "benchmark": cfg.benchmark.title,
         "model": {"name": Path(cfg.model).name, "hash": about["hash"], "experiment": about.get("experiment")},
         "data": describe_data(folders),
-        "window": asdict(window) | {"scales": list(window.scales)},
+        "window": asdict(window),
         **counted.measures(),
         "best_constant_miou": best_constant_miou(counted.confusion),
         "classes": [
@@ -145,7 +145,3 @@ def page(results: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
         table(["", "IoU (%)", "pixels"], [[x["name"], f"{100 * x['iou']:.1f}", f"{x['pixels']:,}"] for x in shown]),
     ]
     return document(f"{results['model']['name']}: {results['benchmark']}", "\n".join(parts))
-
-
-if __name__ == "__main__":
-    main()

@@ -51,6 +51,7 @@ class SlidingWindow:
                 f"size={self.size}, crop={self.crop}, stride={self.stride}, max_side={self.max_side} and "
                 f"scales={list(self.scales)}."
             )
+        object.__setattr__(self, "scales", tuple(self.scales))  # a config's list is of another type
 
     def classes(self, model: Segmenter, image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
         """The class of every pixel, (h, w) of `shape`, of an RGB image (H, W, 3)."""

@@ -63,9 +63,14 @@ def test_segment__writes_ours_beside_the_papers(model, tmp_path, monkeypatch, ca
     page = (out / "page.html").read_text()
     assert page.count("<img") == 6 and "59.4" in page and "box-0002" in page and "box-0001" not in page
     assert f"mIoU {100 * results['miou']:.1f} %" in "".join(capsys.readouterr().err.split("\n"))
-    with pytest.raises(SystemExit):
-        segment(monkeypatch, f"model={run}", f"data={{other: {shards}}}", f"out={out}", "device=cpu")
-    assert "holds results of other data (shards)" in capsys.readouterr().err
+    for data, message in (
+        (f"{{other: {shards}}}", "holds results of other data (shards) and another window (ADE20K); choose"),
+        (f"[{shards}]", "holds results of another window (ADE20K); choose another out="),
+    ):
+        with pytest.raises(SystemExit):
+            segment(monkeypatch, f"model={run}", f"data={data}", f"out={out}", "device=cpu")
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    segment(monkeypatch, f"model={run}", f"data=[{shards}]", f"out={out}", *window, "device=cpu", "pictures=1")
 
 
 @pytest.mark.parametrize("change", ["model=nowhere", "data=[nowhere]", "benchmark.window.stride=0", "limit=x"])
