@@ -58,7 +58,7 @@ def only_run_in(folder: Path, *, timeout_s: float = 1800) -> Iterator[None]:
         SystemExit: with `RUN_AGAIN`, if asked to stop while waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    start = os.environ.get(START) or fingerprint([os.environ.get(name) for name in LAUNCHERS])
+    start = os.environ.get(START) or _name_of_start()
     if not is_first_process():
         with leaving_on_request():
             _wait_for_first(folder, start, timeout_s)
@@ -77,6 +77,15 @@ def only_run_in(folder: Path, *, timeout_s: float = 1800) -> Iterator[None]:
             yield
         finally:
             del os.environ[START]
+
+
+def _name_of_start() -> str:
+    """The same for all processes of a start, and for no other start that may still be at work."""
+    told = [os.environ.get(name) for name in LAUNCHERS]
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):  # of one torchrun, on one machine
+        # Who fixes its port and run id has them again in the next start; its folder, above attempt and rank, is new.
+        told.append(str(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parent.parent))
+    return fingerprint(told)
 
 
 def _wait_for_first(folder: Path, start: str, timeout_s: float) -> None:

@@ -85,12 +85,22 @@ def test_only_run_in__asked_to_stop_while_waiting_wants_to_be_run_again(tmp_path
         assert waiting.wait(20) == RUN_AGAIN
 
 
-def test_only_run_in__ranks_of_one_start_go_in_together_once_their_first_has_the_lock(tmp_path):
-    ours, theirs = {"MASTER_PORT": "1234"}, {"MASTER_PORT": "1235"}
+def of_torchrun(folder, rank):
+    """What torchrun tells a process where port and run id are fixed; its folder is another one each time."""
+    fixed = {"TORCHELASTIC_RUN_ID": "mine", "MASTER_PORT": "29500", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return {**fixed, "RANK": rank, "TORCHELASTIC_ERROR_FILE": f"/tmp/{folder}/attempt_0/{rank}/error.json"}
+
+
+def of_srun(port, rank):
+    return {"RANK": rank, "MASTER_PORT": port}
+
+
+@pytest.mark.parametrize("launched", [of_torchrun, of_srun])
+def test_only_run_in__ranks_of_one_start_go_in_together_once_their_first_has_the_lock(tmp_path, launched):
     with runs(tmp_path) as start:
-        before = start(**theirs, RANK="0")
+        before = start(**launched("1", "0"))
         assert before.stdout.readline() == b"in\n"
-        ranks = [start(**ours, RANK=str(rank)) for rank in range(2)]
+        ranks = [start(**launched("2", str(rank))) for rank in range(2)]
         assert b"waiting for it to end" in ranks[0].stderr.readline()
         time.sleep(1)
         assert all(rank.poll() is None for rank in ranks)
