@@ -83,7 +83,7 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
         for number, stage in enumerate(stages, 1):
             place = f"({number}/{len(stages)}) {stage.name}"
             mark = marks / f"{number:02d}-{stage.name}.json"
-            if mark.exists() and read_json(mark)["key"] == stage.key:
+            if mark.exists() and read_json(mark, keys=("key",))["key"] == stage.key:
                 console.print(f"{place}: finished before", style="dim")
                 continue
             console.print(place, style="bold")

@@ -6,10 +6,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from depth_anything_train.files import read_json, write_bytes, write_json
 from depth_anything_train.runtime import UserError, fingerprint, provenance
@@ -72,7 +74,7 @@ def open_run(run: Path, cfg: DictConfig) -> None:
     if mark.exists() and (read_json(mark, keys=("key",))["key"] == key or _has_steps(run)):
         if read_json(mark)["key"] != key:
             raise UserError(
-                f"{run} holds a run of another configuration{_difference(run / CONFIG, decisive, elsewhere)}; choose "
+                f"{run} holds a run of another configuration{_difference(run, decisive, elsewhere)}; choose "
                 "another out= or delete it."
             )
         return
@@ -89,7 +91,7 @@ def open_run(run: Path, cfg: DictConfig) -> None:
 
 def samples_moved(run: Path, cfg: DictConfig) -> list[str]:
     """How the paths of samples differ from those that a run began with, a phrase each."""
-    began = OmegaConf.load(run / CONFIG)
+    began = _config_of(run)
     pairs = {name: (OmegaConf.select(began, name), OmegaConf.select(cfg, name)) for name in _sample_paths(cfg).values()}
     return [f"{name} was {there}, is {here}" for name, (there, here) in pairs.items() if there != here]
 
@@ -121,11 +123,21 @@ def check_samples(run: Path, cfg: DictConfig, content: Mapping[str, str]) -> Non
         write_json(mark, {**known, "samples": dict(content)})
 
 
-def _difference(there: Path, decisive: DictConfig, elsewhere: Iterable[str]) -> str:
-    """The keys that decide and differ from a config that was written, as part of a sentence; nothing if none does."""
-    ours = _leaves(decisive)
-    written = OmegaConf.load(there) if there.exists() else None
-    theirs = _leaves(_decisive(written, elsewhere)) if isinstance(written, DictConfig) else ours
+def _config_of(run: Path) -> DictConfig:
+    """The config that a run began with.
+
+    Raises:
+        UserError: it is damaged, by hand perhaps, or gone.
+    """
+    with suppress(FileNotFoundError, YAMLError):
+        if isinstance(config := OmegaConf.load(run / CONFIG), DictConfig):
+            return config
+    raise UserError(f"{run / CONFIG}, which says what this run is, is damaged or gone; mend it or choose another out=.")
+
+
+def _difference(run: Path, decisive: DictConfig, elsewhere: Iterable[str]) -> str:
+    """The keys that decide and differ from those that a run began with, as part of a sentence; nothing if none does."""
+    ours, theirs = _leaves(decisive), _leaves(_decisive(_config_of(run), elsewhere))
     names = [name for name in ours if ours[name] is not None]  # None: it only repeats another key
     names += [name for name in theirs if not any(f"{name}.".startswith(f"{known}.") for known in ours)]
     differing = [name for name in names if ours.get(name) != theirs.get(name)]

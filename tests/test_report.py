@@ -217,6 +217,11 @@ def test_evaluations_of_different_protocols_or_images_share_no_table(evaluations
         read_evaluations({**evaluations, "fewer": fewer}, baseline=None)
     with pytest.raises(UserError, match="labelled_groups names"):
         read_evaluations(evaluations, baseline=None, labelled_groups=["room"])
+    segmented = tmp_path / "segmented"
+    segmented.mkdir()
+    (segmented / "results.json").write_text('{"model": {"hash": "0"}, "miou": 0.5}')
+    with pytest.raises(UserError, match="against depth maps, but segmented has no abs_rel"):
+        read_evaluations({**evaluations, "segmented": str(segmented)}, baseline=None)
 
 
 def test_comparison__labelled_sets_may_be_named_by_a_pattern(evaluations):

@@ -124,6 +124,14 @@ def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):
         train(compose("train", options(data, undisturbed, "seed=1", "size=42", "workers=1")))
 
 
+def test_config__that_is_damaged_is_named(interrupted, tmp_path):
+    keys, labelled = interrupted
+    for damaged in ("size: [", "- size"):
+        (tmp_path / "run" / "config.yaml").write_text(damaged)
+        with pytest.raises(UserError, match="config.yaml, which says what this run is, is damaged or gone"):
+            train(compose("train", [*keys, f"labelled=[{labelled}]", "size=42"]))
+
+
 @pytest.mark.parametrize(
     "change",
     ["workers=1", "data.cache_mb=0", "out=elsewhere", "model.attention=xformers", "max_per_device=2", "trainer=default",

@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader
 
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.doctor.outcome import Outcome
+from depth_anything_train.runtime import UserError
 from depth_anything_train.tasks.base import Task
 
 WARM_UP = 2
+"""Steps whose time does not count."""
 
 
 class Learning(pl.Callback):
@@ -40,7 +42,13 @@ class Learning(pl.Callback):
 
 
 def learn(task: Task, batch: Any, *, steps: int, share: float, device: torch.device, precision: str) -> Learning:
-    """Train on one batch again and again."""
+    """Train on one batch again and again.
+
+    Raises:
+        UserError: so few steps have none that is timed.
+    """
+    if steps <= WARM_UP:
+        raise UserError(f"Expected overfit.steps of at least {WARM_UP + 1}, but came {steps}.")
     learning = Learning(share)
     trainer = pl.Trainer(
         max_steps=steps,

@@ -78,9 +78,13 @@ def read_evaluations(
             or they judge something other than depth.
     """
     results = {
-        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / "results.json")
+        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / "results.json", keys=("model",))
         for name, folder in folders.items()
     }
+    for name, result in results.items():
+        groups = result.get("groups")
+        if not groups or any(metric not in row for row in groups.values() for metric in SHOWN):
+            raise UserError(f"Expected evaluations against depth maps, but {name} has no {' and '.join(SHOWN)}.")
     first_name, first = next(iter(results.items()))
     for name, result in results.items():
         for what, ours, theirs in (
@@ -92,8 +96,6 @@ def read_evaluations(
                     f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {ours} "
                     f"and {theirs}; evaluate both again with the same keys."
                 )
-    if any(metric not in row for row in first["groups"].values() for metric in SHOWN):
-        raise UserError(f"Expected evaluations against depth maps, but {first_name} has no {' and '.join(SHOWN)}.")
     for pattern in labelled_groups or ():
         if not fnmatch.filter(first["groups"], pattern):
             raise UserError(f"labelled_groups names {pattern}, but the test sets are {', '.join(first['groups'])}.")

@@ -10,7 +10,8 @@ from depth_anything_train.composition import compose
 from depth_anything_train.doctor.command import examine, main
 from depth_anything_train.doctor.labels import judge
 from depth_anything_train.doctor.precision import check_precision
-from depth_anything_train.doctor.steps import Learning, check_overfit
+from depth_anything_train.doctor.steps import Learning, check_overfit, learn
+from depth_anything_train.runtime import UserError
 
 
 @pytest.fixture
@@ -98,3 +99,8 @@ def test_overfit__a_loss_that_is_not_a_number_fails():
     learning = Learning(share=0.5)
     learning.losses = [float("nan")] * 3
     assert check_overfit(learning).status == "failed"
+
+
+def test_learn__needs_a_step_whose_time_counts():
+    with pytest.raises(UserError, match="overfit.steps of at least 3, but came 2"):
+        learn(None, {}, steps=2, share=0.5, device=torch.device("cpu"), precision="32-true")
