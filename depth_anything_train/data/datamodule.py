@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from depth_anything_train.data.ahead import ShardsAhead
 from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix
@@ -211,7 +213,9 @@ class ShardDataModule(LightningDataModule):
             generator=torch.Generator(),  # else every start would draw from the seed of the training itself
         )
         self.bad = BadSamples(self.max_bad_share, before=self.bad.before)
-        self.loaders.append(TrainLoader(loader, self.bad))
+        by_groups = not self.shuffled and any(source.is_remote for source in self.views.sources.values())
+        ahead = partial(ShardsAhead, order, self.views.sources) if by_groups else None
+        self.loaders.append(TrainLoader(loader, self.bad, ahead))
         return self.loaders[-1]
 
     def teardown(self, stage: str) -> None:

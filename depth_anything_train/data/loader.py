@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from weakref import WeakSet
 
 import cv2
 from torch.utils.data import DataLoader
 
+from depth_anything_train.data.ahead import ShardsAhead
 from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.data.views import Batch, Loaded
 from depth_anything_train.runtime import UserError
@@ -24,12 +26,17 @@ class TrainLoader:
 
     Workers end with the iterator that they load for: when it is dropped, at `close`, or when the process leaves.
 
+    Args:
+        loader: what the workers hand over.
+        bad: counts what could not be used.
+        ahead: makes what fetches remote shards beforehand; None leaves that to the workers.
+
     Attributes:
         waited: seconds that the main process spent here, waiting for workers or loading by itself.
     """
 
-    def __init__(self, loader: DataLoader[Loaded], bad: BadSamples) -> None:
-        self.loader, self.bad = loader, bad
+    def __init__(self, loader: DataLoader[Loaded], bad: BadSamples, ahead: Callable[[], ShardsAhead] | None) -> None:
+        self.loader, self.bad, self.ahead = loader, bad, ahead
         self.waited = 0.0
         self._iterators: WeakSet[Generator[Batch, None, None]] = WeakSet()
 
@@ -45,14 +52,18 @@ class TrainLoader:
 
     def _batches(self) -> Generator[Batch, None, None]:
         start = time.perf_counter()
-        for collated in self.loader:
-            if isinstance(collated, UserError):
-                raise collated
-            self.bad.count(collated.samples, collated.problems)
-            self.waited += time.perf_counter() - start
-            yield collated.batch
-            self.bad.note_used()  # Lightning has asked for the next one when it works at this one
-            start = time.perf_counter()
+        loaded = iter(self.loader)  # starts the workers
+        with self.ahead() if self.ahead is not None else nullcontext() as ahead:
+            for number, collated in enumerate(loaded):
+                if isinstance(collated, UserError):
+                    raise collated
+                self.bad.count(collated.samples, collated.problems)
+                self.waited += time.perf_counter() - start
+                yield collated.batch
+                self.bad.note_used()  # Lightning has asked for the next one when it works at this one
+                start = time.perf_counter()
+                if ahead is not None:
+                    ahead.reach(number + 1)
 
 
 def start_worker(worker: int) -> None:

@@ -77,6 +77,20 @@ class BlockShuffle:
         epochs, places = np.divmod(positions, len(self))
         return epochs, _each(epochs, places, lambda epoch, here: self._locate(here, *key, epoch))
 
+    def groups_at(self, position: int, *key: int | str) -> tuple[list[int], list[int]]:
+        """The shards of the group that a position stands in, and those of the group after it."""
+        now, end = self._group(position, *key)
+        then, _ = self._group(end, *key)
+        return now, then
+
+    def _group(self, position: int, *key: int | str) -> tuple[list[int], int]:
+        """The shards of the group that a position stands in, and the position at which the next one begins."""
+        epoch, place = divmod(position, len(self))
+        shards, starts, groups = self._epoch(*key, epoch)
+        number = int(np.searchsorted(groups, place, side="right"))
+        first, end = groups[number - 1 : number + 1].tolist()
+        return shards[(starts[:-1] >= first) & (starts[:-1] < end)].tolist(), epoch * len(self) + end
+
     def _locate(self, places: Positions, *key: int | str) -> Positions:
         shards, starts, groups = self._epoch(*key)
 
@@ -140,6 +154,17 @@ class Mixture:
             epochs[here], inside = self.parts[source](counters[here], *key, "source", source)
             indices[here] = self.starts[source] + inside
         return epochs, indices
+
+    def groups_at(self, position: int, *key: int | str) -> tuple[list[int], list[int]]:
+        """The shards of the groups that the sources stand in, and of those after them; counted through all sources."""
+        rounds, first = position // int(self.bounds[-1]), 0
+        both: tuple[list[int], list[int]] = ([], [])
+        for source, (part, weight) in enumerate(zip(self.parts, self.weights.tolist(), strict=True)):
+            assert isinstance(part, BlockShuffle)
+            for all_shards, shards in zip(both, part.groups_at(rounds * weight, *key, "source", source), strict=True):
+                all_shards.extend(first + shard for shard in shards)
+            first += len(part.counts)
+        return both
 
 
 def make_order(

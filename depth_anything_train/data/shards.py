@@ -213,15 +213,15 @@ class ShardFolder:
         opened = _opened(OPEN_REMOTE_SHARDS if isinstance(tar, RemotePath) else min(OPEN_SHARDS, files_allowed() // 4))
         return opened(tar, self._checksums[number])
 
-    def fetch_ahead(self, number: int) -> None:
-        """Begin to fetch shard `number` in a thread, if it is elsewhere; `shard` then waits for it."""
-
-        def fetch() -> None:
+    def fetch(self, number: int) -> None:
+        """Open shard `number` if it is elsewhere, so that it is in the cache."""
+        if isinstance(self.shards[number], RemotePath):
             with suppress(Exception):  # it is tried again when its turn comes, where somebody hears of it
                 self.shard(number)
 
-        if isinstance(self.shards[number], RemotePath):
-            Thread(target=fetch, daemon=True).start()  # who is asked to leave does not wait for it
+    def fetch_ahead(self, number: int) -> None:
+        """Begin to fetch shard `number` in a thread, if it is elsewhere; `shard` then waits for it."""
+        Thread(target=self.fetch, args=(number,), daemon=True).start()  # who is asked to leave does not wait for it
 
     def digest(self, number: int) -> str:
         """Hash of the content of shard `number`, as `Shard.digest`, without opening it."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import add_sky, decode_classes, decode_label, decode_pair, decode_sky
+from depth_anything_train.data.remote import RemotePath
 from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import UserError, fingerprint
@@ -77,6 +78,19 @@ class Source(ABC):
         """Number of the folder that holds sample `index`, and the sample's number inside it."""
         folder = bisect.bisect_right(self.starts, index) - 1
         return folder, self.selections[folder][index - self.starts[folder]]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of its shards are elsewhere."""
+        return any(isinstance(folder.path, RemotePath) for folder in (*self.folders, *self.images))
+
+    def shards_of(self, shard: int) -> Iterator[tuple[ShardFolder, int]]:
+        """Folder, and number in it, of the files behind a shard; `shard` counts through all folders."""
+        for labels, images in zip(self.folders, self.images, strict=True):
+            if shard < len(labels.shards):
+                yield from ((folder, shard) for folder in {labels, images})
+                return
+            shard -= len(labels.shards)
 
     def name_of(self, index: int) -> str:
         """Name of the data set that sample `index` belongs to."""
