@@ -6,11 +6,12 @@ shards that are missing and ends with the same bytes. Items that cannot be used 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -92,31 +93,36 @@ def prepare(
     out = Path(out).expanduser()
     require_writable(out)
     items = ingest.items()
-    identity = _claim(out, ingest, items, samples_per_shard)
+    configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, hash_items(items)]
+    identity = {"schema": SCHEMA, "kind": ingest.kind, "source": ingest.source}
+    identity["fingerprint"] = fingerprint([identity, configuration])
     paths = [out / f"{number:05d}.tar" for number in range(-(-len(items) // samples_per_shard))]
-    tasks = Missing(ingest, items, paths, samples_per_shard)
-    so_far = merge(read_json(path.with_suffix(".json")) for path in paths if index_path(path).exists())
-    bar = ProgressBar("prepare", len(items), done=so_far["count"] + sum(so_far["drops"].values()))
-    try:
-        with bar, closing(ordered_map(write_shard, tasks, workers)) as reports:
-            for report in reports:
-                so_far = merge([so_far, report])
-                bar.advance(report["count"] + sum(report["drops"].values()))
-                _stop_if_bad(so_far, len(items), ingest.source, max_bad_share)
-    finally:
-        remove_leftovers(out)
-    # Reports are read again in the order of the shards: the same total whether or not the run was interrupted.
-    total = merge(read_json(path.with_suffix(".json")) for path in paths)
-    _show(total, ingest.source, out)
-    _stop_if_bad(total, len(items), ingest.source, max_bad_share)
-    summary = {"count": total["count"], "shards": len(paths), "drops": total["drops"], "notes": total["notes"]}
-    licences = Counter(total["licences"])
-    licence = licence or getattr(ingest, "licence", None)
-    if licence and UNKNOWN in licences:
-        licences[licence] += licences.pop(UNKNOWN)
-    content = {**ingest.info(), **identity, **summary, "licences": dict(licences)}
-    write_json(out / DATASET_FILE, content)
+    with _claimed(out, identity, paths):
+        total = _write_missing(Missing(ingest, items, paths, samples_per_shard), workers, max_bad_share)
+        _show(total, ingest.source, out)
+        _stop_if_bad(total, len(items), ingest.source, max_bad_share)
+        summary = {"count": total["count"], "shards": len(paths), "drops": total["drops"], "notes": total["notes"]}
+        licences = Counter(total["licences"])
+        licence = licence or getattr(ingest, "licence", None)
+        if licence and UNKNOWN in licences:
+            licences[licence] += licences.pop(UNKNOWN)
+        content = {**ingest.info(), **identity, **summary, "licences": dict(licences)}
+        write_json(out / DATASET_FILE, content)
     return content
+
+
+def _write_missing(tasks: Missing, workers: int | None, max_bad_share: float) -> Report:
+    """Write the shards that are missing and add up the reports of all."""
+    paths, num_items, source = tasks.paths, len(tasks.items), tasks.ingest.source
+    so_far = merge(read_json(path.with_suffix(".json")) for path in paths if index_path(path).exists())
+    bar = ProgressBar("prepare", num_items, done=so_far["count"] + sum(so_far["drops"].values()))
+    with bar, closing(ordered_map(write_shard, tasks, workers)) as reports:
+        for report in reports:
+            so_far = merge([so_far, report])
+            bar.advance(report["count"] + sum(report["drops"].values()))
+            _stop_if_bad(so_far, num_items, source, max_bad_share)
+    # Read again in the order of the shards: the same total whether or not the run was interrupted.
+    return merge(read_json(path.with_suffix(".json")) for path in paths)
 
 
 class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
@@ -138,22 +144,41 @@ class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
         return self.ingest, items, self.paths[self.numbers[position]]
 
 
-def _claim(out: Path, ingest: Ingest, items: Sequence[Any], samples_per_shard: int) -> dict[str, Any]:
-    """Mark `out` as belonging to this configuration and these items, or refuse it."""
-    configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, hash_items(items)]
-    identity = {"schema": SCHEMA, "kind": ingest.kind, "source": ingest.source}
-    identity["fingerprint"] = fingerprint([identity, configuration])
+@contextmanager
+def _claimed(out: Path, identity: dict[str, Any], paths: Sequence[Path]) -> Iterator[None]:
+    """Mark `out` as belonging to this configuration and these items while they are written, or refuse it.
+
+    If that ends without a sample, because nothing could be read as it was said to be, the folder is as it was before.
+    """
     mark = out / UNFINISHED_FILE
-    if mark.exists():
+    if not mark.exists():
+        if (out / DATASET_FILE).exists() or any(out.glob("*.tar")):
+            raise UserError(f"{out} holds shards that `prepare` did not write; choose another out=.")
+        _writing(out, lambda: write_json(mark, identity))
+    with open(mark, "r+b") as held:
+        with suppress(OSError):  # a file system without locks: nobody clears the folder then
+            fcntl.flock(held, fcntl.LOCK_SH)  # any number may write the same shards
         if read_json(mark) != identity:
             raise UserError(
-                f"{out} holds shards of another data set, other files or other settings; choose another out=."
+                f"{out} was begun with another data set, other files or other settings; choose another out=, or delete "
+                "that folder."
             )
-    elif (out / DATASET_FILE).exists() or any(out.glob("*.tar")):
-        raise UserError(f"{out} holds shards that `prepare` did not write; choose another out=.")
-    else:
-        _writing(out, lambda: write_json(mark, identity))
-    return identity
+        try:
+            yield
+        finally:
+            remove_leftovers(out)
+            with suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _clear_if_empty(mark, paths)
+
+
+def _clear_if_empty(mark: Path, paths: Sequence[Path]) -> None:
+    """Remove shards without a sample, if all are, and what says whose they are."""
+    if not any(index_path(path).exists() and read_json(path.with_suffix(".json"))["count"] for path in paths):
+        for path in paths:
+            for file in (index_path(path), path, path.with_suffix(".json")):
+                file.unlink(missing_ok=True)
+        mark.unlink()
 
 
 def hash_items(items: Sequence[Any]) -> str:
@@ -229,7 +254,10 @@ def _stop_if_bad(total: Report, num_items: int, source: str, max_bad_share: floa
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(total["drops"].items()))
         example = next(iter(total["examples"].values()))[0]
         limit = f"more than max_bad_share={max_bad_share}" if bad < num_items else "which leaves nothing"
-        raise UserError(f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}")
+        mended = " What is mended goes into another out=." if total["count"] else ""
+        raise UserError(
+            f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}{mended}"
+        )
 
 
 def _show(total: Report, source: str, out: Path) -> None:

@@ -194,6 +194,31 @@ def test_prepare__refuses_to_write_nothing(tmp_path: Path) -> None:
         prepare(Numbers(), tmp_path, samples_per_shard=0)
 
 
+def test_prepare__that_ended_without_a_sample_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_text("of the user")
+    for share in (0.5, 1.0):  # stopped in the middle, and after the last shard
+        with pytest.raises(UserError, match="cannot be used"):
+            prepare(Numbers(9, bad=tuple(range(9))), tmp_path, samples_per_shard=2, workers=0, max_bad_share=share)
+        assert content(tmp_path) == {"notes.json": b"of the user"}
+    assert prepare(Numbers(3), tmp_path, samples_per_shard=2, workers=0)["count"] == len(ShardFolder(tmp_path)) == 3
+
+
+def test_prepare__does_not_clear_a_folder_in_which_another_run_works(tmp_path: Path) -> None:
+    bad = Numbers(4, bad=(0, 1, 2, 3))
+
+    class Pair(Numbers):
+        def load(self, item: int) -> RawSample:
+            with pytest.raises(UserError, match="leaves nothing"):
+                prepare(bad, tmp_path, workers=0)
+            assert (tmp_path / "prepare.json").exists()
+            raise BadSample("even", "the same")
+
+    Pair.__qualname__ = Numbers.__qualname__
+    with pytest.raises(UserError, match="leaves nothing"):
+        prepare(Pair(4, bad.bad), tmp_path, workers=0)
+    assert not content(tmp_path)
+
+
 def test_prepare__a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     numbers = Numbers(10, bad=(0, 1, 2))  # the first shard is small
