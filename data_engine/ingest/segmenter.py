@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from depth_anything_train.inference.device import choose_device
+from depth_anything_train.models.sources import is_hub_name
 from depth_anything_train.models.weights import weights_hash
 from depth_anything_train.runtime import UserError, import_extra
 
@@ -53,9 +54,12 @@ class SkySegmenter:
         Raises:
             UserError: transformers is missing, there is no such model, it is incomplete, or it knows no sky.
         """
+        wanted = "a SegFormer in a transformers folder or its name on the hub (owner/name), with safetensors"
+        name, version = str(Path(source).expanduser()), revision or "main"
+        if not Path(name).is_dir() and not is_hub_name(source):  # else the hub would be asked for it, for a minute
+            raise UserError(f"Expected {wanted}, but came {source}, which is no folder.")
         transformers = import_extra("transformers", extra="hf")
         transformers.utils.logging.disable_progress_bar()  # of loading: it would run through the one of `prepare`
-        name, version = str(Path(source).expanduser()), revision or "main"
         try:
             processor = transformers.AutoImageProcessor.from_pretrained(name, revision=version)
             model, report = transformers.SegformerForSemanticSegmentation.from_pretrained(
@@ -63,7 +67,6 @@ class SkySegmenter:
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
-            wanted = "a SegFormer in a transformers folder or its name on the hub, with safetensors"
             raise UserError(f"Expected {wanted}, but {source} cannot be loaded: {reason}") from None
         if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
             raise UserError(f"{source} is no complete SegFormer: {len(missing)} weights do not fit, as {missing[0]}.")
