@@ -71,7 +71,7 @@ def exclude(leaks: Iterable[Leak], train: Iterable[str]) -> None:
     by_folder: dict[Path, dict[tuple[str, int], BadKey]] = {_local(name): {} for name in train}
     for leak in leaks:
         folder = open_images(leak.train)
-        digest = next(folder.shard(n).digest for n, path in enumerate(folder.shards) if path.name == leak.train_shard)
+        digest = next(folder.digest(n) for n, path in enumerate(folder.shards) if path.name == leak.train_shard)
         message = f"copy of {leak.test_shard} {leak.test_key} of {leak.test}"
         bad = BadKey(leak.train_shard, leak.train_number, leak.train_key, REASON, message, digest)
         by_folder[_local(leak.train)].setdefault((bad.shard, bad.number), bad)

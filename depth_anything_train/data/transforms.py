@@ -180,6 +180,9 @@ class StrongPerturbation:
         grayscale_p: probability of a grey image.
         blur_p: probability of the blur.
         blur_sigma: its standard deviation in pixels is drawn from this range.
+
+    Raises:
+        UserError: one of them is none.
     """
 
     def __init__(
@@ -206,7 +209,8 @@ class StrongPerturbation:
                 ]
             )
         except ValueError as error:
-            raise UserError(f"Expected probabilities and ranges in data.perturbation, but {error}") from None
+            reason = " ".join(str(error).partition("For further information")[0].split())
+            raise UserError(f"Expected probabilities and ranges in data.perturbation, but: {reason}.") from None
 
     def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """Perturb an image (H, W, 3); the same image and seed give the same result in any process and any order."""
