@@ -14,7 +14,7 @@ from depth_anything_train.evaluation.judges import Judge, PairSample
 from depth_anything_train.evaluation.suite import Suite
 from depth_anything_train.evaluation.table import Entry, body, head
 from depth_anything_train.inference.labelled import Records
-from depth_anything_train.inference.prediction import Predictor
+from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.results import LEADING, TITLES, ImageResult, Results
@@ -141,7 +141,8 @@ def _row(sample: Any, name: str, model: Predictor, protocol: Any, size: int | No
 
 
 def _pair_row(sample: PairSample, model: Predictor, size: int | None) -> PictureRow:
-    disparity = model.predict(sample.image, size).disparity
+    prediction = Prediction(model.forward([sample.image], size, [sample.focal_px])[0], model.kind)
+    disparity = prediction.resized(*sample.image.shape[:2]).disparity
     pictures = [
         Picture(title, "", f"{title} of {sample.key} with its pairs", encode(_draw(pixels, sample, disparity)))
         for title, pixels in (("image", sample.image), ("prediction", colorize(disparity)))

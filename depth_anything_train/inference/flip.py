@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, Predictor, load_image
+from depth_anything_train.inference.prediction import Focals, Kind, Predictor
 
 
 class FlipAverage:
@@ -37,8 +37,3 @@ class FlipAverage:
         mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
         plain, mirror = (self.model.forward(seen, size, focals_px) for seen in (images, mirrored))
         return [(one + other[:, ::-1]) * np.float32(0.5) for one, other in zip(plain, mirror, strict=True)]
-
-    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
-        """One photograph at its own size."""
-        pixels = load_image(image)
-        return Prediction(self.forward([pixels], size)[0], self.kind).resized(*pixels.shape[:2])

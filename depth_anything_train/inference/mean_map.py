@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import Label
-from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
+from depth_anything_train.inference.prediction import Focals, Kind
 from depth_anything_train.ops.alignment import robust_normalize
 from depth_anything_train.runtime import UserError
 
@@ -84,11 +84,6 @@ class MeanMap:
         """The mean map (96, 128) once per image, in metres of the metric one; neither the images nor `size` matter."""
         values = self.mean if self.kind == "relative" else np.reciprocal(self.mean)
         return [values for _ in images]
-
-    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
-        """The mean map at the size of `image`."""
-        pixels = load_image(image)
-        return Prediction(self.forward([pixels])[0], self.kind).resized(*pixels.shape[:2])
 
 
 def _normalized(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -86,9 +86,6 @@ class Predictor(Protocol):
             BadSample: `no_camera` if it needs the focal length of an image, in the image's pixels, and there is none.
         """
 
-    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
-        """One photograph -> its prediction at the photograph's size."""
-
 
 def load_image(image: ImageLike) -> NDArray[np.uint8]:
     """Any form of photograph -> RGB uint8 (H, W, 3), upright.

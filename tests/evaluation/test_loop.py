@@ -13,7 +13,9 @@ from scenes import encode, scene, write_shards
 
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import Record
+from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.loop import evaluate as judge
+from depth_anything_train.evaluation.page import result_page
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.flip import FlipAverage
 from depth_anything_train.inference.prediction import Prediction
@@ -152,6 +154,14 @@ def test_evaluate__kb_cuts_image_and_label_before_the_network():
     assert np.array_equal(seen[0], image[18:, 5:1221]) and results.skipped == {"image_size": 1}
     inside = disparity[18:, 5:1221][143:349, 43:1172]
     assert results.images[0].measures["pixels"] == np.count_nonzero(inside > 1 / 80)
+
+
+def test_page__pairs_need_no_camera_of_a_model_that_needs_one_for_metres():
+    model = DepthAnything(build(kind="metric", max_depth_m=20.0, canonical_focal_px=50.0), size=28, device="cpu")
+    meta = {"pairs": [{"nearer": [3, 3], "farther": [0, 0]}]}
+    data = {"pairs": [Record("a", {"jpg": encode(scene(0)[0]), "json": json.dumps(meta).encode()})]}
+    results, judge_of_pairs = judge(model, data, PairProtocol()), judge_of(PairProtocol())
+    assert result_page(results, "mine", model, data, judge_of_pairs, None).count("<img") == 2
 
 
 def test_evaluate__pairs_that_are_none_are_skipped_and_counted():

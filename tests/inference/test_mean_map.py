@@ -36,10 +36,10 @@ def test_mean_map__invalid_pixels_do_not_count():
     assert MeanMap.from_labels([(disparity, ~holes), (poisoned, np.zeros_like(holes))]).hash == clean.hash
 
 
-def test_mean_map__predicts_the_same_for_every_image_of_a_size():
+def test_mean_map__predicts_the_same_for_every_image():
     mean_map = MeanMap.from_labels([label(1)])
-    first, second = (mean_map.predict(scene(k, 30, 50)[0]).disparity for k in range(2))
-    assert first.shape == (30, 50) and (first == second).all()
+    first, second = mean_map.forward([scene(k, 30, 50)[0] for k in range(2)])
+    assert first.shape == GRID and (first == second).all()
 
 
 def test_mean_map__needs_a_valid_pixel():
@@ -62,11 +62,10 @@ def test_in_metres__no_other_constant_map_has_a_smaller_abs_rel():
     assert abs_rel(best) < abs_rel(np.full(GRID, 10.0))
 
 
-def test_in_metres__predicts_metres_at_the_photos_size():
+def test_in_metres__predicts_metres():
     disparity = np.full((20, 30), 0.25, np.float32)
     model = MeanMap.in_metres([(disparity, np.ones((20, 30), bool))], farthest_m=40)
     assert model.kind == "metric" and np.allclose(model.forward([np.zeros((5, 6, 3), np.uint8)])[0], 4)
-    assert np.allclose(model.predict(np.zeros((50, 60, 3), np.uint8)).depth_m, 4)
 
 
 def test_in_metres__labels_without_a_near_pixel_are_refused():
