@@ -6,7 +6,7 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class Calibration:
         """The prediction in metres; infinite where the disparity comes out as 0 or less."""
         disparity = self.scale * prediction.disparity.astype(np.float64) + self.shift
         metres = np.divide(1, disparity, out=np.full(disparity.shape, np.inf), where=disparity > 0)
-        return Prediction(metres.astype(np.float32), "metric")
+        return replace(prediction, values=metres.astype(np.float32), kind="metric")
 
 
 def calibrate(prediction: Prediction, points: Points) -> Calibration:

@@ -241,7 +241,8 @@ class DepthAnything:
                 batch = indices[start : start + BATCH]
                 pixels, focals = [loaded[index] for index in batch], [focals_px[index] for index in batch]
                 maps = self.forward(pixels, size, focals)
-                predictions = (Prediction(values, self.kind).resized(height, width) for values in maps)
+                stated = (Prediction(values, self.kind, self.model.config.max_depth_m) for values in maps)
+                predictions = (prediction.resized(height, width) for prediction in stated)
                 found.update(zip(batch, predictions, strict=True))
         return [found[index] for index in range(len(loaded))]
 

@@ -105,9 +105,11 @@ def predict_photos(
         return prepare([image], size or model.size, patch=model.model.config.encoder.patch_size, fast=fast)
 
     def write(photo: _Photo, values: NDArray[np.float32]) -> str | None:
+        farthest_m = None
         if isinstance(model, DepthAnything):
             values = model.to_camera(values, photo.focal_px, photo.image.shape)
-        prediction = Prediction(values, model.kind).resized(*photo.image.shape[:2])
+            farthest_m = model.model.config.max_depth_m
+        prediction = Prediction(values, model.kind, farthest_m).resized(*photo.image.shape[:2])
         try:
             if photo.points is not None:
                 prediction = _in_metres(prediction, photo.points, photo.file)

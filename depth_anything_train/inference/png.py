@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 
 from depth_anything_train.inference.prediction import Prediction
 
-MILLIMETRES, LAST_LEVEL = 1000.0, 65535
+LAST_LEVEL = 65535
+MILLIMETRES, OF_KITTI = 1000.0, 256.0
+"""Levels of a metre: NYUv2's, and KITTI's where a model sees farther than 65.535 m."""
 SMALLEST_RANGE = 1e-12  # of disparity: a constant map is no division by zero
 HEADER = 8 + 25  # bytes of a PNG before what may hold texts: its signature and its header
 
 
 def to_16bit(prediction: Prediction) -> NDArray[np.uint16]:
-    """(H, W): millimetres of a metric model up to 65.535 m; relative disparity stretched over the whole range."""
+    """(H, W): metres of a metric model in levels of `describe_16bit`; relative disparity over the whole range.
+
+    A level is a millimetre, or 1/256 m of a model that was made for more than 65.535 m, so that all photographs of one
+    model have the same unit. The last level is that far or farther.
+    """
     scale, offset = _steps(prediction)
     return np.rint((prediction.values - offset) / scale).clip(0, LAST_LEVEL).astype(np.uint16)
 
@@ -39,7 +45,8 @@ def describe_16bit(prediction: Prediction) -> dict[str, str]:
 def _steps(prediction: Prediction) -> tuple[float, float]:
     """What one level is worth, and what level 0 is."""
     if prediction.kind == "metric":
-        return 1 / MILLIMETRES, 0.0
+        sees_farther = prediction.farthest_m is not None and prediction.farthest_m * MILLIMETRES > LAST_LEVEL
+        return 1 / (OF_KITTI if sees_farther else MILLIMETRES), 0.0
     low, high = float(prediction.values.min()), float(prediction.values.max())
     return max(high - low, SMALLEST_RANGE) / LAST_LEVEL, low
 

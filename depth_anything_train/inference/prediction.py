@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -35,10 +35,12 @@ class Prediction:
     """One number per pixel, float32 (H, W): of the photograph, or fewer, at the network's resolution.
 
     `values` are what the model states: relative disparity, or metres of a metric model; the two properties name them.
+    `farthest_m` is how far a metric model was made to see, if that is known.
     """
 
     values: NDArray[np.float32]
     kind: Kind = "relative"
+    farthest_m: float | None = None
 
     @property
     def disparity(self) -> NDArray[np.float32]:
@@ -63,7 +65,7 @@ class Prediction:
 
     def resized(self, height: int, width: int) -> Prediction:
         """The prediction at another size; what is interpolated is what the model states."""
-        return Prediction(resize_map(self.values, height, width), self.kind)
+        return replace(self, values=resize_map(self.values, height, width))
 
 
 class Predictor(Protocol):

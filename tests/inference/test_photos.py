@@ -2,6 +2,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from networks import build
@@ -12,6 +13,7 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.photos import predict_photos
+from depth_anything_train.inference.png import to_16bit
 from depth_anything_train.inference.sources import find_source
 from depth_anything_train.runtime import UserError
 
@@ -49,6 +51,15 @@ def test_predict_photos__give_what_each_gives_alone(model, tmp_path):
     for file, name in photos:
         alone = model.predict(file)
         assert np.load(tmp_path / "out" / f"{name}.npy") == pytest.approx(alone.values, abs=1e-5)
+
+
+def test_predict_photos__of_a_model_that_sees_far_have_the_steps_of_kitti(tmp_path):
+    far = DepthAnything(build(kind="metric", max_depth_m=80.0), size=28, device="cpu")
+    photos = write_photos(tmp_path / "photos", [(40, 60)])
+    assert not any(predict_photos(far, photos, tmp_path / "out", Outputs(("16bit",))))
+    with PIL.Image.open(tmp_path / "out" / "0_16bit.png") as png:
+        assert png.text["scale"] == "0.00390625"
+        assert (np.asarray(png) == to_16bit(far.predict(tmp_path / "photos" / "0.png"))).all()
 
 
 def test_predict_photos__what_cannot_be_used_is_named_and_the_rest_is_there(model, tmp_path):

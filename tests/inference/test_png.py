@@ -9,7 +9,7 @@ import pytest
 from scenes import scene
 
 from depth_anything_train.inference.outputs import Outputs
-from depth_anything_train.inference.png import encode_png, to_16bit
+from depth_anything_train.inference.png import describe_16bit, encode_png, to_16bit
 from depth_anything_train.inference.prediction import Prediction
 
 
@@ -21,6 +21,13 @@ def photo():
 
 def test_to_16bit__is_millimetres_of_a_metric_model():
     assert to_16bit(Prediction(np.array([[1.5, 99.0]], np.float32), "metric")).tolist() == [[1500, 65535]]
+
+
+def test_to_16bit__of_a_model_that_sees_farther_has_the_steps_of_kitti():
+    values = np.array([[1.5, 80.0, 300.0]], np.float32)
+    for farthest_m, levels, scale in ((80.0, [384, 20480, 65535], "0.00390625"), (65.0, [1500, 65535, 65535], "0.001")):
+        prediction = Prediction(values, "metric", farthest_m).resized(1, 3)
+        assert to_16bit(prediction).tolist() == [levels] and describe_16bit(prediction)["scale"] == scale
 
 
 def test_to_16bit__of_a_relative_model_takes_the_whole_range(photo):
