@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -61,7 +62,7 @@ def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video
 
     Args:
         source: as typed.
-        out: where the outputs go; what lies there is no photograph, even if it lies in the folder.
+        out: where the outputs go; what lies there is no photograph, even if it lies in the folder or fits the pattern.
 
     Raises:
         UserError: nothing was found, two images would write the same outputs, or the outputs would lie among the
@@ -77,7 +78,7 @@ def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video
         return _checked(text, path, _below(path, out))
     if path.is_file():
         return _shared(text, _listed(path)) if _extension(text) == "txt" else Photos(path.parent, [path.name])
-    return _shared(text, (file for file in glob.iglob(str(path), recursive=True) if os.path.isfile(file)))
+    return _shared(text, _matching(str(path), out))
 
 
 def as_video(source: str | int | Path) -> Video:
@@ -108,7 +109,7 @@ def _extension(name: str) -> str:
 def _below(folder: Path, out: Path | None) -> Iterator[str]:
     skipped = None if out is None else out.resolve()
     if skipped == folder.resolve():
-        raise UserError(f"Expected outputs apart from the photographs, got {out}; name another folder, or one in it.")
+        raise _not_apart(out)
     for parent, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [f for f in folders if skipped is None or Path(parent, f).resolve() != skipped]
         here = os.path.relpath(parent, folder)
@@ -119,6 +120,22 @@ def _below(folder: Path, out: Path | None) -> Iterator[str]:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _matching(pattern: str, out: Path | None) -> list[str]:
+    found = [file for file in glob.iglob(pattern, recursive=True) if os.path.isfile(file)]
+    if out is None:
+        return found
+    skipped = out.resolve()
+    inside = functools.cache(lambda folder: Path(folder).resolve().is_relative_to(skipped))
+    photos = [file for file in found if not inside(os.path.dirname(file))]
+    if found and not photos:
+        raise _not_apart(out)
+    return photos
+
+
+def _not_apart(out: Path | None) -> UserError:
+    return UserError(f"Expected outputs apart from the photographs, got {out}; name another folder, or one in it.")
 
 
 def _listed(path: Path) -> list[str]:

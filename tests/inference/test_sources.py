@@ -70,6 +70,14 @@ def test_find_source__outputs_are_no_photographs(photos):
         find_source(str(photos), out=photos / "more" / "..")
 
 
+def test_find_source__outputs_that_fit_a_pattern_are_no_photographs(photos):
+    (photos / "out" / "more").mkdir(parents=True)
+    (photos / "out" / "more" / "b_color.PNG").write_text("")
+    assert [name for _, name in find_source(str(photos / "**" / "*.PNG"), out=photos / "out")] == ["b"]
+    with pytest.raises(UserError, match="apart from the photographs"):
+        find_source(str(photos / "more" / "*"), out=photos / "more")
+
+
 def test_find_source__a_number_is_a_camera_and_an_address_a_stream(photos, monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     assert find_source(0) == find_source("0") == Video("/dev/video0", "camera0", "v4l2", live=True)
