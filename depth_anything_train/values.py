@@ -30,7 +30,7 @@ NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "canonical_focal_px",
 EITHER = ("taps", "size")
 """A list, or a name or number that stands for one."""
 
-PATHS = ("out", "root", "model", "init", "teacher", "shards", "pairs", "photos")
+PATHS = ("out", "root", "model", "init", "teacher", "shards", "pairs", "photos", "measured", "check")
 
 
 INPUTS = {

@@ -47,6 +47,11 @@ def test_check_values__an_empty_or_a_number_is_no_path(override):
         compose("train", [*TINY, override])
 
 
+def test_check_values__a_number_is_no_file_either():
+    with pytest.raises(UserError, match="Expected a path for measured"):
+        compose("predict", ["model=m", "source=s", "out=o", "measured=5"])
+
+
 @pytest.mark.parametrize("model", ["{a: runs/x}", "[runs/x, runs/y]"])
 def test_check_values__several_are_no_path(model):
     with pytest.raises(UserError, match="Expected one path for model"):

@@ -28,24 +28,28 @@ FILES = {
 @command("export")
 def main(cfg: DictConfig) -> None:
     """Write `cfg.model` to `cfg.out` as `cfg.format`, or compare the ONNX file `cfg.check` with it."""
-    if cfg.check is None:
-        check_place(Path(cfg.out).expanduser(), cfg.format)
-    model = DepthAnything.from_pretrained(cfg.model, taps=cfg.taps, max_depth_m=cfg.max_depth_m, device="cpu")
     if cfg.check is not None:
-        difference = check_onnx(cfg.check, model)
+        difference = check_onnx(Path(cfg.check).expanduser(), _model(cfg))
         console.print(f"{cfg.check}: the model's numbers to {difference:.1e} of the largest value.", soft_wrap=True)
         return
+    out = Path(cfg.out).expanduser()
+    check_place(out, cfg.format)
+    model = _model(cfg)
     if cfg.licence is not None:
         model.extra["licence"] = cfg.licence
     if cfg.results:
         model.extra["results"] = [read_results(folder, model) for folder in cfg.results]
     if cfg.format == "onnx":
         console.print("Writing the graph and comparing it with PyTorch: a minute or two at open sizes.")
-        difference = export_onnx(model, cfg.out, size=cfg.size, batch=cfg.batch)
-        console.print(f"{cfg.out}: the model's numbers to {difference:.1e} of the largest value.", soft_wrap=True)
+        difference = export_onnx(model, out, size=cfg.size, batch=cfg.batch)
+        console.print(f"{out}: the model's numbers to {difference:.1e} of the largest value.", soft_wrap=True)
     else:
-        model.save_pretrained(cfg.out, format=cfg.format)
-        console.print(f"{cfg.model} as {cfg.format} in {cfg.out}.", soft_wrap=True)
+        model.save_pretrained(out, format=cfg.format)
+        console.print(f"{cfg.model} as {cfg.format} in {out}.", soft_wrap=True)
+
+
+def _model(cfg: DictConfig) -> DepthAnything:
+    return DepthAnything.from_pretrained(cfg.model, taps=cfg.taps, max_depth_m=cfg.max_depth_m, device="cpu")
 
 
 def check_place(out: Path, format: str) -> None:

@@ -73,7 +73,7 @@ def check_onnx(source: str | Path | bytes, model: DepthAnything) -> float:
         UserError: it cannot be run, is of another model, or differs by more than `TOLERANCE`.
     """
     name = "The graph" if isinstance(source, bytes) else str(source)
-    session = _open(source)
+    session = _open(source, name)
     names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
     if names != [INPUT, OUTPUTS[model.kind]]:
         raise UserError(f"Expected a graph from {INPUT} to {OUTPUTS[model.kind]}, but {name} has {names}.")
@@ -198,14 +198,14 @@ def _sides(size: int | Sequence[int] | None, model: DepthAnything) -> Size | Non
     return sides[0], sides[1]
 
 
-def _open(source: str | Path | bytes) -> Any:
+def _open(source: str | Path | bytes, name: str) -> Any:
     onnxruntime = import_extra("onnxruntime", extra="onnx")
     try:
         return onnxruntime.InferenceSession(
             source if isinstance(source, bytes) else str(source), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime has a class for each of its reasons, and none above them
-        raise UserError(f"Expected an ONNX file that can be run, got {source!r}: {error}") from None
+        raise UserError(f"Expected an ONNX file that can be run, but {name} cannot: {error}") from None
 
 
 def _shapes(declared: list[int | str], model: DepthModel) -> Iterator[tuple[int, ...]]:

@@ -52,6 +52,12 @@ def test_export__hugging_face_folder_with_a_card(export, folder, tmp_path):
     assert "3 images, shorter side 28; protocol relative." in (tmp_path / "hf" / "README.md").read_text()
 
 
+def test_export__a_place_below_the_home_folder(export, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    export("format=native", "out='~/model'")
+    assert (tmp_path / "home" / "model" / "model.json").is_file() and not (tmp_path / "~").exists()
+
+
 def test_export__the_released_layout(export, tmp_path):
     small = DepthAnything(build(embed_dim=384, num_heads=6, name="vits"), size=28, device="cpu")
     small.save_pretrained(tmp_path / "small")
