@@ -74,6 +74,11 @@ class Actions:
         return [download()] * 3 if result is None else list(map(download, result.files("control", "16bit", "npy")))
 
     @told
+    def look(self, result: Result | None) -> Any:
+        """The field of view that the photograph states, to be read; where it states none, the slider stays."""
+        return gr.skip() if result is None or result.fov_deg is None else round(result.fov_deg, 2)
+
+    @told
     def place(self, result: Result | None, fov_deg: float) -> list[Any]:
         """Points for the viewer and for the download."""
         if result is None:

@@ -15,6 +15,8 @@ TITLE = "Depth Anything Train"
 SIZES = [("as trained", 0), *((f"{size} pixels", size) for size in (252, 364, 518, 700, 1036))]
 PALETTES = ["Spectral_r", "inferno", "magma", "viridis", "turbo", "gray"]
 PICTURES = [("Colours", "color"), ("Side by side", "side_by_side"), ("Control map", "control")]
+FOV_DEG = (1, 170)
+"""From the longest lenses of photographers to the widest; gradio refuses what lies outside."""
 KEPT_SECONDS = 3600
 """Uploads and results are deleted after this time."""
 
@@ -48,7 +50,8 @@ def _image_tab(actions: Actions, model: gr.Dropdown, size: gr.Dropdown, palette:
             caption = gr.HTML()
         with gr.Tab("3-D") as space:
             viewer = gr.Model3D(show_label=False, interactive=False, height=540)
-            fov = gr.Slider(20, 120, DEFAULT_FOV_DEG, step=1, label="Field of view, degrees across the longer side")
+            label = "Field of view, degrees across the longer side"
+            fov = gr.Slider(*FOV_DEG, DEFAULT_FOV_DEG, step=0.1, label=label)
         with gr.Row(elem_classes="downloads"):
             color = gr.DownloadButton("Colours (PNG)", interactive=False)
             labels = ("Control map (PNG)", "16 bits (PNG)", "Numbers (npy)")
@@ -66,11 +69,11 @@ def _image_tab(actions: Actions, model: gr.Dropdown, size: gr.Dropdown, palette:
     emptied = predicted.then(actions.forget, None, [color, *depth, points])
     shown = emptied.then(actions.show, [result, palette], [slider, caption])
     shown.then(actions.save_colors, [result, palette], color).then(actions.save_depth, result, depth)
-    shown.then(actions.place, [result, fov], [viewer, points])
+    shown.then(actions.look, result, fov).then(actions.place, [result, fov], [viewer, points])
     recolored = palette.input(actions.show, [result, palette], [slider, caption], trigger_mode="always_last")
     recolored.then(actions.save_colors, [result, palette], color)
     # The viewer never shows what it was given before its tab was open, so it is given it then.
-    gr.on([space.select, fov.change], actions.place, [result, fov], [viewer, points], trigger_mode="always_last")
+    gr.on([space.select, fov.input], actions.place, [result, fov], [viewer, points], trigger_mode="always_last")
 
 
 def _as_it_came(photo: Any) -> str | None:

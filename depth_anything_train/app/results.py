@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.files import write_bytes
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.exif import stated_focal
+from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs, color_picture
 from depth_anything_train.inference.png import encode_png
-from depth_anything_train.inference.pointcloud import PointCloud, from_prediction
-from depth_anything_train.inference.prediction import Prediction, Predictor, load_image
+from depth_anything_train.inference.pointcloud import PointCloud, fov_of, from_prediction
+from depth_anything_train.inference.prediction import Prediction, load_image
 from depth_anything_train.ops.colormaps import colorize
 
 SHOWN_SIDE = 1600
@@ -36,6 +39,7 @@ class Result:
         image: RGB uint8 (H, W, 3).
         prediction: (H, W).
         seconds: that the prediction took.
+        focal_px: focal length in pixels of the photograph by its EXIF; None where that states none.
     """
 
     cache: Path
@@ -43,6 +47,12 @@ class Result:
     image: NDArray[np.uint8]
     prediction: Prediction
     seconds: float
+    focal_px: float | None = None
+
+    @property
+    def fov_deg(self) -> float | None:
+        """Field of view across the longer side by the photograph's EXIF, in degrees; None where that states none."""
+        return None if self.focal_px is None else fov_of(self.focal_px, *self.image.shape[:2])
 
     def shown(self, colormap: str) -> tuple[str, str]:
         """Paths of the photograph and of its disparity in colours, at the size of a screen."""
@@ -94,8 +104,8 @@ class Result:
         return Path(tempfile.mkdtemp(dir=self.cache))
 
 
-def predict(photo: Path, model: Predictor, *, size: int | None, cache: Path) -> Result:
-    """Predict an image file.
+def predict(photo: Path, model: DepthAnything | Midas, *, size: int | None, cache: Path) -> Result:
+    """Predict an image file, for the camera that its EXIF states.
 
     Args:
         photo: path of the image file.
@@ -105,11 +115,12 @@ def predict(photo: Path, model: Predictor, *, size: int | None, cache: Path) -> 
 
     Raises:
         UserError: it is no image that can be used, or not at that size.
+        BadSample: `no_camera`, where the model needs a focal length and EXIF states none.
     """
-    image = load_image(photo)
+    image, focal_px = load_image(photo), stated_focal(photo)
     start = time.perf_counter()
-    prediction = model.predict(image, size)
-    return Result(cache, photo.stem, image, prediction, seconds=time.perf_counter() - start)
+    prediction = model.predict(image, size, focal_px)
+    return Result(cache, photo.stem, image, prediction, time.perf_counter() - start, focal_px)
 
 
 def _for_screen(picture: NDArray[Any]) -> NDArray[Any]:

@@ -114,8 +114,8 @@ class Midas:
         found = (one["predicted_depth"].float().cpu().numpy() for one in maps)  # called depth, but it is disparity
         return [values.reshape(shape) for values, shape in zip(found, shapes, strict=True)]
 
-    def predict(self, image: ImageLike, size: int | None = None) -> Prediction:
-        """Predict one photograph at its own size.
+    def predict(self, image: ImageLike, size: int | None = None, focal_px: float | None = None) -> Prediction:
+        """Predict one photograph at its own size; the camera does not matter.
 
         Raises:
             UserError: no such file, or an array of another shape.

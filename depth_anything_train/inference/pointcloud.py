@@ -163,3 +163,8 @@ def camera(
             raise UserError(f"Expected a field of view between 0 and 180 degrees, got {fov_deg}.")
         focal_px = max(height, width) / 2 / math.tan(math.radians(fov_deg) / 2)
     return focal_px, focal_px, (width - 1) / 2, (height - 1) / 2
+
+
+def fov_of(focal_px: float, height: int, width: int) -> float:
+    """Field of view across the longer side in degrees, of a focal length in pixels: what `camera` takes back."""
+    return math.degrees(2 * math.atan(max(height, width) / 2 / focal_px))

@@ -5,10 +5,12 @@ import signal
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from scenes import encode, scene
 
 from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.exif import FOCAL_35MM, PHOTOGRAPH
 from depth_anything_train.inference.png import to_16bit
 from depth_anything_train.inference.prediction import Prediction
 
@@ -92,6 +94,11 @@ def test_photograph__becomes_points_of_the_chosen_field_of_view(page, photo, tmp
         page.get_by_label("Field of view").first.fill("30")
     narrow = trimesh.load(download(page, "Points", tmp_path))
     assert np.ptp(narrow.vertices[:, 0]) < np.ptp(wide.vertices[:, 0]) * 0.6
+    exif = PIL.Image.Exif()
+    exif.get_ifd(PHOTOGRAPH)[FOCAL_35MM] = 18  # of the aspect of film: 90 degrees across
+    PIL.Image.new("RGB", (36, 24)).save(tmp_path / "stated.jpg", exif=exif)
+    drop(page, tmp_path / "stated.jpg")
+    page.wait_for_function("() => document.querySelector('input[aria-label*=\"Field of view\"]').value == 90")
 
 
 def test_palette__changes_the_colours_without_another_prediction(page, photo):

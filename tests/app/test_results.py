@@ -2,12 +2,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+from networks import build
 from scenes import scene
 
-from depth_anything_train.app.results import SHOWN_SIDE, VIEWED_MEDIANS, Result
+from depth_anything_train.app.results import SHOWN_SIDE, VIEWED_MEDIANS, Result, predict
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.exif import FOCAL_35MM, PHOTOGRAPH, stated_focal
 from depth_anything_train.inference.outputs import color_picture
+from depth_anything_train.inference.png import to_16bit
+from depth_anything_train.inference.pointcloud import camera
 from depth_anything_train.inference.prediction import Prediction
 
 
@@ -66,3 +72,26 @@ def test_caption__names_metres_of_a_metric_model_alone(result):
     depth_m = np.linspace(2, 8, 4800, dtype=np.float32).reshape(60, 80)
     caption = Result(result.cache, "photo", result.image, Prediction(depth_m, "metric"), seconds=0.5).caption("gray")
     assert "7.94 m" in caption and "2.06 m" in caption and "no metres" not in caption
+
+
+def with_focal(path, image, focal_mm):
+    """The photograph as a camera would write it, with EXIF's FocalLengthIn35mmFilm."""
+    exif = PIL.Image.Exif()
+    if focal_mm is not None:
+        exif.get_ifd(PHOTOGRAPH)[FOCAL_35MM] = focal_mm
+    PIL.Image.fromarray(image).save(path, exif=exif)
+    return path
+
+
+def test_predict__a_photograph_is_seen_through_the_lens_that_its_exif_states(result, tmp_path):
+    model = DepthAnything(build(kind="metric", max_depth_m=80.0, canonical_focal_px=50.0), size=28, device="cpu")
+    photo = with_focal(tmp_path / "photo.jpg", result.image, 26)
+    found = predict(photo, model, size=None, cache=tmp_path)
+    expected = model.predict(photo)
+    assert (found.prediction.depth_m == expected.depth_m).all()
+    assert (cv2.imread(found.files("16bit")[0], -1) == to_16bit(expected)).all()
+    assert camera(60, 80, found.fov_deg, None)[0] == pytest.approx(stated_focal(photo))
+    unknown = with_focal(tmp_path / "unknown.jpg", result.image, None)
+    with pytest.raises(BadSample, match="Expected a focal length"):
+        predict(unknown, model, size=None, cache=tmp_path)
+    assert result.fov_deg is None
