@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         difference = check_onnx(Path(cfg.check).expanduser(), _model(cfg))
         console.print(f"{cfg.check}: the model's numbers to {difference:.1e} of the largest value.", soft_wrap=True)
         return
-    out = Path(cfg.out).expanduser()
+    out = Path(cfg.out)
     check_place(out, cfg.format)
     model = _model(cfg)
     if cfg.licence is not None:

@@ -23,7 +23,7 @@ from depth_anything_train.runtime import ProgressBar, UserError, console
 @command("predict")
 def main(cfg: DictConfig) -> None:
     """Predict what `cfg.source` means; what cannot be decoded is listed and makes the exit status 1."""
-    out = Path(cfg.out).expanduser()
+    out = Path(cfg.out)
     source = find_source(cfg.source, out=out)
     names = DEFAULT_OUTPUTS if isinstance(source, Photos) else DEFAULT_VIDEO_OUTPUTS
     outputs = Outputs(
