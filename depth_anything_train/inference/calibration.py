@@ -52,8 +52,15 @@ def calibrate(prediction: Prediction, points: Points) -> Calibration:
         points: at least two for a relative prediction, one for a metric one.
 
     Raises:
-        UserError: there are fewer, one lies outside of the photograph, or near and far are the other way round.
+        UserError: there are fewer, one is no point of the photograph, or near and far are the other way round.
     """
+    least = 1 if prediction.kind == "metric" else 2
+    if points.ndim != 2 or points.shape[1] != 3 or len(points) < least:
+        raise UserError(
+            f"Expected at least {least} measured points (N, 3) for a {prediction.kind} prediction, got {points.shape}."
+        )
+    if not (np.isfinite(points).all() and (points[:, 2] > 0).all()):
+        raise UserError("Expected measured points of finite numbers with metres above 0, got others.")
     height, width = prediction.values.shape
     columns, rows = np.rint(points[:, 0]).astype(int), np.rint(points[:, 1]).astype(int)
     outside = (columns < 0) | (columns >= width) | (rows < 0) | (rows >= height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -161,7 +162,7 @@ class DepthAnything:
         Raises:
             BadSample: as `to_camera`.
         """
-        batch = prepare(images, size or self.size, patch=self.model.config.encoder.patch_size)
+        batch = prepare(images, self.size if size is None else size, patch=self.model.config.encoder.patch_size)
         maps, focals_px = self.infer(batch)[:, 0].cpu().numpy(), focals_px or [None] * len(images)
         return [self.to_camera(*of_one, images[0].shape) for of_one in zip(maps, focals_px, strict=True)]
 
@@ -221,7 +222,7 @@ class DepthAnything:
                 a canonical camera alone.
 
         Raises:
-            UserError: no such file, an array of another shape, or a size the network cannot take.
+            UserError: no such file, an array of another shape, or a size or focal length that cannot be.
             BadSample: an image that is not sound, or as `to_camera`.
         """
         if isinstance(image, list):
@@ -229,6 +230,8 @@ class DepthAnything:
         return self._predict_all([image], size, focal_px)[0]
 
     def _predict_all(self, images: Sequence[ImageLike], size: Size | None, focal_px: float | None) -> list[Prediction]:
+        if focal_px is not None and not 0 < focal_px < math.inf:
+            raise UserError(f"Expected focal_px above 0, in pixels of the photograph, got {focal_px}.")
         loaded = [load_image(image) for image in images]
         unknown = self.needs_camera and focal_px is None
         focals_px = [stated_focal(image) if unknown else focal_px for image in images]

@@ -93,7 +93,7 @@ def from_prediction(
     """
     height, width = prediction.values.shape
     fx, fy, cx, cy = camera(height, width, fov_deg, intrinsics, focal_px)
-    limit = height * width if max_points is None else max_points
+    limit = height * width if max_points is None else max(max_points, 1)
     step = next(n for n in itertools.count(1) if math.ceil(height / n) * math.ceil(width / n) <= limit)
     z, keep = _distance(prediction)
     z, keep = z[::step, ::step], keep[::step, ::step]
@@ -105,9 +105,10 @@ def from_prediction(
 
 
 def _distance(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Distance along the optical axis (H, W), and where it is one."""
+    """Distance along the optical axis (H, W), and where it is one; 0 elsewhere."""
     if prediction.kind == "metric":
-        return prediction.depth_m, np.isfinite(prediction.depth_m) & (prediction.depth_m > 0)
+        keep = np.isfinite(prediction.depth_m) & (prediction.depth_m > 0)
+        return np.where(keep, prediction.depth_m, 0), keep
     disparity = prediction.disparity
     near = max(float(np.percentile(disparity, NEAR_PERCENTILE)), 0.0)
     keep = np.isfinite(disparity) & (disparity > FLOOR * near)

@@ -27,13 +27,16 @@ def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tup
     and up where rounding down would fall below `size`. A pair is taken as it is: metric models of V1 were trained so.
 
     Raises:
-        UserError: `size` is below one patch or no multiple of it where it has to be, or the image is so narrow that its
-            other side would be enormous.
+        UserError: `size` is no size, below one patch or no multiple of it where it has to be, or the image is so narrow
+            that its other side would be enormous.
     """
-    if not isinstance(size, int):
-        if len(size) != 2 or any(not isinstance(side, int) or side < patch or side % patch for side in size):
-            raise UserError(f"Expected a size of [height, width] in multiples of {patch} pixels, got {list(size)}.")
-        return size[0], size[1]
+    if not isinstance(size, int | np.integer):
+        sides = list(size) if isinstance(size, Sequence) else []
+        if len(sides) != 2 or any(not isinstance(side, int) or side < patch or side % patch for side in sides):
+            raise UserError(
+                f"Expected a size as a whole number, or [height, width] in multiples of {patch} pixels, got {size!r}."
+            )
+        return sides[0], sides[1]
     if size < patch:
         raise UserError(f"Expected a size of at least one patch ({patch} pixels), got {size}.")
     scale = size / min(height, width)

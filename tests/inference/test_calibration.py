@@ -62,7 +62,10 @@ def test_calibration__behind_infinity_is_infinite():
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([[0, 0, 2.0]], "at two depths at least"),
+        ([[0, 0, 2.0]], "at least 2 measured points"),
+        ([[0, 0, 2.0], [9, 9, 2.0]], "at two depths at least"),
+        ([[0, 0, 2.0], [0, 41, np.nan]], "finite numbers"),
+        ([[0, 0, 2.0], [0, 41, -1.0]], "metres above 0"),
         ([[0, 0, 1.0], [0, 41, 20.0]], "nearer ones where the prediction is nearer"),  # the other way round
         ([[56, 0, 2.0], [0, 0, 1.0]], "inside of 56 x 42 pixels, got x=56, y=0"),
     ],
@@ -70,6 +73,11 @@ def test_calibration__behind_infinity_is_infinite():
 def test_calibrate__says_what_is_wrong_with_the_points(points, message):
     with pytest.raises(UserError, match=message):
         calibrate(Prediction(1 / DEPTH_M), np.array(points, np.float64))
+
+
+def test_calibrate__without_a_point_a_metric_prediction_is_refused_too():
+    with pytest.raises(UserError, match="at least 1 measured points"):
+        calibrate(Prediction(DEPTH_M, "metric"), np.zeros((0, 3)))
 
 
 def test_read_points__by_photograph(tmp_path):

@@ -133,6 +133,17 @@ def test_predict__says_what_is_wrong_with_an_image(model, tmp_path):
         model.predict(b"no image at all")
 
 
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"size": 28.5}, {"size": "28"}, {"focal_px": 0.0}, {"focal_px": -9.0}])
+def test_predict__a_size_or_focal_length_that_cannot_be_is_refused(model, wrong):
+    with pytest.raises(UserError, match=f"Expected (a )?{[*wrong][0]}"):
+        model.predict(scene(0)[0], **wrong)
+
+
+def test_predict__takes_the_whole_numbers_of_numpy(model):
+    image = scene(0)[0]
+    assert (model.predict(image, size=np.int64(28)).disparity == model.predict(image, size=28).disparity).all()
+
+
 def test_depth_m__of_a_relative_model_says_what_to_do(model):
     with pytest.raises(UserError, match="use .disparity"):
         _ = model.predict(scene(2)[0]).depth_m

@@ -58,6 +58,9 @@ def test_from_prediction__metres_that_are_none_are_dropped():
     prediction.values[0, :3] = (0.0, np.inf, np.nan)
     cloud = from_prediction(image, prediction)
     assert len(cloud.points) == 21 and np.isfinite(cloud.points).all()
+    centred = np.ones((3, 3), np.float32)
+    centred[1, 1] = np.inf  # on the optical axis, where it would be multiplied by 0
+    assert len(from_prediction(image[:3, :3], Prediction(centred, "metric")).points) == 8
 
 
 def test_from_prediction__takes_no_more_points_than_asked_for_but_the_whole_view():
