@@ -80,7 +80,7 @@ def read_map(path: Path) -> NDArray[Any]:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a wrong header allocates nothing
     except OSError as error:
         raise BadSample("unreadable_file", f"{path.name} cannot be read: {error.strerror}.") from None
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses the header as Python: damage shows as almost any error
         raise BadSample("damaged_label", f"{path.name} is damaged or no .npy file: {error}.") from None
     if stored.ndim not in (2, 3) or stored.shape[2:] not in ((), (1,)) or stored.dtype.kind not in "fiub":
         raise BadSample("label_type", f"Expected numbers (H, W, 1), but {path.name} is {stored.dtype} {stored.shape}.")

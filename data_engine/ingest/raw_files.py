@@ -92,7 +92,7 @@ def open_mat73(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, IndexError, TypeError) as error:
         raise BadSample("damaged_mat", f"{path.name} cannot be read: {error}.") from None
 
 

@@ -131,7 +131,7 @@ class Record:
         """
         try:
             meta = json.loads(self.members.get(META, b"{}"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadSample("bad_json", f"The json of sample {self.key} cannot be read: {error}.") from None
         if not isinstance(meta, dict):
             raise BadSample("bad_json", f"The json of sample {self.key} is no object, not {type(meta).__name__}.")

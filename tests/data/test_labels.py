@@ -105,6 +105,13 @@ def test_decode_label__another_type_is_named(extension: str, data: bytes) -> Non
     assert caught.value.reason == "label_type"
 
 
+@pytest.mark.parametrize("shape", [b"\xb840, 50)", b"(((((((", b"--------", b"'"])
+def test_read_npy__a_header_that_is_no_header_is_named(shape: bytes) -> None:
+    data = npy(np.ones((40, 50), np.float32)).replace(b"(40, 50)", shape)
+    with pytest.raises(BadSample, match="its header is bad"):
+        read_npy(data)
+
+
 def test_decode_label__cut_files_are_found() -> None:
     for extension, data in (
         ("depth.png", png16(np.ones((9, 9), np.uint16))),

@@ -55,6 +55,7 @@ def test_record__json_may_be_missing() -> None:
         ({"json": b"{"}, "meta", "bad_json"),
         ({"json": b"\xff"}, "meta", "bad_json"),
         ({"json": b"[1]"}, "meta", "bad_json"),
+        ({"json": b"[" * 100_000}, "meta", "bad_json"),
     ],
 )
 def test_record__names_what_is_wrong(members: dict[str, bytes], part: str, reason: str) -> None:

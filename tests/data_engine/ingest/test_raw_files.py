@@ -69,10 +69,10 @@ def test_read_mat__every_cut_is_seen(tmp_path: Path) -> None:
 
 def test_open_mat73__damage_and_what_is_missing_is_one_reason(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.mat", "w") as file:
-        file["depths"] = np.ones((2, 3, 4))
+        file["depths"], file["kind"] = np.ones((2, 3, 4)), np.dtype("f4")
     with open_mat73(tmp_path / "a.mat") as mat:
         assert mat["depths"][1].T.shape == (4, 3)
-    for name, index in (("images", 0), ("depths", 2)):
+    for name, index in (("images", 0), ("depths", 2), ("kind", 0)):
         with pytest.raises(BadSample, match="a.mat"), open_mat73(tmp_path / "a.mat") as mat:
             mat[name][index]
     cut(tmp_path / "a.mat")
