@@ -29,6 +29,9 @@ def main(cfg: DictConfig) -> None:
     """Look for test images among training images; exit status 1 if there are any."""
     out, limits = Path(cfg.out).expanduser(), Limits(cfg.max_distance, cfg.min_correlation)
     train, test = ([str(name)] if isinstance(name, str) else list(map(str, name)) for name in (cfg.train, cfg.test))
+    if cfg.exclude:
+        for name in train:
+            _local(name)  # refused before the search
     report = find_leaks(train, test, out, limits=limits, workers=cfg.workers)
     write_csv(out / "leaks.csv", report.leaks)
     write_bytes(out / "leaks.html", render(report, cfg.num_pairs).encode())

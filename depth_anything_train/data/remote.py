@@ -221,11 +221,8 @@ def list_folder(folder: RemotePath) -> tuple[RemotePath, dict[str, RemotePath]]:
         UserError: there is nothing, or the store does not answer.
     """
     if folder.name.endswith(".tar"):
-        braceexpand = import_extra("braceexpand", extra="remote").braceexpand
-        shards = [RemotePath(address) for address in braceexpand(folder.address)]
+        shards = _expand(folder)
         parent = shards[0].parent
-        if any(shard.parent != parent for shard in shards):
-            raise UserError(f"Expected shards of one folder, but {folder} names several; name each folder by itself.")
         wanted = [*shards, *(shard.with_suffix(".idx") for shard in shards), parent / "dataset.json"]
         found = _list_each(wanted)
         if missing := [str(shard) for shard in shards if shard.name not in found]:
@@ -242,6 +239,22 @@ def list_folder(folder: RemotePath) -> tuple[RemotePath, dict[str, RemotePath]]:
             files[name] = _with_facts(folder / name, facts)
     unknown = [file for file in files.values() if file.size is None and file.name.endswith((".tar", ".idx"))]
     return folder, files | _list_each(unknown)
+
+
+def _expand(pattern: RemotePath) -> list[RemotePath]:
+    """The shards that a pattern stands for.
+
+    Raises:
+        UserError: it is none, or names several folders, whose shards may have equal names.
+    """
+    braceexpand = import_extra("braceexpand", extra="remote").braceexpand
+    try:
+        shards = [RemotePath(address) for address in braceexpand(pattern.address)]
+    except ValueError as error:
+        raise UserError(f"Expected a pattern such as {{00000..00127}}.tar, but came {pattern}: {error}.") from None
+    if len({shard.parent for shard in shards}) > 1:
+        raise UserError(f"Expected shards of one folder, but {pattern} names several; name each folder by itself.")
+    return shards
 
 
 def _list_each(files: Sequence[RemotePath]) -> dict[str, RemotePath]:

@@ -120,6 +120,8 @@ def test_folder__a_pattern_stands_for_a_part(web: Web, shards: Path) -> None:
         ShardFolder(f"{web.address}/shards/{{00002..00005}}.tar")
     with pytest.raises(UserError, match=r"shards of one folder, but .*\{shards,more\}/00000\.tar names several"):
         ShardFolder(f"{web.address}/{{shards,more}}/00000.tar")
+    with pytest.raises(UserError, match=r"Expected a pattern such as .*, but came .*\{00000\.tar"):
+        ShardFolder(f"{web.address}/shards/{{00000.tar")
 
 
 def test_folder__nothing_is_fetched_twice(web: Web, shards: Path) -> None:
