@@ -35,7 +35,7 @@ from loader import write_pictures  # noqa: E402
 from depth_anything_train.building import build  # noqa: E402
 from depth_anything_train.composition import compose  # noqa: E402
 from depth_anything_train.models.compilation import compile_parts  # noqa: E402
-from depth_anything_train.models.flops import count_flops, on_meta, peak_flops  # noqa: E402
+from depth_anything_train.models.flops import count_flops, peak_flops  # noqa: E402
 from depth_anything_train.tasks.student import StudentTask  # noqa: E402
 from depth_anything_train.train import train  # noqa: E402
 from depth_anything_train.trainer import choose_precision  # noqa: E402
@@ -192,7 +192,7 @@ def report(given: argparse.Namespace, task: StudentTask, medians: dict[str, floa
     cuda = given.device != "cpu"
     where = torch.cuda.get_device_name() if cuda else f"{platform.machine()}, {torch.get_num_threads()} threads"
     peak = 1e12 * given.peak if given.peak else peak_flops(where) if cuda else None
-    flops = count_flops(on_meta(task.model), given.size, given.size)
+    flops = count_flops(task.model.config, given.size, given.size)
     images, unlabelled = sum(given.batch), given.batch[1]
     work = {
         "student forward": images * flops.forward,

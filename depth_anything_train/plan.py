@@ -21,7 +21,7 @@ from depth_anything_train.files import write_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.preprocess import network_size
-from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.depth_model import DepthModelConfig
 from depth_anything_train.models.flops import count_flops
 from depth_anything_train.runtime import ProgressBar, UserError, console
 
@@ -96,7 +96,7 @@ def read_work(cfg: DictConfig) -> Work:
         raise UserError(f"Expected aspect as longer side / shorter side, from 1 to 10, but came {cfg.aspect}.")
     model = compose("train", ["experiment=tiny_teacher", f"model={cfg.model}", "out=plan"]).model
     height, width = network_size(SQUARE, round(SQUARE * cfg.aspect), cfg.size, patch=model.patch_size)
-    flops = count_flops(_on_meta(model), height, width)
+    flops = count_flops(_config_of(model), height, width)
     return Work(f"label with {cfg.model}", model, round(cfg.images), height, width, False, 0.0, flops.forward)
 
 
@@ -108,7 +108,7 @@ def _training(experiment: str) -> Work:
     in_batch = sum(batch.values())
     frozen_share = batch.get("unlabelled", 0) / in_batch if cfg.task.get("frozen_encoder") else 0.0
     height, width = (cfg.size, cfg.size) if isinstance(cfg.size, int) else cfg.size
-    flops = count_flops(_on_meta(cfg.model), height, width)
+    flops = count_flops(_config_of(cfg.model), height, width)
     return Work(
         name=f"train {experiment}",
         model=cfg.model,
@@ -121,9 +121,9 @@ def _training(experiment: str) -> Work:
     )
 
 
-def _on_meta(model: DictConfig) -> DepthModel:
+def _config_of(model: DictConfig) -> DepthModelConfig:
     with torch.device("meta"):
-        return build(model, activation_checkpointing="none")
+        return build(model).config
 
 
 # -- How fast one GPU is. ----------------------------------------------------------------------------------------------

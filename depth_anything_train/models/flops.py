@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.depth_model import DepthModel, DepthModelConfig
 
 PEAK_TFLOPS = {
     "B200": 2250,
@@ -53,17 +54,20 @@ class Flops:
     training: int
 
 
-def count_flops(model: DepthModel, height: int, width: int) -> Flops:
+@functools.cache
+def count_flops(config: DepthModelConfig, height: int, width: int) -> Flops:
     """Count matrix products, convolutions and attention for one image of `height` x `width` pixels.
 
     Args:
-        model: on the device `meta`, built with `activation_checkpointing="none"`.
+        config: of the model, which is made without values and without recomputation.
         height, width: multiples of the patch size.
 
     Raises:
         UserError: a side is no multiple of the patch size.
     """
-    image = torch.empty(1, 3, height, width, device="meta")
+    with torch.device("meta"):
+        model = DepthModel(config, activation_checkpointing="none")
+        image = torch.empty(1, 3, height, width)
     with FlopCounterMode(display=False) as encoder, torch.no_grad():
         model.pretrained(image)
     with FlopCounterMode(display=False) as training:
@@ -71,12 +75,6 @@ def count_flops(model: DepthModel, height: int, width: int) -> Flops:
         forward = training.get_total_flops()
         disparity.sum().backward()
     return Flops(forward, encoder.get_total_flops(), training.get_total_flops())
-
-
-def on_meta(model: DepthModel) -> DepthModel:
-    """The same model without values and without recomputation, for `count_flops`."""
-    with torch.device("meta"):
-        return DepthModel(model.config, activation_checkpointing="none")
 
 
 def peak_flops(device_name: str) -> float | None:

@@ -20,7 +20,7 @@ from depth_anything_train.data.schema import LABELLED
 from depth_anything_train.devices import share_out
 from depth_anything_train.models.checkpoints import assemble, describe, save_model
 from depth_anything_train.models.depth_model import DepthModel
-from depth_anything_train.models.flops import count_flops, on_meta
+from depth_anything_train.models.flops import count_flops
 from depth_anything_train.ops.normalisation import normalize
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Disparity, Image, ImageBytes, Scalar
@@ -166,7 +166,7 @@ class DepthTask(Task):
     def count_flops(self, batch: Any) -> int | None:
         """Those of the model; the losses need none that count."""
         images, _, height, width = batch["image"].shape
-        return images * count_flops(on_meta(self.model), height, width).training
+        return images * count_flops(self.model.config, height, width).training
 
     def configure_model(self) -> None:
         """Where the weights are shared out among the devices (`trainer=fsdp`), do so, a block at a time."""

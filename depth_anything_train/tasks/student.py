@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from depth_anything_train.models.depth_model import DepthModel
-from depth_anything_train.models.flops import count_flops, on_meta
+from depth_anything_train.models.flops import count_flops
 from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.runtime import UserError
@@ -68,7 +68,7 @@ class StudentTask(DepthTask):
         """Those of the model on all images, and of the frozen encoder on those that it sees."""
         parts = _parts(batch)
         sizes = {name: len(part["image"]) for name, part in parts.items()}
-        flops = count_flops(on_meta(self.model), *parts["unlabelled"]["image"].shape[-2:])
+        flops = count_flops(self.model.config, *parts["unlabelled"]["image"].shape[-2:])
         frozen = flops.encoder * sizes[self.feature_on] if self.frozen_encoder is not None else 0
         return sum(sizes.values()) * flops.training + frozen
 
