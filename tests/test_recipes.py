@@ -43,6 +43,12 @@ def data(tmp_path_factory):
     return [f"labelled=[{labelled}]", f"unlabelled=[{folder / 'labels'}]"]
 
 
+@pytest.fixture(scope="module")
+def recipes(data):
+    """Every experiment by name, shrunk."""
+    return {name: shrunk(name, *data) for name in files("experiment")}
+
+
 def shrunk(experiment, *overrides):
     """Its config with everything that makes it large taken down; the losses and what they see stay."""
     cfg = compose("train", [f"experiment={experiment}", *overrides, *TINY, "out=run"])
@@ -54,8 +60,7 @@ def shrunk(experiment, *overrides):
 
 def losses_of_two_steps(cfg, out):
     """The names of the losses that were logged, all of them finite."""
-    cfg.out = str(out)
-    train(cfg)
+    train(OmegaConf.merge(cfg, {"out": str(out), "name": "recipe"}))
     rows = read_metrics(out / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
     names = [name for name in rows[-1] if name.startswith("train/loss/") and name.count("/") == 2]
@@ -64,25 +69,24 @@ def losses_of_two_steps(cfg, out):
     return set(losses)
 
 
-def test_every_experiment__takes_two_steps(data, tmp_path):
+def test_every_experiment__takes_two_steps(recipes, tmp_path):
     """Recipes that only differ in the size of the model are one here; other tasks have tests of their own."""
     seen = {}
-    for number, name in enumerate(files("experiment")):
-        cfg = shrunk(name, *data)
+    for name, cfg in recipes.items():
         assert OmegaConf.to_container(cfg, resolve=True)["name"] == name
-        cfg.name = "recipe"
-        if cfg.task._target_.endswith(("TeacherTask", "StudentTask")) and run_key(cfg) not in seen.values():
-            seen[name] = run_key(cfg)
-            assert losses_of_two_steps(cfg, tmp_path / str(number)) <= set(cfg.task.weights)
+        key = run_key(OmegaConf.merge(cfg, {"name": "recipe"}))
+        if cfg.task._target_.endswith(("TeacherTask", "StudentTask")) and key not in seen.values():
+            seen[name] = key
+            assert losses_of_two_steps(cfg, tmp_path / name) <= set(cfg.task.weights)
     assert {"v1_teacher_vitb", "v1_student_vitb", "v2_mix_vitb", "v2_student_vitb", "v2_synth_vitb"} <= seen.keys()
 
 
-def test_every_ablation__changes_its_parent_and_takes_two_steps(data, tmp_path):
+def test_every_ablation__changes_its_parent_and_takes_two_steps(data, recipes, tmp_path):
     assert sorted(ABLATIONS) == files("ablation")
     for name, experiment in ABLATIONS.items():
         cfg = shrunk(experiment, f"ablation={name}", *data)
         if name != "last_blocks":  # the smallest model has no others
-            assert run_key(cfg) != run_key(shrunk(experiment, *data))
+            assert run_key(cfg) != run_key(recipes[experiment])
         losses = losses_of_two_steps(cfg, tmp_path / name)
         assert ("feature" in losses) == ("feature" in cfg.task.weights and cfg.task.feature is not None)
 
@@ -102,10 +106,9 @@ def test_v1_student__has_the_stated_numbers():
     assert cfg.task.pseudo.trim == 0.1
 
 
-def test_metric__validation_cuts_images_as_training_does():
+def test_metric__validation_cuts_images_as_training_does(recipes):
     """Else KITTI's 375 x 1242 would be stretched where 352 x 1216 was trained on, and the best chosen by it."""
-    for name in files("experiment"):
-        cfg = compose("train", [f"experiment={name}", "out=run"])
+    for name, cfg in recipes.items():
         if cfg.task._target_.endswith(".MetricTask"):
             assert cfg.validate.protocol.input_crop == cfg.data.sources.labelled.crop, name
 

@@ -37,9 +37,10 @@ def write_evaluation(folder, abs_rel, *, protocol=PROTOCOL, images=7):
     return str(folder)
 
 
-@pytest.fixture
-def evaluations(tmp_path):
-    return {name: write_evaluation(tmp_path / "evaluation" / name, values) for name, values in ABS_REL.items()}
+@pytest.fixture(scope="module")
+def evaluations(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    return {name: write_evaluation(folder / name, values) for name, values in ABS_REL.items()}
 
 
 def write_run(folder, seed):
@@ -87,14 +88,16 @@ def write_pseudo_labels(folder, images):
     return folder
 
 
-@pytest.fixture
-def page(tmp_path, monkeypatch, evaluations, image_shards):
-    """The page of a whole chain, as text; written twice, so that every test sees that it comes out the same."""
-    runs = {name: write_run(tmp_path / name, seed) for seed, name in enumerate(("teacher", "student"))}
-    tests, labels = write_tests(tmp_path / "tests"), write_pseudo_labels(tmp_path / "labels", image_shards)
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, evaluations):
+    """The page of a whole chain, as text; written twice, to see that it comes out the same."""
+    folder = tmp_path_factory.mktemp("page")
+    runs = {name: write_run(folder / name, seed) for seed, name in enumerate(("teacher", "student"))}
+    images = write_shards(folder / "images", "images", first=100)
+    tests, labels = write_tests(folder / "tests"), write_pseudo_labels(folder / "labels", images)
     stage = {"name": "teacher", "command": "depth-anything train out=a<b", "seconds": 61.4}
-    (tmp_path / "stages").mkdir()
-    (tmp_path / "stages" / "01-teacher.json").write_text(json.dumps(stage))
+    (folder / "stages").mkdir()
+    (folder / "stages" / "01-teacher.json").write_text(json.dumps(stage))
 
     def mapping(values):
         return "{" + ",".join(f"{name}:{value}" for name, value in values.items()) + "}"
@@ -108,14 +111,15 @@ def page(tmp_path, monkeypatch, evaluations, image_shards):
         "labelled_groups=[rooms]",
         "note='All <b> three.'",
         f"labels={labels}",
-        f"stages={tmp_path / 'stages'}",
-        f"out={tmp_path / 'report.html'}",
+        f"stages={folder / 'stages'}",
+        f"out={folder / 'report.html'}",
     ]
     pages = []
     for _ in range(2):
-        monkeypatch.setattr("sys.argv", ["depth-anything", *arguments])
-        main()
-        pages.append((tmp_path / "report.html").read_text())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["depth-anything", *arguments])
+            main()
+        pages.append((folder / "report.html").read_text())
     assert pages[0] == pages[1], "equal content should give equal bytes"
     return pages[0]
 
