@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-# Processes beside each other take one core each, and what they start as well; torch reads this when it is imported.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Processes beside each other take one core each, and what they start as well: sums of several threads are in another
+# order, and weights are compared bit by bit. torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 from pathlib import Path
