@@ -29,6 +29,7 @@ from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
+from depth_anything_train.data.transforms import check_aspect
 from depth_anything_train.files import remove_leftovers, write_json
 from depth_anything_train.runtime import UserError, fingerprint
 
@@ -203,8 +204,9 @@ class ShardLabeller:
             return _Image(number, f"damaged-{number:06d}", reason=error.reason)
         try:
             image = decode_image(record.image)
-            shape = self._network_size(*image.shape[:2])
-        except (BadSample, UserError) as error:
+            # Training leaves out strips; through a teacher they would be so long that one may end the whole run.
+            shape = self._network_size(*check_aspect({"image": image, "key": record.key}))
+        except UserError as error:
             return _Image(number, record.key, reason=getattr(error, "reason", "unusable_size"))
         flags = tuple(self.settings.filters.image_flags(image))
         return _Image(number, record.key, shape, self.teacher.prepare(image, *shape), flags)

@@ -133,6 +133,14 @@ def test_label__a_bad_image_keeps_its_place_and_is_counted_by_reason(teacher, tm
     assert [valid.any() for _, valid in labels(tmp_path / "out")] == [True, True, False, True]
 
 
+def test_label__what_training_leaves_out_as_a_strip_is_not_shown_to_the_teacher(teacher, tmp_path):
+    write_images(
+        tmp_path / "images", scene(0)[0], np.zeros((28, 28 * 17, 3), np.uint8), np.zeros((1, 900, 3), np.uint8)
+    )
+    (manifest,) = run(labeller(teacher, max_bad_share=0.7), tmp_path / "images", tmp_path / "out")
+    assert manifest["dropped"] == {"extreme_aspect": {"count": 2, "examples": ["s1", "s2"]}}
+
+
 def test_label__too_many_bad_images_stop_the_run_and_leave_no_manifest(teacher, tmp_path):
     write_images(tmp_path / "images", encode(scene(0)[0], "png"), b"no image", b"cos\nsystem", b"")
     with pytest.raises(UserError, match="3 of 4 images.*max_bad_share"):
