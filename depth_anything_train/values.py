@@ -32,6 +32,8 @@ EITHER = ("taps", "size")
 
 PATHS = ("out", "root", "model", "init", "teacher", "shards", "pairs", "photos", "measured", "check")
 
+SEVERAL = {"app": ("model",)}
+"""By command, which of them may also be a list of paths."""
 
 INPUTS = {
     **dict.fromkeys(("train", "doctor"), ("labelled", "unlabelled", "validation")),
@@ -63,8 +65,10 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
         return
     for override in parsed:
         if override not in choices and not override.is_delete():
-            key = override.key_or_group
-            check_value(key, _select(composed, key), _select(plain, key))
+            key, value = override.key_or_group, _select(composed, override.key_or_group)
+            several = isinstance(value, ListConfig) and key in SEVERAL.get(name, ())
+            for one in value if several else [value]:
+                check_value(key, one, _select(plain, key))
 
 
 def check_inputs(name: str, composed: DictConfig) -> None:

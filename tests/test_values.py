@@ -47,6 +47,15 @@ def test_check_values__an_empty_or_a_number_is_no_path(override):
         compose("train", [*TINY, override])
 
 
+def test_check_values__the_page_offers_several_models():
+    assert compose("app", ["model=[runs/a,runs/b]"]).model == ["runs/a", "runs/b"]
+    for wrong in ("model=5", "model=[runs/a,5]"):
+        with pytest.raises(UserError, match="Expected a path for model"):
+            compose("app", [wrong])
+    with pytest.raises(UserError, match="Expected one path for model"):
+        compose("predict", ["model=[a,b]", "source=s", "out=o"])
+
+
 def test_check_values__a_number_is_no_file_either():
     with pytest.raises(UserError, match="Expected a path for measured"):
         compose("predict", ["model=m", "source=s", "out=o", "measured=5"])
