@@ -180,9 +180,9 @@ class DepthAnything:
         if self.needs_camera and focal_px is None:
             raise BadSample(
                 "no_camera",
-                "Expected a focal length, without which this model knows no metres, and the photograph's EXIF states "
-                "none: focal_px= in pixels of the photograph, on the command line fov_deg= or intrinsics=, in shards "
-                "the camera of a sample's json.",
+                "Expected a focal length, without which this model knows no metres, but nothing states it, nor would "
+                "EXIF: give focal_px= in pixels of the photograph, on the command line fov_deg= or intrinsics=, in "
+                "shards the camera of a sample's json.",
             )
 
     def to_camera(
