@@ -45,13 +45,18 @@ class Slurm:
         logs.mkdir(parents=True, exist_ok=True)
         before = _queued()
         queued = dict(before)
+        place = short_hash([str(out.resolve())])  # the same job for another folder is another job
+
+        def name(job: Job) -> str:
+            return f"{job.name}-{place}"
+
         for job in jobs:
-            if not job.finished() and job.name not in queued:
-                after = [queued[needed.name] for needed in job.needs if needed.name in queued]
-                queued[job.name] = self._submit(job.command, job.name, job.arguments, after, logs)
-        waiting = [queued[job.name] for job in jobs if job.name in queued]
+            if not job.finished() and name(job) not in queued:
+                after = [queued[name(needed)] for needed in job.needs if name(needed) in queued]
+                queued[name(job)] = self._submit(job.command, name(job), job.arguments, after, logs)
+        waiting = [queued[name(job)] for job in jobs if name(job) in queued]
         again = ["ablate", *(key for key in typed if not key.startswith("launcher")), "launcher=local"]
-        last = f"ablate-{short_hash(again)}"
+        last = f"ablate-{short_hash(again)}-{place}"
         if queued != before or waiting and last not in before:
             self._submit("ablate", last, again, waiting, logs)
 
