@@ -53,17 +53,20 @@ class TrainLoader:
     def _batches(self) -> Generator[Batch, None, None]:
         start = time.perf_counter()
         loaded = iter(self.loader)  # starts the workers
-        with self.ahead() if self.ahead is not None else nullcontext() as ahead:
-            for number, collated in enumerate(loaded):
-                if isinstance(collated, UserError):
-                    raise collated
-                self.bad.count(collated.samples, collated.problems)
-                self.waited += time.perf_counter() - start
-                yield collated.batch
-                self.bad.note_used()  # Lightning has asked for the next one when it works at this one
-                start = time.perf_counter()
-                if ahead is not None:
-                    ahead.reach(number + 1)
+        try:
+            with self.ahead() if self.ahead is not None else nullcontext() as ahead:
+                for number, collated in enumerate(loaded):
+                    if isinstance(collated, UserError):
+                        raise collated
+                    self.bad.count(collated.samples, collated.problems)
+                    self.waited += time.perf_counter() - start
+                    yield collated.batch
+                    self.bad.note_used()  # Lightning has asked for the next one when it works at this one
+                    start = time.perf_counter()
+                    if ahead is not None:
+                        ahead.reach(number + 1)
+        finally:
+            del loaded  # the traceback of an error would keep it, and its workers with it
 
 
 def start_worker(worker: int) -> None:

@@ -237,8 +237,9 @@ def test_loader__a_shard_that_goes_away_is_one_sentence(labelled_folders, worker
     data = teacher(labelled_folders, workers=workers)
     for tar in labelled_folders[0].glob("*.tar"):
         tar.unlink()
-    with pytest.raises(UserError, match=r"^Expected the shard .*is missing\.$"):
+    with pytest.raises(UserError, match=r"^Expected the shard .*is missing\.$") as error:
         list(data.loader())
+    assert error.traceback and not multiprocessing.active_children()  # a traceback keeps no worker alive
 
 
 def test_datamodule__refuses_a_batch_that_does_not_name_its_sources(labelled_folders):
