@@ -93,7 +93,8 @@ def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
         return  # flags such as --help and --multirun are Hydra's own business
     try:
         cfg = compose(name, overrides_in(arguments))
-        if not (Path(str(OmegaConf.select(cfg, "out"))) / FINISHED).exists():  # a finished training reads nothing
+        finished = name == "train" and (Path(str(OmegaConf.select(cfg, "out"))) / FINISHED).exists()
+        if not finished:  # such a training reads nothing
             check_inputs(name, cfg)
     except UserError as error:
         _stop(error)

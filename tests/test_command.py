@@ -162,6 +162,14 @@ def test_program__asked_to_stop_takes_its_workers_along_and_leaves_nothing_unfin
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [("run", ["pipeline=quickstart"]), ("run", ["pipeline=metric"]), ("ablate", ["table=v1_table9"])],
+)
+def test_stop_at_mistakes__finds_none_where_the_place_has_its_name_from_a_choice(name, choices):
+    stop_at_mistakes(name, tuple(choices))
+
+
 def test_program__starts_without_torch():
     """`run`, `prepare` and their worker processes need none of it, and it takes seconds to import."""
     code = "import sys, depth_anything_train.pipeline, data_engine.prepare; print('torch' in sys.modules)"
