@@ -93,6 +93,7 @@ def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
         return  # flags such as --help and --multirun are Hydra's own business
     try:
         cfg = compose(name, overrides_in(arguments))
+        _expand_home(cfg)
         finished = name == "train" and (Path(str(OmegaConf.select(cfg, "out"))) / FINISHED).exists()
         if not finished:  # such a training reads nothing
             check_inputs(name, cfg)

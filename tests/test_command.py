@@ -166,8 +166,11 @@ def test_program__asked_to_stop_takes_its_workers_along_and_leaves_nothing_unfin
     ("name", "choices"),
     [("run", ["pipeline=quickstart"]), ("run", ["pipeline=metric"]), ("ablate", ["table=v1_table9"])],
 )
-def test_stop_at_mistakes__finds_none_where_the_place_has_its_name_from_a_choice(name, choices):
+def test_stop_at_mistakes__finds_none_where_the_place_has_its_name_from_a_choice(name, choices, capsys):
     stop_at_mistakes(name, tuple(choices))
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit):
+        stop_at_mistakes(name, (*choices, "typo=1"))
 
 
 def test_program__starts_without_torch():
@@ -201,9 +204,15 @@ def test_program__answers_mistakes_before_it_imports_torch(tmp_path):
         assert said.startswith(expected)
 
 
-def test_stop_at_mistakes__a_finished_training_reads_nothing(tmp_path):
-    (tmp_path / "finished.json").touch()
-    stop_at_mistakes("train", ("experiment=tiny_teacher", "labelled=[gone]", f"out={tmp_path}"))
+@pytest.mark.parametrize("out", ["{home}/run", "'~/run'"])
+def test_stop_at_mistakes__a_finished_training_reads_nothing(tmp_path, monkeypatch, out):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = ("experiment=tiny_teacher", "labelled=[gone]", f"out={out.format(home=tmp_path)}")
+    with pytest.raises(SystemExit):
+        stop_at_mistakes("train", arguments)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "finished.json").touch()
+    stop_at_mistakes("train", arguments)
 
 
 def test_check_inputs__leaves_addresses_patterns_and_cameras_to_those_who_read_them(tmp_path):
