@@ -103,13 +103,14 @@ class Sky:
             BadSample: as the decoders.
         """
         record = _folder(self.root)[item.position]
-        if SKY in record.members:
-            return RawSample(record.key, record.members, {"sky_known": 1})
+        members = {extension: bytes(content) for extension, content in record.members.items()}
+        if SKY in members:
+            return RawSample(record.key, members, {"sky_known": 1})
         image, _, valid = decode_pair(record)
         probability = _segmenter(self.segmenter, self.revision, self.device).probability(image)
         sky = self.find_sky(probability, valid)
         notes = {"sky_found": 1} if sky.any() else {}
-        return RawSample(record.key, {**record.members, SKY: encode_mask(sky)}, notes)
+        return RawSample(record.key, {**members, SKY: encode_mask(sky)}, notes)
 
     def find_sky(self, probability: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The sky among the pixels without a label.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.images import read_header
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import BadSample, Encoded
 
 SIDE = 128
 """Pixels of the square to which an image is decoded; its aspect is dropped, so a copy may be squashed."""
@@ -37,7 +37,7 @@ _SIDES = tuple(range(SIDE, round(0.8 * SIDE), -3))  # of one image inside the ot
 _FINEST, _COARSEST = 1.0, 4.0  # pixels; finer detail is lost in copies, coarser shade is much the same in many images
 
 
-def read_square(data: bytes) -> NDArray[np.uint8]:
+def read_square(data: Encoded) -> NDArray[np.uint8]:
     """Decode an image to grey levels (128, 128); a large JPEG is read at a half to an eighth of its size: faster.
 
     Raises:

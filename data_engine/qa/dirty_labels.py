@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.labels import read_npy
-from depth_anything_train.data.schema import Label
+from depth_anything_train.data.schema import Encoded, Label
 from depth_anything_train.runtime import UserError
 
 ENOUGH = 20
@@ -78,7 +78,7 @@ class Diagnosis(NamedTuple):
     message: str
 
 
-def examine(extension: str, data: bytes, meta: dict[str, Any], label: Label, limits: Limits) -> Iterator[Diagnosis]:
+def examine(extension: str, data: Encoded, meta: dict[str, Any], label: Label, limits: Limits) -> Iterator[Diagnosis]:
     """What is wrong with one label by itself.
 
     Args:

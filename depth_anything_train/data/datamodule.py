@@ -54,7 +54,7 @@ class ShardDataModule(LightningDataModule):
             in several parts (gradient accumulation). None takes it at once.
 
     Raises:
-        UserError: the batch cannot be made of these sources.
+        UserError: the batch cannot be made of these sources, or weights are of none of them.
     """
 
     def __init__(
@@ -84,8 +84,11 @@ class ShardDataModule(LightningDataModule):
                 f"Expected data.batch to say how many of each of {[*sources]}, but it names {[*batch]}; "
                 "use the batch that belongs to data=."
             )
+        weights = weights or {}
+        if unknown := [name for name in weights if name not in sources]:
+            raise UserError(f"Expected data.weights for streams of {[*sources]}, but it names {unknown}.")
         orders = {
-            name: make_order(source.shard_counts(), name=name, weights=(weights or {}).get(name), shards=shuffle_shards)
+            name: make_order(source.shard_counts(), name=name, weights=weights.get(name), shards=shuffle_shards)
             for name, source in sources.items()
         }
         self.streams = {name: Stream(order, batch[name]) for name, order in orders.items()}

@@ -17,7 +17,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from depth_anything_train.data.images import MAX_PIXELS
-from depth_anything_train.data.schema import BadSample, Label
+from depth_anything_train.data.schema import BadSample, Encoded, Label
 
 _CHECKSUM = struct.Struct("<Q")
 _HEADER = struct.Struct("<IIff")  # height, width, offset, step
@@ -57,7 +57,7 @@ def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> byt
     return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(frame)) + frame
 
 
-def decode_dz16(data: bytes) -> Label:
+def decode_dz16(data: Encoded) -> Label:
     """Decode `encode_dz16`; every flipped bit and every cut raises.
 
     Raises:
@@ -87,7 +87,7 @@ def decode_dz16(data: bytes) -> Label:
     return disparity, valid
 
 
-def _decompress(frame: bytes) -> bytes:
+def _decompress(frame: Encoded) -> bytes:
     try:
         size = zstandard.frame_content_size(frame)
         if not _HEADER.size <= size <= _HEADER.size + 2 * MAX_PIXELS:

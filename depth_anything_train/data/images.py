@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import BadSample, Encoded
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused from their header alone: they are bombs or scans, and no training image needs them."""
@@ -28,7 +28,7 @@ class ImageHeader(NamedTuple):
     width: int
 
 
-def decode_image(data: bytes, *, reduce_to: int | None = None) -> NDArray[np.uint8]:
+def decode_image(data: Encoded, *, reduce_to: int | None = None) -> NDArray[np.uint8]:
     """Decode JPEG, PNG or WebP to RGB (H, W, 3), uint8, upright.
 
     The EXIF orientation is applied; grey becomes RGB, 16 bits become 8, alpha is dropped, CMYK is converted.
@@ -54,7 +54,7 @@ def decode_image(data: bytes, *, reduce_to: int | None = None) -> NDArray[np.uin
     return image  # type: ignore[return-value]
 
 
-def read_header(data: bytes) -> ImageHeader:
+def read_header(data: Encoded) -> ImageHeader:
     """Read type and size without decoding, and check that the image has its end.
 
     Raises:
@@ -72,19 +72,19 @@ def read_header(data: bytes) -> ImageHeader:
     return header
 
 
-def _sniff(data: bytes) -> tuple[ImageHeader, bool]:
+def _sniff(data: Encoded) -> tuple[ImageHeader, bool]:
     if data[:3] == _JPEG_START:
         return _jpeg(data)
     if data[:8] == _PNG_MAGIC:
         header = ImageHeader("png", _number(data, 20, 4), _number(data, 16, 4))
-        return header, _PNG_LAST_CHUNK in data[-4096:]  # some writers leave padding behind the last chunk
+        return header, _PNG_LAST_CHUNK in bytes(data[-4096:])  # some writers leave padding behind the last chunk
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data), len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    came = f"came data that starts with {data[:8]!r}" if data else "it is empty"
+    came = f"came data that starts with {bytes(data[:8])!r}" if data else "it is empty"
     raise BadSample("image_type", f"Expected a JPEG, PNG or WebP image, but {came}.")
 
 
-def _jpeg(data: bytes) -> tuple[ImageHeader, bool]:
+def _jpeg(data: Encoded) -> tuple[ImageHeader, bool]:
     """Walk the segments to the first scan. libjpeg may fill a cut image with grey, so look for the end marker here."""
     height = width = 0
     position = 2
@@ -98,11 +98,11 @@ def _jpeg(data: bytes) -> tuple[ImageHeader, bool]:
             height, width = _number(data, position + 5, 2), _number(data, position + 7, 2)
         position += 2 + length
         if marker == 0xDA:  # start of scan: 0xFF is stuffed from here on, so an end marker is the end
-            return ImageHeader("jpg", height, width), data.find(_JPEG_END, position) >= 0
+            return ImageHeader("jpg", height, width), _JPEG_END in bytes(data[position:])
 
 
-def _webp(data: bytes) -> ImageHeader:
-    chunk = data[12:16]
+def _webp(data: Encoded) -> ImageHeader:
+    chunk = bytes(data[12:16])
     if chunk == b"VP8X":
         return ImageHeader("webp", 1 + _number(data, 27, 3, "little"), 1 + _number(data, 24, 3, "little"))
     if chunk == b"VP8L":
@@ -113,7 +113,7 @@ def _webp(data: bytes) -> ImageHeader:
     raise BadSample("image_type", f"Expected a WebP image, but its first chunk is {chunk!r}.")
 
 
-def _number(data: bytes, position: int, size: int, order: str = "big") -> int:
+def _number(data: Encoded, position: int, size: int, order: str = "big") -> int:
     if position + size > len(data):
         raise IndexError
     return int.from_bytes(data[position : position + size], order)  # type: ignore[arg-type]

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.dz16 import decode_dz16
 from depth_anything_train.data.images import MAX_PIXELS, decode_image, read_header
-from depth_anything_train.data.schema import CLASSES, BadSample, Label, Record
+from depth_anything_train.data.schema import CLASSES, BadSample, Encoded, Label, Record
 
 ASPECT_TOLERANCE = 0.02
 """Width / height of label and image may differ by this share, or by a pixel: small labels are rounded."""
 
 
-def decode_label(extension: str, data: bytes, meta: dict[str, Any]) -> Label:
+def decode_label(extension: str, data: Encoded, meta: dict[str, Any]) -> Label:
     """Decode any label member.
 
     Args:
@@ -73,7 +73,7 @@ def check_shape(image: tuple[int, ...], label: tuple[int, ...]) -> None:
         raise BadSample("label_size", f"The label is {sizes} pixels; expected the same width / height.")
 
 
-def decode_sky(data: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def decode_sky(data: Encoded, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Decode a sky mask and bring it to the size (H, W) of the label by the nearest pixel.
 
     Raises:
@@ -135,7 +135,7 @@ def _inverse(depth_m: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[
     return disparity
 
 
-def read_png16(data: bytes) -> NDArray[np.uint16]:
+def read_png16(data: Encoded) -> NDArray[np.uint16]:
     """Decode a 16-bit grey PNG, (H, W).
 
     Raises:
@@ -144,7 +144,7 @@ def read_png16(data: bytes) -> NDArray[np.uint16]:
     return read_grey_png(data, bits=16, what="label")
 
 
-def read_grey_png(data: bytes, *, bits: int, what: str) -> NDArray[Any]:
+def read_grey_png(data: Encoded, *, bits: int, what: str) -> NDArray[Any]:
     """Decode a grey PNG of 8 or 16 bits, (H, W); `what` it is for the message.
 
     Raises:
@@ -160,7 +160,7 @@ def read_grey_png(data: bytes, *, bits: int, what: str) -> NDArray[Any]:
     return stored
 
 
-def read_npy(data: bytes) -> NDArray[Any]:
+def read_npy(data: Encoded) -> NDArray[Any]:
     """Read a 2-D array of real numbers from .npy bytes, without pickle and without trusting the shape in its header.
 
     Raises:

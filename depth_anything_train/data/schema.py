@@ -11,6 +11,7 @@ A shard is an ordinary webdataset tar. The members of one sample stand together 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,10 @@ DATASET_FILE = "dataset.json"
 """What a folder of shards holds. `prepare` writes it last, `label` first: there a shard counts by its own manifest."""
 UNFINISHED_FILE = "prepare.json"
 """What a folder of shards will hold; written first. Without dataset.json beside it the folder is not finished."""
+
+Encoded = bytes | memoryview
+"""The content of a member. As it is read it is a view of the sample's bytes, since a copy would take as long as to read
+them; it keeps the whole sample in memory."""
 
 Label = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """(disparity, valid) of a decoded label, both (H, W); see `labels`."""
@@ -95,10 +100,13 @@ class Record:
     """One sample as it lies in the shard: encoded members by extension."""
 
     key: str
-    members: dict[str, bytes]
+    members: Mapping[str, Encoded]
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to another process goes a copy
+        return type(self), (self.key, {extension: bytes(content) for extension, content in self.members.items()})
 
     @property
-    def image(self) -> bytes:
+    def image(self) -> Encoded:
         """The encoded image.
 
         Raises:
@@ -109,7 +117,7 @@ class Record:
                 return self.members[extension]
         raise BadSample("missing_image", f"Sample {self.key} has no image, only {sorted(self.members)}.")
 
-    def label(self) -> tuple[str, bytes]:
+    def label(self) -> tuple[str, Encoded]:
         """Extension and bytes of the label, ready for `labels.decode_label`.
 
         Raises:
@@ -130,7 +138,7 @@ class Record:
             BadSample: `bad_json`.
         """
         try:
-            meta = json.loads(self.members.get(META, b"{}"))
+            meta = json.loads(bytes(self.members.get(META, b"{}")))
         except (ValueError, RecursionError) as error:
             raise BadSample("bad_json", f"The json of sample {self.key} cannot be read: {error}.") from None
         if not isinstance(meta, dict):

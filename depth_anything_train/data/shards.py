@@ -109,11 +109,11 @@ class Shard:
         if xxhash.xxh3_64_intdigest(data) != entry.checksum:
             where = f"Sample {number} of {self.path}, {entry.extent:,} bytes from {entry.offset:,},"
             raise BadSample("damaged_sample", f"{where} does not agree with its checksum; write the shard again.")
-        members: dict[str, bytes] = {}
+        members: dict[str, memoryview] = {}
         key = ""
         for name, content in iter_members(data):
             key, extension = split_name(name)
-            members[extension] = bytes(content)
+            members[extension] = content
         return Record(key, members)
 
     def _read(self, length: int, offset: int) -> bytes:
@@ -210,8 +210,7 @@ class ShardFolder:
     def shard(self, number: int) -> Shard:
         """Open shard `number`, or take it from those that are open."""
         tar = self.shards[number]
-        opened = _opened(OPEN_REMOTE_SHARDS if isinstance(tar, RemotePath) else min(OPEN_SHARDS, files_allowed() // 4))
-        return opened(tar, self._checksums[number])
+        return _opened(isinstance(tar, RemotePath))(tar, self._checksums[number])
 
     def fetch(self, number: int) -> None:
         """Open shard `number` if it is elsewhere, so that it is in the cache."""
@@ -268,6 +267,8 @@ def files_allowed() -> int:
 
 
 @cache
-def _opened(most: int) -> Callable[[AnyPath, int], Shard]:
+def _opened(remote: bool) -> Callable[[AnyPath, int], Shard]:
     """The shards that are open in this process; the checksum tells a shard from one that took its place."""
-    return lru_cache(most)(lambda tar, checksum: Shard(tar))
+    return lru_cache(OPEN_REMOTE_SHARDS if remote else min(OPEN_SHARDS, files_allowed() // 4))(
+        lambda tar, checksum: Shard(tar)
+    )

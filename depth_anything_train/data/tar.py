@@ -36,14 +36,16 @@ def tar_bytes(name: str, data: bytes) -> bytes:
     return b"".join((info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"), data, bytes(-len(data) % BLOCK)))
 
 
-def iter_members(extent: bytes | memoryview) -> Iterator[tuple[str, memoryview]]:
+def iter_members(extent: bytes) -> Iterator[tuple[str, memoryview]]:
     """Name and content of each file in a piece of a tar that starts at a header and ends after a member.
+
+    Contents are views of the piece, not copies.
 
     Raises:
         BadSample: as `walk`.
     """
     piece = memoryview(extent)
-    entries = list(walk(lambda position, size: bytes(piece[position : position + size]), len(piece)))
+    entries = list(walk(lambda position, size: extent[position : position + size], len(extent)))
     return ((name, piece[offset : offset + size]) for name, kind, _, offset, size in entries if kind in FILE)
 
 

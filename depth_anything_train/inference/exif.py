@@ -9,6 +9,7 @@ from typing import Any
 
 import PIL.Image
 
+from depth_anything_train.data.schema import Encoded
 from depth_anything_train.inference.prediction import ImageLike
 
 PHOTOGRAPH, FOCAL_35MM, WIDTH, HEIGHT = 0x8769, 0xA405, 0xA002, 0xA003
@@ -28,8 +29,8 @@ def stated_focal(image: ImageLike) -> float | None:
     try:
         if isinstance(image, PIL.Image.Image):
             return _focal(image)
-        if isinstance(image, str | Path | bytes):
-            file = io.BytesIO(image) if isinstance(image, bytes) else Path(image).expanduser()
+        if isinstance(image, str | Path | Encoded):
+            file = io.BytesIO(image) if isinstance(image, Encoded) else Path(image).expanduser()
             with PIL.Image.open(file, formats=("JPEG", "WEBP")) as opened:
                 return _focal(opened)
     except Exception:  # Pillow raises whatever it likes on EXIF that a careless program has rewritten

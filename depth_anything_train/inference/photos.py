@@ -52,6 +52,56 @@ class _Photo:
         return self.image.shape if self.prepared is None else tuple(self.prepared.shape)
 
 
+@dataclass(frozen=True)
+class _Around:
+    """What threads do before and after the network: files to what it sees, and what it states to files.
+
+    Both return a sentence instead where a photograph is left out.
+    """
+
+    model: DepthAnything | Midas
+    folder: Path
+    out: Path
+    outputs: Outputs
+    size: int | None
+    fast: bool
+    measured: Mapping[str, Points] | None
+
+    def decode(self, photo: tuple[Path, str]) -> _Photo | str:
+        file, name = photo
+        points = None if self.measured is None else self.measured.get(str(file.relative_to(self.folder)))
+        if self.measured is not None and points is None:
+            return f"{file}: no point of it was measured."
+        try:
+            image = load_image(file)
+            focal_px = self.outputs.focal_px(*image.shape[:2]) or stated_focal(file)
+            if isinstance(self.model, DepthAnything):
+                self.model.check_camera(focal_px)
+            return _Photo(file, self.out / name, image, self._prepared(image), focal_px, points)
+        except UserError as error:
+            return f"{file}: {error}"
+
+    def _prepared(self, image: NDArray[np.uint8]) -> Image | None:
+        if isinstance(self.model, Midas):
+            return None
+        patch = self.model.model.config.encoder.patch_size
+        return prepare([image], self.size or self.model.size, patch=patch, fast=self.fast)
+
+    def write(self, photo: _Photo, values: NDArray[np.float32]) -> str | None:
+        farthest_m = None
+        if isinstance(self.model, DepthAnything):
+            values = self.model.to_camera(values, photo.focal_px, photo.image.shape)
+            farthest_m = self.model.model.config.max_depth_m
+        prediction = Prediction(values, self.model.kind, farthest_m).resized(*photo.image.shape[:2])
+        try:
+            if photo.points is not None:
+                prediction = _in_metres(prediction, photo.points, photo.file)
+            self.outputs.write(photo.target, photo.image, prediction, photo.focal_px)
+        except UserError as error:
+            return f"{photo.file}: {error}"
+        return None
+
+
 def predict_photos(
     model: DepthAnything | Midas,
     photos: Photos,
@@ -84,45 +134,12 @@ def predict_photos(
         UserError: the network cannot take `size`.
         OSError: an output cannot be written.
     """
-
-    def decode(photo: tuple[Path, str]) -> _Photo | str:
-        file, name = photo
-        points = None if measured is None else measured.get(str(file.relative_to(photos.folder)))
-        if measured is not None and points is None:
-            return f"{file}: no point of it was measured."
-        try:
-            image = load_image(file)
-            focal_px = outputs.focal_px(*image.shape[:2]) or stated_focal(file)
-            if isinstance(model, DepthAnything):
-                model.check_camera(focal_px)
-            return _Photo(file, out / name, image, prepared(image), focal_px, points)
-        except UserError as error:
-            return f"{file}: {error}"
-
-    def prepared(image: NDArray[np.uint8]) -> Image | None:
-        if isinstance(model, Midas):
-            return None
-        return prepare([image], size or model.size, patch=model.model.config.encoder.patch_size, fast=fast)
-
-    def write(photo: _Photo, values: NDArray[np.float32]) -> str | None:
-        farthest_m = None
-        if isinstance(model, DepthAnything):
-            values = model.to_camera(values, photo.focal_px, photo.image.shape)
-            farthest_m = model.model.config.max_depth_m
-        prediction = Prediction(values, model.kind, farthest_m).resized(*photo.image.shape[:2])
-        try:
-            if photo.points is not None:
-                prediction = _in_metres(prediction, photo.points, photo.file)
-            outputs.write(photo.target, photo.image, prediction, photo.focal_px)
-        except UserError as error:
-            return f"{photo.file}: {error}"
-        return None
-
     if isinstance(model, DepthAnything):
         network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)  # refuses a bad size
+    around = _Around(model, photos.folder, out, outputs, size, fast, measured)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         writing: deque[Future[str | None]] = deque()
-        for found in _together(_ahead(pool, decode, photos, 2 * workers), batch):
+        for found in _together(_ahead(pool, around.decode, photos, 2 * workers), batch):
             if isinstance(found, str):
                 yield found
                 continue
@@ -132,7 +149,7 @@ def predict_photos(
                 yield from (f"{photo.file}: {error}" for photo in found)
                 continue
             for photo, values in zip(found, maps, strict=True):
-                writing.append(pool.submit(write, photo, values))
+                writing.append(pool.submit(around.write, photo, values))
             while len(writing) > workers:
                 yield writing.popleft().result()
         for written in writing:

@@ -13,11 +13,11 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import BadSample, Encoded
 from depth_anything_train.inference.preprocess import resize_map
 from depth_anything_train.runtime import UserError
 
-ImageLike = str | Path | bytes | PIL.Image.Image | NDArray[np.uint8]
+ImageLike = str | Path | Encoded | PIL.Image.Image | NDArray[np.uint8]
 """A photograph: a path, the bytes of a JPEG, PNG or WebP file, a Pillow image, or uint8: RGB (H, W, 3), with alpha
 (H, W, 4), or grey (H, W). Whatever its form, grey becomes RGB and alpha is dropped."""
 
@@ -100,7 +100,7 @@ def load_image(image: ImageLike) -> NDArray[np.uint8]:
         return _from_array(image)
     if isinstance(image, PIL.Image.Image):
         return _from_pillow(image)
-    if isinstance(image, bytes):
+    if isinstance(image, Encoded):
         return decode_image(image)
     if not isinstance(image, str | Path):
         kind = type(image).__name__

@@ -288,6 +288,8 @@ def test_loader__a_mixture_has_its_shares_and_can_be_entered_anywhere(labelled_f
 def test_datamodule__refuses_weights_that_do_not_fit(labelled_folders):
     with pytest.raises(UserError, match=r"data\.weights\.labelled .* each of 2 folders"):
         teacher(labelled_folders, weights={"labelled": [1]})
+    with pytest.raises(UserError, match=r"data\.weights .*labelled.* names \['labeled'\]"):
+        teacher(labelled_folders, weights={"labeled": [1, 3]})
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -41,7 +41,7 @@ def shards(web: Web, tmp_path: Path) -> Path:
 
 def read(folder: ShardFolder | str) -> Samples:
     folder = ShardFolder(folder) if isinstance(folder, str) else folder
-    return [(record.key, record.members) for record in folder]
+    return [(record.key, {name: bytes(content) for name, content in record.members.items()}) for record in folder]
 
 
 def copies(cache: Path) -> list[Path]:

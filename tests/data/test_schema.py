@@ -42,6 +42,14 @@ def test_record__finds_image_label_and_json() -> None:
     assert (record.image, record.label(), record.meta) == (b"w", ("depth.npy", b"n"), {"scale": 2})
 
 
+def test_record__of_views_is_read_and_pickled_as_one_of_bytes() -> None:
+    members = {"json": b'{"scale": 2}', "webp": b"w", "depth.npy": b"n"}
+    views = Record("a", {extension: memoryview(content) for extension, content in members.items()})
+    assert views == Record("a", members) and views.meta == {"scale": 2}
+    assert all(type(content) is bytes for content in pickle.loads(pickle.dumps(views)).members.values())
+    assert pickle.loads(pickle.dumps(views)) == views
+
+
 def test_record__json_may_be_missing() -> None:
     assert Record("a", {}).meta == {}
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,7 @@ def test_folder__survives_pickling_and_starting_processes(tmp_path: Path, method
 def test_folder__threads_read_while_shards_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [key for key, _ in make_folder(tmp_path, (2,) * 12)]
     monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(shards, "_opened", cache(shards._opened.__wrapped__))  # which counts from here on
     folder = ShardFolder(tmp_path)
     order = np.random.default_rng(0).integers(0, 24, 2000).tolist()
     with ThreadPoolExecutor(8) as pool:

@@ -33,7 +33,8 @@ def test_predict__path_bytes_array_and_pillow_image_agree(model, tmp_path):
     prediction = model.predict(tmp_path / "photo.png")
     assert prediction.disparity.shape == image.shape[:2]
     assert prediction.disparity.dtype == np.float32 and np.isfinite(prediction.disparity).all()
-    for other in (str(tmp_path / "photo.png"), encode(image, "png"), image, PIL.Image.fromarray(image)):
+    content = encode(image, "png")
+    for other in (str(tmp_path / "photo.png"), content, memoryview(content), image, PIL.Image.fromarray(image)):
         assert (model.predict(other).disparity == prediction.disparity).all()
 
 

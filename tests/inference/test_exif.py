@@ -31,7 +31,13 @@ def test_stated_focal__compares_diagonals_with_those_of_film():
 def test_stated_focal__is_found_in_bytes_paths_and_pillow_images(kind, tmp_path):
     data = photo(kind=kind, focal=26)
     (tmp_path / "photo").write_bytes(data)
-    for image in (data, tmp_path / "photo", str(tmp_path / "photo"), PIL.Image.open(io.BytesIO(data))):
+    for image in (
+        data,
+        memoryview(data),
+        tmp_path / "photo",
+        str(tmp_path / "photo"),
+        PIL.Image.open(io.BytesIO(data)),
+    ):
         assert stated_focal(image) == pytest.approx(50 * 26 / math.hypot(36, 24))
 
 

@@ -18,6 +18,7 @@ from data_engine.verify import ENOUGH_PAIRS, SOUND_AGREEMENT, show, verify
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.exclusions import BadKey, write_bad_keys
 from depth_anything_train.data.images import decode_image
+from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.sources import LabelledSource
 
@@ -38,7 +39,8 @@ def spoil(clean: Path, out: Path, change: Callable[[int, dict[str, bytes]], Memb
     """Verify the same shard after each sample was changed; also what is bad or suspected."""
     with ShardWriter(out / "00000.tar") as writer:
         for number, record in enumerate(ShardFolder(clean)):
-            writer.add(record.key, change(number, dict(record.members)))
+            members = {name: bytes(content) for name, content in record.members.items()}
+            writer.add(record.key, change(number, members))
         writer.commit()
     (out / "dataset.json").write_text((clean / "dataset.json").read_text())
     bad: list[BadKey] = []
@@ -50,8 +52,8 @@ def label_of(members: Members) -> str:
     return extension
 
 
-def in_metres(members: Members) -> bool:
-    return json.loads(members["json"])["unit"] == "m"
+def in_metres(record: Record) -> bool:
+    return record.meta["unit"] == "m"
 
 
 def scaled(members: dict[str, bytes], factor: float) -> Members:
@@ -80,7 +82,7 @@ def test_verify__single_labels_in_another_unit_are_found(clean: Path, tmp_path: 
 
 
 def test_verify__a_whole_folder_in_millimetres_is_found(clean: Path, tmp_path: Path) -> None:
-    metric = [n for n, record in enumerate(ShardFolder(clean)) if in_metres(record.members)]
+    metric = [n for n, record in enumerate(ShardFolder(clean)) if in_metres(record)]
     _, bad = spoil(clean, tmp_path, lambda n, members: scaled(members, 1000))
     too_far = found(bad, "implausible_scale")
     assert set(too_far) <= set(metric) and len(too_far) >= len(metric) - 1  # one was 0.45 m away

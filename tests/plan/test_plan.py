@@ -6,7 +6,9 @@ from pictures import disparity_label, picture, png, write_folder
 
 from depth_anything_train.composition import compose
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.plan import estimate, main, measure_labels, read_speed, read_work
+from depth_anything_train.plan.command import estimate, main
+from depth_anything_train.plan.speed import measure_labels, read_speed
+from depth_anything_train.plan.work import read_work
 from depth_anything_train.runtime import UserError
 
 
@@ -61,7 +63,7 @@ def test_plan__sides_are_those_that_label_would_use():
 
 @pytest.mark.parametrize("work", [("model=test", "images=8", "size=28"), ("experiment=tiny_student",)])
 def test_plan__measures_what_this_machine_does(work, monkeypatch):
-    monkeypatch.setattr("depth_anything_train.plan.LEAST_SECONDS", 0.01)
+    monkeypatch.setattr("depth_anything_train.plan.speed.LEAST_SECONDS", 0.01)
     figures = plan(*work, "measure=true", "device=cpu", "batch_size=3")
     assert 0.01 < figures["images_per_second_per_gpu"] < 1e6
     assert figures["speed_source"] == "measured on cpu, batches of 3"
