@@ -1,8 +1,10 @@
 """This model beside transformers' with the same weights, alternating in one run: time, and memory with gradients.
 
     python benchmarks/forward.py [--size S] [--model vits] [--device cpu] [--repeats 10] [--batch 1]
+        [--precision float32 bfloat16]
 
-Prints medians and the ratio ours / theirs, for float32 and bfloat16, forward alone and with backward.
+Prints medians and the ratio ours / theirs, for each precision, forward alone and with backward. (A CPU without bf16
+computes bfloat16 piecemeal, and takes an hour.)
 transformers runs as it comes: eager model, its default attention (SDPA).
 """
 
@@ -23,6 +25,8 @@ from depth_anything_train.building import build
 from depth_anything_train.composition import compose
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.huggingface import save_hf
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 def pair(name: str) -> tuple[DepthModel, nn.Module]:
@@ -72,6 +76,36 @@ def report(what: str, medians: dict[str, float], unit: str, scale: float) -> Non
     print(f"{what:34s} {figures}, ours / theirs = {medians['ours'] / medians['theirs']:.3f}", flush=True)
 
 
+def compare(ours: nn.Module, theirs: nn.Module, image: Tensor, precision: str, repeats: int) -> None:
+    """Print the ratios of one precision: forward, forward and backward, memory."""
+    device = image.device.type
+
+    def ours_of() -> Tensor:
+        return ours(image.contiguous(memory_format=torch.channels_last))[:, 0]
+
+    def theirs_of() -> Tensor:
+        return theirs(image).predicted_depth
+
+    def forward(model: Callable[[], Tensor]) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            return model()
+
+    def inference(model: Callable[[], Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return forward(model)
+
+    def training(model: Callable[[], Tensor]) -> None:
+        forward(model).float().mean().backward()
+
+    models = {"theirs": theirs_of, "ours": ours_of}
+    for what, run in (("forward", inference), ("forward and backward", training)):
+        ours.train(run is training), theirs.train(run is training)
+        ways = {name: (lambda model=model, run=run: run(model)) for name, model in models.items()}
+        report(f"{precision} {what}", alternate(ways, repeats, device), "ms", 1e3)
+    peaks = {name: float(peak_bytes(lambda model=model: training(model), device)) for name, model in models.items()}
+    report(f"{precision} memory with backward", peaks, "MB", 1e-6)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=518)
@@ -79,6 +113,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--precision", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     arguments = parser.parse_args()
     device = arguments.device
     where = (
@@ -87,42 +122,14 @@ def main() -> None:
     print(f"{arguments.model} at {arguments.size}, batch {arguments.batch}, {where}, torch {torch.__version__}, "
           f"transformers {transformers.__version__}, median of {arguments.repeats}")  # fmt: skip
 
-    ours, theirs = (model.to(device) for model in pair(arguments.model))
+    ours, theirs = (model.to(device).eval() for model in pair(arguments.model))
     ours.to(memory_format=torch.channels_last)
     image = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=device)
-
-    def ours_of(x: Tensor) -> Tensor:
-        return ours(x.contiguous(memory_format=torch.channels_last))[:, 0]
-
-    def theirs_of(x: Tensor) -> Tensor:
-        return theirs(x).predicted_depth
-
     with torch.no_grad():
-        ours.eval(), theirs.eval()
-        difference = (ours_of(image) - theirs_of(image)).abs().max() / theirs_of(image).abs().max()
-    print(f"largest difference of the outputs, relative: {difference:.1e}")
-
-    for precision in ("float32", "bfloat16"):
-        half = precision == "bfloat16"
-
-        def forward(model: Callable[[Tensor], Tensor], half: bool = half) -> Tensor:
-            with torch.autocast(device, torch.bfloat16, enabled=half):
-                return model(image)
-
-        def inference(model: Callable[[Tensor], Tensor], forward: Callable[..., Tensor] = forward) -> Tensor:
-            with torch.inference_mode():
-                return forward(model)
-
-        def training(model: Callable[[Tensor], Tensor], forward: Callable[..., Tensor] = forward) -> None:
-            forward(model).float().mean().backward()
-
-        models = {"theirs": theirs_of, "ours": ours_of}
-        for what, run in (("forward", inference), ("forward and backward", training)):
-            ours.train(run is training), theirs.train(run is training)
-            ways = {name: (lambda model=model, run=run: run(model)) for name, model in models.items()}
-            report(f"{precision} {what}", alternate(ways, arguments.repeats, device), "ms", 1e3)
-        peaks = {name: float(peak_bytes(lambda model=model: training(model), device)) for name, model in models.items()}
-        report(f"{precision} memory with backward", peaks, "MB", 1e-6)
+        mine, reference = ours(image)[:, 0], theirs(image).predicted_depth
+    print(f"largest difference of the outputs, relative: {(mine - reference).abs().max() / reference.abs().max():.1e}")
+    for precision in arguments.precision:
+        compare(ours, theirs, image, precision, arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,11 @@ def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> byt
     """
     disparity = np.asarray(disparity, np.float32)
     assert disparity.ndim == 2 and disparity.shape == valid.shape, f"{disparity.shape}, {valid.shape}"
-    valid = valid & (disparity >= 0) & (disparity < np.inf)
-    kept = disparity if valid.all() else disparity[valid]
-    offset, largest = (kept.min(), kept.max()) if kept.size else (np.float32(0), np.float32(0))
+    offset, largest = disparity.min(), disparity.max()  # NaN if any value is
+    if not (offset >= 0 and largest < np.inf and valid.all()):
+        valid = valid & (disparity >= 0) & (disparity < np.inf)
+        kept = disparity[valid] if valid.any() else np.zeros(1, np.float32)
+        offset, largest = kept.min(), kept.max()
     step = np.float32((float(largest) - float(offset)) / (_LAST_CODE - 1))
     if step < _SMALLEST_STEP:
         step = np.float32(1)  # constant: any step will do
