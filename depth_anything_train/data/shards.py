@@ -35,7 +35,7 @@ from depth_anything_train.data.schema import (
 )
 from depth_anything_train.data.store import StoreError
 from depth_anything_train.data.tar import END_OF_ARCHIVE, iter_members
-from depth_anything_train.runtime import ProgressBar, UserError
+from depth_anything_train.runtime import ProgressBar, UserError, is_first_process
 
 OPEN_SHARDS, OPEN_REMOTE_SHARDS = 256, 16
 """How many shards a process keeps open, of all its folders together: one file each, and the index in memory. A copy of
@@ -178,7 +178,8 @@ class ShardFolder:
     def _read_headers(self) -> list[tuple[int, int]]:
         """Number of samples in each shard, and the checksum of its index; those that have none are indexed."""
         headers: list[tuple[int, int] | None] = []
-        with ProgressBar("indices", len(self.shards), shown=isinstance(self.path, RemotePath)) as bar:
+        shown = isinstance(self.path, RemotePath) and is_first_process()
+        with ProgressBar("indices", len(self.shards), shown=shown) as bar:
             for header in in_parallel(read_header, self.shards):
                 headers.append(header)
                 bar.advance()
@@ -269,6 +270,16 @@ def files_allowed() -> int:
 @cache
 def _opened(remote: bool) -> Callable[[AnyPath, int], Shard]:
     """The shards that are open in this process; the checksum tells a shard from one that took its place."""
-    return lru_cache(OPEN_REMOTE_SHARDS if remote else min(OPEN_SHARDS, files_allowed() // 4))(
-        lambda tar, checksum: Shard(tar)
-    )
+    return lru_cache(OPEN_REMOTE_SHARDS if remote else min(OPEN_SHARDS, files_allowed() // 4))(_open_known)
+
+
+def _open_known(tar: AnyPath, checksum: int) -> Shard:
+    """Open the shard that lay there when its folder was opened: an order, or a manifest, counts on its samples.
+
+    Raises:
+        BadShard: another has taken its place. Beside it as `Shard`.
+    """
+    shard = Shard(tar)
+    if shard._checksum != checksum:
+        raise BadShard(f"{tar} was replaced while it was in use, and its samples are others now; run again.")
+    return shard

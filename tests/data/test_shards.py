@@ -284,6 +284,15 @@ def test_folder__a_shard_that_was_replaced_is_opened_anew(tmp_path: Path) -> Non
     assert ShardFolder(tmp_path)[0].key == "s7_0"
 
 
+def test_folder__a_shard_that_is_replaced_while_the_folder_is_in_use_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path, (2, 3))
+    folder = ShardFolder(tmp_path)
+    write(tmp_path / "00000.tar", make_samples(2, seed=7))
+    with pytest.raises(BadShard, match=r"00000\.tar was replaced"):
+        folder[0]
+    assert folder[2].key == "s1_0"
+
+
 def test_folder__indexes_tars_of_others_once(tmp_path: Path) -> None:
     foreign(tmp_path / "00000.tar", [("a.jpg", b"a"), ("a.json", b"{}"), ("b.jpg", b"b")])
     folder = ShardFolder(tmp_path)
