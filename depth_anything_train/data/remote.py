@@ -160,7 +160,7 @@ class RemotePath:
 
         problem = ""
         for _ in range(ATTEMPTS):
-            retry(self.address, get)
+            retry(self.address, get, patient=True)
             before, problem = problem, check(target)
             if problem in ("", before):
                 return

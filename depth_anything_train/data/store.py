@@ -19,6 +19,9 @@ ATTEMPTS, FIRST_DELAY_S, GIVE_UP_S = 4, 0.5, 60.0
 """How often something is tried, the pause after the first failure, which doubles each time, and when no attempt begins
 any more: gcsfs alone tries for more than a minute to find a store that is not there."""
 
+STALLED_S = 60.0
+"""How long a web server may send nothing. How long a file takes in all does not matter, as long as it comes."""
+
 Result = TypeVar("Result")
 
 
@@ -29,13 +32,23 @@ class StoreError(UserError):
 def filesystem(address: str) -> Any:
     """fsspec's object for a store; it keeps one for each process, so a forked worker gets its own."""
     scheme = address.partition("://")[0]
-    import_extra(LIBRARIES[scheme], extra="remote")
+    library, fsspec = import_extra(LIBRARIES[scheme], extra="remote"), import_extra("fsspec", extra="remote")
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if scheme in ("http", "https"):  # aiohttp alone allows five minutes in all, whatever the size
+        timeout = library.ClientTimeout(total=None, sock_connect=STALLED_S, sock_read=STALLED_S)
+        given = fsspec.config.apply_config(fsspec.get_filesystem_class(scheme), {}).get("client_kwargs", {})
+        options["client_kwargs"] = {"timeout": timeout, **given}
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # prints tracebacks of what is tried again, or told below
-    return import_extra("fsspec", extra="remote").filesystem(scheme, use_listings_cache=False)
+    return fsspec.filesystem(scheme, **options)
 
 
-def retry(address: str, action: Callable[[], Result]) -> Result:
+def retry(address: str, action: Callable[[], Result], *, patient: bool = False) -> Result:
     """Do something that needs a store, again if it fails.
+
+    Args:
+        address: for messages.
+        action: what to do.
+        patient: try as often even if the attempts before took long, as those to fetch a large file may.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,7 +72,7 @@ def retry(address: str, action: Callable[[], Result]) -> Result:
                     f"folder by {CACHE}."
                 ) from None
             failure = " ".join(f"{type(error).__name__}: {error}".split())
-            if attempt == ATTEMPTS or time.monotonic() - start > GIVE_UP_S:
+            if attempt == ATTEMPTS or (time.monotonic() - start > GIVE_UP_S and not patient):
                 break
             time.sleep(FIRST_DELAY_S * 2 ** (attempt - 1))
     raise StoreError(f"{address} cannot be read: {attempt} attempts failed, the last with {failure}; try again later.")

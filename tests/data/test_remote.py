@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from pictures import labelled_members, picture, png, write_folder
 from stores import S3, Web, web_server
 
@@ -181,6 +183,25 @@ def test_shard__that_is_cut_on_the_way_is_fetched_again(web: Web, shards: Path) 
     web.cut["00002.idx"] = 1
     assert read(f"{web.address}/shards") == read(ShardFolder(shards))
     assert web.gets["00001.tar"] == 3 and web.gets["00002.idx"] == 2
+
+
+def test_shard__that_breaks_off_after_a_long_time_is_fetched_again(
+    web: Web, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ShardFolder(f"{web.address}/shards")
+    monkeypatch.setattr(store, "GIVE_UP_S", 0)
+    web.cut["00001.tar"] = 2
+    assert read(folder) == read(ShardFolder(shards))
+
+
+def test_shard__may_take_longer_than_a_request_as_long_as_something_comes(
+    web: Web, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    HTTPFileSystem.clear_instance_cache()
+    monkeypatch.setattr("aiohttp.client.DEFAULT_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
+    web.slow["00001.tar"] = 1
+    assert read(f"{web.address}/shards") == read(ShardFolder(shards))
+    assert web.gets["00001.tar"] == 1
 
 
 def test_shard__that_always_comes_cut_is_named(web: Web, cache: Path, shards: Path) -> None:
