@@ -25,7 +25,7 @@ from depth_anything_train.building import build
 from depth_anything_train.command import command
 from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import DATASET_FILE, META, SCHEMA, UNFINISHED_FILE, BadSample
-from depth_anything_train.files import read_json, remove_leftovers, require_writable, write_json
+from depth_anything_train.files import create_json, read_json, remove_leftovers, require_writable, write_json
 from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint
 
 UNKNOWN = "unknown"
@@ -154,7 +154,7 @@ def _claimed(out: Path, identity: dict[str, Any], paths: Sequence[Path]) -> Iter
     if not mark.exists():
         if (out / DATASET_FILE).exists() or any(out.glob("*.tar")):
             raise UserError(f"{out} holds shards that `prepare` did not write; choose another out=.")
-        _writing(out, lambda: write_json(mark, identity))
+        _writing(out, lambda: create_json(mark, identity))
     with open(mark, "r+b") as held:
         with suppress(OSError):  # a file system without locks: nobody clears the folder then
             fcntl.flock(held, fcntl.LOCK_SH)  # any number may write the same shards

@@ -122,6 +122,20 @@ def write_json(path: str | Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
+def create_json(path: Path, content: Any) -> None:
+    """Write JSON unless the file is there: of several that try at once, one writes, and nobody sees half of it."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    write_json(draft, content)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        write_json(path, content)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 class TextFile(Protocol):
     """A path, or an address that reads like one."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.files import read_json, write_json
+from depth_anything_train.files import create_json, read_json, write_json
 from depth_anything_train.runtime import UserError
 
 IDENTITY = ("schema", "kind", "images", "teacher", "settings")
@@ -120,17 +119,3 @@ def _open_shared(mark: Path) -> IO[bytes]:
 def _is_at(path: Path, file: IO[bytes]) -> bool:
     """Whether an open file still has this name."""
     return os.path.samestat(os.fstat(file.fileno()), path.stat())
-
-
-def create_json(path: Path, content: Any) -> None:
-    """Write JSON unless the file is there: of several that try at once, one writes, and nobody sees half of it."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
-    write_json(draft, content)
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        write_json(path, content)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import cv2
@@ -20,7 +22,7 @@ from omegaconf import OmegaConf
 from data_engine.ingest.base import RawSample
 from data_engine.ingest.images import Images
 from data_engine.ingest.procedural import Procedural
-from data_engine.prepare import prepare
+from data_engine.prepare import _claimed, prepare
 from data_engine.processes import ordered_map
 from depth_anything_train.building import build
 from depth_anything_train.composition import compose
@@ -217,6 +219,26 @@ def test_prepare__does_not_clear_a_folder_in_which_another_run_works(tmp_path: P
     with pytest.raises(UserError, match="leaves nothing"):
         prepare(Pair(4, bad.bad), tmp_path, workers=0)
     assert not content(tmp_path)
+
+
+def test_prepare__of_two_data_sets_that_start_at_once_one_has_the_folder(tmp_path: Path) -> None:
+    ways = 4
+
+    def begin(way: int) -> bool:
+        start.wait()
+        try:
+            with _claimed(out, {"source": way}, []):
+                end.wait()
+        except UserError:
+            end.wait()
+            return False
+        return True
+
+    for turn in range(10):
+        out = tmp_path / str(turn)
+        start, end = (Barrier(ways, timeout=10) for _ in range(2))
+        with ThreadPoolExecutor(ways) as pool:
+            assert sum(pool.map(begin, range(ways))) == 1
 
 
 def test_prepare__a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
