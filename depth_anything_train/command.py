@@ -58,6 +58,9 @@ def command(
                 reason = error.strerror or error
                 _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, mend it and run it again.")
             except RuntimeError as error:
+                if death := death_of_worker(error):
+                    advice = "perhaps for lack of memory; nothing finished is lost, run it again with fewer workers="
+                    _stop(f"`{name}` lost a process that loads images (it {death}), {advice}.")
                 if not is_out_of_memory(error):
                     raise
                 tried = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
@@ -115,6 +118,12 @@ def _without_value(name: str, error: OmegaConfBaseException) -> str:
         key = missing[1] if missing else error.full_key
         return f"`{name}` needs a value for {key}: add {key}=... to the command."
     return f"{error.full_key} has no value: {str(error).partition(chr(10))[0]}; see `depth-anything {name} --cfg job`."
+
+
+def death_of_worker(error: RuntimeError) -> str | None:
+    """How a process that loads images ended, where torch says that one did; it may do so anywhere, on a signal."""
+    death = re.match(r"DataLoader worker \(pid.*?\d\) ([^.]+)", str(error))
+    return death and death[1]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from importlib.metadata import entry_points
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from depth_anything_train.command import command, stop_at_mistakes
 from depth_anything_train.composition import compose, config_folder
@@ -124,6 +126,24 @@ def test_command__a_lack_of_memory_is_one_sentence_with_what_to_do(allocate, wan
         main()
     said = f"error: `report` needs more memory than its device has (it tried to allocate {wanted}): report on less.\n"
     assert capsys.readouterr().err == said
+
+
+class Dies(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_command__a_loading_process_that_is_killed_is_one_sentence(monkeypatch, capsys):
+    loader = DataLoader(Dies(), num_workers=1, multiprocessing_context="fork")
+    main = command("report")(lambda cfg: list(loader))
+    monkeypatch.setattr(sys, "argv", ["depth-anything"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: `report` lost a process that loads images \(it .*(Kill|exited).*\n", said), said
 
 
 def interrupt():
