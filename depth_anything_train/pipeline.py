@@ -27,7 +27,7 @@ from depth_anything_train.locks import only_run_in
 from depth_anything_train.runtime import UserError, console, fingerprint
 from depth_anything_train.signals import INTERRUPTED, PARENT, RUN_AGAIN, STOP_SIGNALS, handling, leaving_on_request
 
-ENDED_ON_REQUEST = (0, INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
+ENDED_ON_REQUEST = (0, INTERRUPTED, *(-number for number in STOP_SIGNALS))
 """Statuses of a stage that was asked to stop and has no state to save: the signal's, or that it was nearly done."""
 
 

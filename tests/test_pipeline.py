@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -87,6 +88,21 @@ def test_run__ctrl_c_in_a_stage_without_a_state_to_save_wants_to_be_run_again(tm
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == RUN_AGAIN and "Traceback" not in errors, errors
+
+
+def test_run__a_stage_that_a_signal_to_all_processes_ends_is_to_be_run_again(tmp_path):
+    code = (
+        "from pathlib import Path; from depth_anything_train.pipeline import Stage, run_pipeline\n"
+        f"run_pipeline([Stage('page', ('report', 'out=x', '--cfg', 'job'), 'key')], Path({str(tmp_path)!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.1)  # the stage is being started, and listens to nobody yet
+    os.killpg(process.pid, signal.SIGUSR1)  # as a scheduler does
     _, errors = process.communicate(timeout=60)
     assert process.returncode == RUN_AGAIN and "Traceback" not in errors, errors
 
