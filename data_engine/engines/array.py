@@ -65,7 +65,7 @@ class ArrayEngine:
             task.note(number).unlink(missing_ok=True)  # of an earlier run
         with ProgressBar("label", sum(shard_length(images, number) for number in left)) as bar:
             while left:
-                still = [number for number in left if not task.settle(number, left, bar)]
+                still = [number for place, number in enumerate(left) if not task.settle(number, left[place + 1 :], bar)]
                 if len(still) == len(left):  # others are at work on all that is left
                     time.sleep(self.heartbeat_s / 2)
                 left = still
@@ -83,12 +83,12 @@ class _Task:
     leases: Leases
     failures: Failures = field(default_factory=dict)
 
-    def settle(self, number: int, left: Sequence[int], bar: ProgressBar) -> bool:
+    def settle(self, number: int, then: Sequence[int], bar: ProgressBar) -> bool:
         """Label a shard unless others did, or are at it; whether nothing is left to be done about it.
 
         Args:
             number: of the shard.
-            left: numbers of all shards that may be left, the next one first.
+            then: numbers of the shards that come after it, the next one first.
             bar: told of images that have labels.
         """
         if find_manifest(self.out, self.images, number, self.labeller.identity) is not None:
@@ -102,7 +102,7 @@ class _Task:
             return False
         with lease:
             look_again(self.out)
-            ahead = next((other for other in left if not self._begun(other)), None)
+            ahead = next((other for other in then if not self._begun(other)), None)
             try:
                 label_shard(self.labeller, self.images, number, self.out, bar.advance, lease.check, ahead)
             except LeaseLost:
