@@ -129,6 +129,7 @@ class PairJudge:
 def _inside(pair: Any, height: int, width: int) -> bool:
     try:
         points = (pair["nearer"], pair["farther"])
-        return all(0 <= row < height and 0 <= column < width for row, column in points)
+        whole = all(isinstance(place, int) for point in points for place in point)
+        return whole and all(0 <= row < height and 0 <= column < width for row, column in points)
     except (KeyError, TypeError, ValueError):
         return False

@@ -22,14 +22,14 @@ def open_model(model: str, labelled: Sequence[str], *, shown: bool = True) -> Pr
     `mean_map:40` is the one in metres, up to 40.
 
     Raises:
-        UserError: there is no such model, or the mean map has no labels.
+        UserError: there is no such model, or the mean map has no labels, or none in metres where it is to be in metres.
     """
     name, _, farthest = model.partition(":")
     if name != MEAN_MAP:
         return load_predictor(model)
     if not labelled:
         raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")
-    labels = _labels(open_data(list(labelled)).values(), shown)
+    labels = _labels(open_data(list(labelled)).values(), shown, metres=bool(farthest))
     if not farthest:
         return MeanMap.from_labels(labels)
     if not farthest.isdecimal() or int(farthest) < 1:
@@ -37,12 +37,21 @@ def open_model(model: str, labelled: Sequence[str], *, shown: bool = True) -> Pr
     return MeanMap.in_metres(labels, farthest_m=int(farthest))
 
 
-def _labels(folders: Collection[Records], shown: bool) -> Iterator[Label]:
-    """All labels that can be read; the others were counted when their shards were written or trained on."""
+def _labels(folders: Collection[Records], shown: bool, *, metres: bool) -> Iterator[Label]:
+    """All labels that can be read; the others were counted when their shards were written or trained on.
+
+    Raises:
+        UserError: one is not in metres, where `metres` are wanted.
+    """
     with ProgressBar("mean map", sum(map(len, folders)), shown=shown) as bar:
         for folder in folders:
             for index in range(len(folder)):
                 with contextlib.suppress(BadSample):
                     record = folder[index]
+                    if metres and (unit := record.meta.get("unit", "unknown")) != "m":
+                        raise UserError(
+                            f"Expected labels in metres for a mean map in metres, but sample {record.key} says "
+                            f"unit={unit}; name other folders as labelled, or take model=mean_map."
+                        )
                     yield decode_label(*record.label(), record.meta)
                 bar.advance()

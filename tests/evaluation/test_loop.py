@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import build
+from pictures import write_folder
 from scenes import encode, scene, write_shards
 
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.loop import evaluate as judge
+from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.page import result_page
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.flip import FlipAverage
@@ -164,13 +166,22 @@ def test_page__pairs_need_no_camera_of_a_model_that_needs_one_for_metres():
     assert result_page(results, "mine", model, data, judge_of_pairs, None).count("<img") == 2
 
 
+def test_mean_map__in_metres_refuses_labels_of_another_unit(tmp_path):
+    samples = [(one.key, one.members) for one in (record(0), record(1, unit="px"))]
+    labelled = write_folder(tmp_path / "s", {"kind": "labelled"}, [samples])
+    assert open_model("mean_map", [str(labelled)]).kind == "relative"
+    with pytest.raises(UserError, match="sample scene-1 says unit=px; name other folders"):
+        open_model("mean_map:40", [str(labelled)])
+
+
 def test_evaluate__pairs_that_are_none_are_skipped_and_counted():
     image = encode(scene(0)[0])
     good = {"nearer": [3, 3], "farther": [0, 0]}
-    metas = [{"pairs": [good]}, {}, {"pairs": [{**good, "farther": [42, 0]}]}, {"pairs": [{"nearer": [1]}]}]
+    wrong = [{**good, "farther": [42, 0]}, {**good, "farther": [0.5, 0]}, {"nearer": [1]}]
+    metas = [{"pairs": [good]}, {}, *({"pairs": [pair]} for pair in wrong)]
     records = [Record(str(k), {"jpg": image, "json": json.dumps(meta).encode()}) for k, meta in enumerate(metas)]
     results = judge(Brightness("relative"), {"pairs": records}, PairProtocol())
-    assert results.skipped == {"no_pairs": 1, "bad_annotation": 2} and results.images[0].group == "pairs"
+    assert results.skipped == {"no_pairs": 1, "bad_annotation": 3} and results.images[0].group == "pairs"
 
 
 # -- The command. ------------------------------------------------------------------------------------------------------
