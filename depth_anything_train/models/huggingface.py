@@ -93,7 +93,8 @@ def config_to_hf(config: DepthModelConfig) -> dict[str, Any]:
         raise UserError(
             "Expected a model without bins for a Hugging Face folder: transformers has metric bins only in ZoeDepth, "
             "whose decoder enlarges patches of 16 pixels by twos and cannot be this one with patches of "
-            f"{config.encoder.patch_size}; save it as native, or train with a bounded head (model.bins=null)."
+            f"{config.encoder.patch_size}; save it as native, or train with a bounded head (model.bins=null "
+            "optim=adamw)."
         )
     encoder = config.encoder
     taps = [tap + 1 for tap in encoder.taps]

@@ -12,13 +12,15 @@ from depth_anything_train.optim.param_groups import ENCODER_PREFIX, prefix_group
 from depth_anything_train.optim.schedule import one_cycle
 from depth_anything_train.runtime import UserError
 
+BINS = "depth_head.bins."
+
 
 @dataclass(frozen=True)
 class OneCycleAdamW:
     """AdamW whose rates stay constant for a share of the run and then fall in a cosine.
 
     Args:
-        lr: learning rate of the new head, `depth_head.bins`.
+        lr: learning rate of the new head, the bins.
         encoder_division: the encoder learns so many times slower.
         positions_division: so does its position embedding.
         decoder_division: so does the DPT decoder.
@@ -39,8 +41,13 @@ class OneCycleAdamW:
         """Optimiser and schedule for a run of `steps`; the schedule is advanced once a step.
 
         Raises:
-            UserError: nothing is trainable, or a number cannot be.
+            UserError: nothing is trainable, a number cannot be, or the model has no bins.
         """
+        if not any(name.startswith(BINS) for name, _ in model.named_parameters()):
+            raise UserError(
+                "Expected a model with bins for the one-cycle recipe, whose lr is theirs: all else, a new last layer "
+                "too, would learn 50 times slower; take optim=adamw with model.bins=null."
+            )
         divisions = self.encoder_division, self.positions_division, self.decoder_division
         if self.lr < 0 or self.weight_decay < 0 or min(divisions) <= 0:
             raise UserError(
@@ -52,7 +59,7 @@ class OneCycleAdamW:
             ENCODER_PREFIX: ("encoder", self.lr / self.encoder_division),
             f"{ENCODER_PREFIX}pos_embed": ("positions", self.lr / self.positions_division),
             "depth_head.": ("decoder", self.lr / self.decoder_division),
-            "depth_head.bins.": ("head", self.lr),
+            BINS: ("head", self.lr),
         }
         optimizer = AdamW(prefix_groups(model, rates, weight_decay=self.weight_decay), fused=True)
         schedule = one_cycle(

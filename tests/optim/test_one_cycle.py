@@ -67,6 +67,13 @@ def test_build__numbers_that_cannot_be_are_refused(options):
         built(**options)
 
 
+def test_build__a_model_without_bins_is_refused():
+    """Its new last layer would be a part of the decoder, which learns 50 times slower."""
+    bounded = networks.build(kind="metric", max_depth_m=10.0)
+    with pytest.raises(UserError, match="take optim=adamw with model.bins=null"):
+        OneCycleAdamW().build(bounded, 100)
+
+
 def test_build__one_step_is_a_run():
     optimizer, schedule = built(steps=1)
     optimizer.step()
