@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,9 @@ from depth_anything_train.runtime import UserError, import_extra
 
 CONNECTIONS = 16
 """How many small files are asked for at the same time."""
+
+LOCAL_FILES = 64
+"""How many small files of this machine a thread takes together: to hand one over takes longer than to read it."""
 
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "Last-Modified", "LastModified", "updated")
 """What stores say about a file that changes when it is replaced, the firmest first."""
@@ -261,10 +265,19 @@ def _list_each(files: Sequence[RemotePath]) -> dict[str, RemotePath]:
     return {file.name: file for file in in_parallel(RemotePath.listed, files) if file is not None}
 
 
-def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Call a function that waits for a store, for several items at a time; results come in the order of the items."""
+def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], *, at_a_time: int = 1) -> Iterator[Result]:
+    """Call a function that waits for a store or a disk, in several threads; results come in the order of the items.
+
+    Args:
+        function: of one item.
+        items: to call it with.
+        at_a_time: how many a thread takes together.
+    """
+    remaining = iter(items)
+    groups = iter(lambda: [*itertools.islice(remaining, at_a_time)], [])
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        yield from pool.map(function, items)
+        for results in pool.map(lambda group: [function(item) for item in group], groups):
+            yield from results
 
 
 def _with_facts(path: RemotePath, facts: dict[str, Any]) -> RemotePath:
