@@ -16,7 +16,7 @@ from typing import IO, overload
 
 from depth_anything_train.data.file_cache import FileCache, cache_folder
 from depth_anything_train.data.index import HEADER, build_index, index_problem, is_ours, parse_header
-from depth_anything_train.data.remote import LOCAL_FILES, AnyPath, RemotePath, in_parallel
+from depth_anything_train.data.remote import AnyPath, RemotePath, in_parallel
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.files import write_bytes
 from depth_anything_train.locks import wait_for_lock
@@ -134,7 +134,7 @@ def make_indices(folder: Path, tars: Sequence[Path]) -> list[tuple[int, int]]:
         BadShard, UserError: as `make_index`.
     """
     with _by_turns(folder):
-        headers = in_parallel(read_header, tars, at_a_time=LOCAL_FILES)
+        headers = in_parallel(read_header, tars, perhaps_quick=True)
         missing = [tar for tar, header in zip(tars, headers, strict=True) if header is None]
         if missing:
             size = sum(tar.stat().st_size for tar in missing)
@@ -146,7 +146,7 @@ def make_indices(folder: Path, tars: Sequence[Path]) -> list[tuple[int, int]]:
         with ProgressBar("indexing", len(missing), shown=bool(missing)) as bar:
             for _ in in_parallel(make_index, missing):
                 bar.advance()
-    return [header for header in in_parallel(read_header, tars, at_a_time=LOCAL_FILES) if header is not None]
+    return [header for header in in_parallel(read_header, tars, perhaps_quick=True) if header is not None]
 
 
 @contextmanager

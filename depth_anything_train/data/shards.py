@@ -22,7 +22,7 @@ from depth_anything_train.data.file_cache import cache_limit
 from depth_anything_train.data.folders import find_shards, images_of, read_info
 from depth_anything_train.data.index import Entry, entry_at, index_problem, parse_header, read_at, tar_problem
 from depth_anything_train.data.index_files import make_indices, read_header, read_index
-from depth_anything_train.data.remote import LOCAL_FILES, AnyPath, RemotePath, as_path, in_parallel
+from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel
 from depth_anything_train.data.schema import (
     DATASET_FILE,
     IMAGES,
@@ -178,9 +178,9 @@ class ShardFolder:
     def _read_headers(self) -> list[tuple[int, int]]:
         """Number of samples in each shard, and the checksum of its index; those that have none are indexed."""
         headers: list[tuple[int, int] | None] = []
-        remote = isinstance(self.path, RemotePath)
-        with ProgressBar("indices", len(self.shards), shown=remote and is_first_process()) as bar:
-            for header in in_parallel(read_header, self.shards, at_a_time=1 if remote else LOCAL_FILES):
+        shown = isinstance(self.path, RemotePath) and is_first_process()
+        with ProgressBar("indices", len(self.shards), shown=shown) as bar:
+            for header in in_parallel(read_header, self.shards, perhaps_quick=True):
                 headers.append(header)
                 bar.advance()
         if isinstance(self.path, Path) and None in headers:
