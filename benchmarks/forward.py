@@ -4,7 +4,7 @@
         [--precision float32 bfloat16]
 
 Prints medians and the ratio ours / theirs, for each precision, forward alone and with backward. (A CPU without bf16
-computes bfloat16 piecemeal, and takes an hour.)
+computes bfloat16 piecemeal, and takes very long.)
 transformers runs as it comes: eager model, its default attention (SDPA).
 """
 

@@ -25,7 +25,7 @@ CONNECTIONS = 16
 """How many small files are asked for at the same time."""
 
 QUICK_S = 2e-4
-"""A file comes as soon as it is asked for: threads are in each other's way then, and one is four times as fast."""
+"""A file that takes less comes as soon as it is asked for: threads would only be in each other's way."""
 
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "Last-Modified", "LastModified", "updated")
 """What stores say about a file that changes when it is replaced, the firmest first."""
