@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.data.images import read_header
+from depth_anything_train.data.images import read_header, reduced_grey
 from depth_anything_train.data.schema import BadSample, Encoded
 
 SIDE = 128
@@ -45,15 +45,8 @@ def read_square(data: Encoded) -> NDArray[np.uint8]:
             nothing that could be recognised.
     """
     header = read_header(data)
-    side = min(header.height, header.width)
-    flags = (
-        (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
-        (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
-        (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
-    )
-    flag = next((flag for factor, flag in flags if side >= factor * SIDE), cv2.IMREAD_GRAYSCALE)
     try:
-        grey = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        grey = cv2.imdecode(np.frombuffer(data, np.uint8), reduced_grey(header, SIDE))
     except cv2.error as error:
         raise BadSample("undecodable_image", f"The {header.extension} image cannot be decoded: {error.err}.") from None
     if grey is None:

@@ -16,7 +16,6 @@ MAX_PIXELS = 100_000_000
 _JPEG_START, _JPEG_END, _PNG_MAGIC = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 _PNG_LAST_CHUNK = b"IEND\xaeB`\x82"
 
-# The flags of colour ask for BGR, those of grey for nothing but the size.
 _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 
 
@@ -43,15 +42,23 @@ def decode_image(data: Encoded, *, reduce_to: int | None = None) -> NDArray[np.u
         BadSample: `image_type`, `image_size`, `truncated_image` or `undecodable_image`.
     """
     header = read_header(data)
-    shorter = min(header.height, header.width) if header.extension == "jpg" else 0
-    factor = next((factor for factor in _REDUCED if reduce_to and shorter // factor >= reduce_to), 1)
+    reduced = reduced_grey(header, reduce_to) if reduce_to and header.extension == "jpg" else 0
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | _REDUCED.get(factor, 0))
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | reduced)
     except cv2.error as error:
         raise BadSample("undecodable_image", f"The {header.extension} image cannot be decoded: {error.err}.") from None
     if image is None:
         raise BadSample("undecodable_image", f"The {header.extension} image cannot be decoded; it is damaged.")
     return image  # type: ignore[return-value]
+
+
+def reduced_grey(header: ImageHeader, least: int) -> int:
+    """OpenCV's flag for grey at the smallest size whose shorter side keeps `least` pixels: whole, 1/2, 1/4 or 1/8.
+
+    Beside a flag of colour it asks for nothing but the size; the reduced flags of colour would ask for BGR.
+    """
+    shorter = min(header.height, header.width)
+    return next((flag for factor, flag in _REDUCED.items() if shorter // factor >= least), cv2.IMREAD_GRAYSCALE)
 
 
 def read_header(data: Encoded) -> ImageHeader:

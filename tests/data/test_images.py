@@ -8,12 +8,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from depth_anything_train.data.images import decode_image, read_header
+from depth_anything_train.data.images import ImageHeader, decode_image, read_header, reduced_grey
 from depth_anything_train.data.schema import BadSample
 
 HEIGHT, WIDTH = 40, 60
@@ -81,6 +82,22 @@ def test_decode_image__a_large_jpeg_is_decoded_smaller_but_no_smaller_than_asked
     assert decoded.shape == (-(-WIDTH // factor), HEIGHT // factor, 3)
     expected = image.convert("RGB").reduce(factor).rotate(-90, expand=True)
     assert np.abs(decoded.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("shorter", "flag"),
+    [
+        (127, cv2.IMREAD_GRAYSCALE),
+        (255, cv2.IMREAD_GRAYSCALE),
+        (256, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+        (512, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+        (1023, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+        (1024, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+    ],
+)
+def test_reduced_grey__is_the_smallest_size_that_keeps_what_is_asked(shorter: int, flag: int) -> None:
+    assert reduced_grey(ImageHeader("jpg", shorter, 2000), 128) == reduced_grey(ImageHeader("png", 2000, shorter), 128)
+    assert reduced_grey(ImageHeader("jpg", shorter, 2000), 128) == flag
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
