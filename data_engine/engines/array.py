@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,7 @@ class ArrayEngine:
             task.note(number).unlink(missing_ok=True)  # of an earlier run
         with ProgressBar("label", sum(shard_length(images, number) for number in left)) as bar:
             while left:
-                still = [number for place, number in enumerate(left) if not task.settle(number, left[place + 1 :], bar)]
+                still = [n for place, n in enumerate(left) if not task.settle(n, _behind(left, place), bar)]
                 if len(still) == len(left):  # others are at work on all that is left
                     time.sleep(self.heartbeat_s / 2)
                 left = still
@@ -83,7 +83,7 @@ class _Task:
     leases: Leases
     failures: Failures = field(default_factory=dict)
 
-    def settle(self, number: int, then: Sequence[int], bar: ProgressBar) -> bool:
+    def settle(self, number: int, then: Iterable[int], bar: ProgressBar) -> bool:
         """Label a shard unless others did, or are at it; whether nothing is left to be done about it.
 
         Args:
@@ -122,6 +122,11 @@ class _Task:
 
     def _tar(self, number: int) -> AnyPath:
         return self.images.shards[number]
+
+
+def _behind(numbers: Sequence[int], place: int) -> Iterator[int]:
+    """What comes after a place. Not a slice: one for each shard would copy the square of their number."""
+    return (numbers[later] for later in range(place + 1, len(numbers)))
 
 
 def _from_slurm(variable: str) -> int:

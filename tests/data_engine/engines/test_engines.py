@@ -15,6 +15,7 @@ import pytest
 from scenes import encode, write_shards
 from stub_teacher import StubTeacher
 
+from data_engine.engines import array
 from data_engine.engines.array import ArrayEngine
 from data_engine.engines.local import LocalEngine, visible_gpus
 from data_engine.engines.ray import require_listener
@@ -66,6 +67,16 @@ def test_array__one_task_writes_the_bytes_of_local(images, undisturbed, out):
     label(labeller(), images, out, engine=ArrayEngine(task=0, tasks=1))
     assert contents(out) == undisturbed
     assert not (out / ".leases").exists()
+
+
+def test_array__what_comes_after_a_shard_is_not_copied_for_each_of_them(monkeypatch, tmp_path):
+    number, kept = 2000, []
+    monkeypatch.setattr(array, "shard_length", lambda images, number: 1)
+    monkeypatch.setattr(array._Task, "note", lambda task, number: tmp_path / "none")
+    monkeypatch.setattr(array._Task, "settle", lambda task, number, then, bar: not kept.append(then))
+    ArrayEngine(task=0, tasks=1).run(labeller(), None, range(number), tmp_path)
+    assert [next(iter(then), None) for then in kept] == [*range(1, number), None]
+    assert sum(map(sys.getsizeof, kept)) < 1000 * number  # slices: 8 bytes for each of 1000 numbers on average
 
 
 def run_task(task, images, out, log):
