@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, remove_leftovers
+from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, remove_half_checkpoints
 from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.steps import ends_step, has_row
@@ -35,7 +35,7 @@ class CheckpointEvery(Callback):
         self.interruption.connect()
         self.interruption.check()
         if trainer.is_global_zero:
-            remove_leftovers(self.folder)
+            remove_half_checkpoints(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What came while the state was being loaded counts too."""

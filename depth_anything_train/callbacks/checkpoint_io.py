@@ -123,8 +123,12 @@ def newest_sound_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a kill left half-written: nobody sees it, but it is as large as a checkpoint."""
+def remove_half_checkpoints(folder: Path) -> None:
+    """Remove what a kill left half-written: nobody sees it, but it is as large as a checkpoint.
+
+    No lock is asked, as `files.remove_leftovers` does: nobody else writes checkpoints of this run, and on a file system
+    without locks they would stay for ever.
+    """
     for path in Path(folder).glob(".step-*.tmp"):
         path.unlink(missing_ok=True)
 

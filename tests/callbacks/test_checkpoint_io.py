@@ -9,7 +9,7 @@ from depth_anything_train.callbacks.checkpoint_io import (
     _digest,
     is_sound,
     newest_sound_checkpoint,
-    remove_leftovers,
+    remove_half_checkpoints,
 )
 from depth_anything_train.run_folder import checkpoints
 from depth_anything_train.runtime import UserError
@@ -150,8 +150,12 @@ def test_background__a_failure_is_raised_at_the_next_look(tmp_path):
             disk.look()
 
 
-def test_leftovers__of_a_kill_are_removed_and_nothing_else(tmp_path):
+def test_half_checkpoints__are_removed_and_nothing_else_even_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
     sound = save(tmp_path, 1)
     (tmp_path / ".step-00000002.ckpt.abc.tmp").write_bytes(b"half")
-    remove_leftovers(tmp_path)
+    remove_half_checkpoints(tmp_path)
     assert sorted(tmp_path.iterdir()) == [sound, sound.with_suffix(".json")]
