@@ -14,7 +14,7 @@ from depth_anything_train.models.pretrained import HUB_NAMES
 
 Record = Mapping[str, Any]
 
-METRICS = {"abs_rel": "AbsRel ↓", "delta1": "δ1 ↑", "rmse": "RMSE (m) ↓"}
+METRICS = {"abs_rel": "AbsRel ↓", "delta1": "δ1 ↑", "rmse": "RMSE (m) ↓", "accuracy": "accuracy (%) ↑"}
 """What a card quotes of an evaluation, with its title."""
 
 KINDS = {"labelled": "with labels", "pseudo_labels": "with the teacher's pseudo labels"}
@@ -167,7 +167,8 @@ def _results(extra: Record) -> Iterator[str]:
         yield ""
         yield f"| test set | images | {' | '.join(titles.values())} |"
         yield f"|---|---:|{'---:|' * len(titles)}"
-        for group, row in (result["groups"] | {"**mean of sets**": result["mean"]}).items():
+        last = "**all pairs**" if "accuracy" in result["mean"] else "**mean of sets**"
+        for group, row in (result["groups"] | {last: result["mean"]}).items():
             cells = (f"{row[metric]:.4f}" if metric in row else "" for metric in titles)
             yield f"| {group} | {row.get('images', result['images'])} | {' | '.join(cells)} |"
         yield ""

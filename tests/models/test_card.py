@@ -19,6 +19,12 @@ PSEUDO = {
     "licences": {"unknown": 11_000_000},
     "teacher": {"hash": "0123456789abcdef" * 4, "experiment": "v1_teacher_vitl", "data": [LABELLED]},
 }
+PAIRS = {
+    "caption": "protocol da_2k: mean over all pairs",
+    "images": 3,
+    "groups": {"indoor": {"images": 1, "accuracy": 90.0}, "sports": {"images": 2, "accuracy": 100.0}},
+    "mean": {"accuracy": 97.5},
+}
 RESULT = {
     "caption": "protocol nyu: cap 10 m",
     "images": 654,
@@ -99,3 +105,14 @@ def test_model_card__the_table_of_results():
     card = model_card(config(), {"results": [RESULT | {"size": 518}]})
     assert "654 images, shorter side 518; protocol nyu: cap 10 m." in card
     assert "| nyu | 654 | 0.0531 | 0.9720 |" in card
+
+
+def test_model_card__of_pairs_of_points_the_accuracy_is_in_the_table_and_in_the_head():
+    card = model_card(config(), {"results": [PAIRS]})
+    lines = card.splitlines()
+    assert lines[(first := lines.index("| test set | images | accuracy (%) ↑ |")) + 2 : first + 5] == [
+        "| indoor | 1 | 90.0000 |",
+        "| sports | 2 | 100.0000 |",
+        "| **all pairs** | 3 | 97.5000 |",
+    ]
+    assert [result.metric_value for result in ModelCard(card).data.eval_results] == [90.0, 100.0]
