@@ -56,11 +56,15 @@ def load_original(
     max_depth_m = max_depth_m if max_depth_m is not None else named_depth
     if taps is None:
         raise UserError(
-            f"The name {path.name} does not say whether this is a V1 or a V2 model, whose weights look alike: "
-            "give taps=last4 for V1, taps=spread for V2, or rename the file to its released name."
+            f"The name {path.name} does not say whether this is a V1 or a V2 model, whose weights look alike: rename "
+            "the file to its released name, or give taps=last4 for V1, taps=spread for V2. "
+            + _where_to_give("taps", path)
         )
     if max_depth_m is None and "metric" in path.stem:
-        raise UserError(f"{path.name} looks like a metric model: give max_depth_m, the farthest depth in metres.")
+        raise UserError(
+            f"{path.name} looks like a metric model: give max_depth_m, the farthest depth in metres. "
+            + _where_to_give("max_depth_m", path)
+        )
     config = _config_of(tensors, taps=taps, max_depth_m=max_depth_m, num_heads=num_heads, source=str(path))
     return assemble(config, tensors, source=str(path))
 
@@ -103,6 +107,14 @@ def original_name(config: DepthModelConfig) -> str:
     return f"depth_anything_{'metric_' if config.kind == 'metric' else ''}custom_{size}"
 
 
+def _where_to_give(key: str, path: Path) -> str:
+    """Most commands know a model by one name alone, and have no key for what it leaves out."""
+    return (
+        f"The command export and, in Python, from_pretrained take {key}=; other commands take the folder that is "
+        f"written by: depth-anything export model={path} {key}=... format=native out=FOLDER"
+    )
+
+
 def _from_name(stem: str) -> tuple[str | None, float | None]:
     """Taps and farthest depth that a released file name states."""
     if match := METRIC.fullmatch(stem):
@@ -135,7 +147,8 @@ def _config_of(
     depth = sum(name.startswith("pretrained.blocks.") and name.endswith(".ls1.gamma") for name in tensors)
     if num_heads is None and embed_dim not in RELEASED:
         raise UserError(
-            f"The encoder in {source} has {embed_dim} channels, which is no released size: give num_heads as well."
+            f"The encoder in {source} has {embed_dim} channels, which is no released size: give num_heads as well. In "
+            "Python from_pretrained takes it, and save_pretrained writes a folder that the commands take."
         )
     encoder = EncoderConfig(
         name=RELEASED.get(embed_dim, "custom"),

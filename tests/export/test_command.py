@@ -1,11 +1,14 @@
 import json
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from networks import build
 
 from depth_anything_train.export.command import main
 from depth_anything_train.inference.depth_anything import DepthAnything
+from depth_anything_train.inference.load import load_predictor
+from depth_anything_train.runtime import UserError
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,20 @@ def test_export__the_released_layout(export, tmp_path):
     small.save_pretrained(tmp_path / "small")
     export(f"model={tmp_path / 'small'}", "format=original", f"out={tmp_path / 'original'}")
     assert DepthAnything.from_pretrained(tmp_path / "original", device="cpu").hash == small.hash
+
+
+def test_export__the_command_that_an_unknown_file_name_asks_for_makes_it_known(export, tmp_path):
+    small = build(embed_dim=384, num_heads=6, depth=12, taps="spread")
+    torch.save(small.state_dict(), tmp_path / "my_metric_model.pth")
+    with pytest.raises(UserError, match="alike.*written by: depth-anything export") as unknown:
+        load_predictor(tmp_path / "my_metric_model.pth")
+    with pytest.raises(UserError, match="metres.*written by: depth-anything export") as without_depth:
+        DepthAnything.from_pretrained(tmp_path / "my_metric_model.pth", taps="spread")
+    asked = [word for error in (unknown, without_depth) for word in str(error.value).partition(" export ")[2].split()]
+    ours = {"taps=...": "taps=spread", "max_depth_m=...": "max_depth_m=20", "out=FOLDER": "out=known"}
+    export(*{ours.get(key, key) for key in asked})
+    known = load_predictor(tmp_path / "known", device="cpu")
+    assert known.model.config.encoder.taps == (2, 5, 8, 11) and known.model.config.max_depth_m == 20
 
 
 @pytest.mark.parametrize("format", ["hf", "native", "original"])
