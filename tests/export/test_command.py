@@ -75,7 +75,7 @@ def test_export__the_command_that_an_unknown_file_name_asks_for_makes_it_known(e
         load_predictor(tmp_path / "my_metric_model.pth")
     with pytest.raises(UserError, match="metres.*written by: depth-anything export") as without_depth:
         DepthAnything.from_pretrained(tmp_path / "my_metric_model.pth", taps="spread")
-    asked = [word for error in (unknown, without_depth) for word in str(error.value).partition(" export ")[2].split()]
+    asked = [word for error in (unknown, without_depth) for word in str(error.value).split(" export ")[-1].split()]
     ours = {"taps=...": "taps=spread", "max_depth_m=...": "max_depth_m=20", "out=FOLDER": "out=known"}
     export(*{ours.get(key, key) for key in asked})
     known = load_predictor(tmp_path / "known", device="cpu")
