@@ -16,16 +16,18 @@ from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.data.schema import Record
+from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.files import read_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.results import listed
+from depth_anything_train.models.checkpoints import DESCRIPTION
 from depth_anything_train.models.depth_model import DepthModel
-from depth_anything_train.run_folder import read_metrics
-from depth_anything_train.runtime import UserError, console
+from depth_anything_train.runtime import UserError, console, fingerprint
 from depth_anything_train.tasks.base import Task
 
 Judged = tuple[dict[str, float], Mapping[str, int]]
@@ -36,14 +38,15 @@ class Validation(Callback, ABC):
     """Judge at step 0, every `every_n_steps` steps and at the end; `validation/metrics.jsonl` has a row for each.
 
     All ranks judge, each its share of the images, and a copy of the model: whole where its weights are shared out, not
-    compiled, and in eval mode. The best one is kept in `best/`.
+    compiled, and in eval mode. The best one is kept in `best/`; where a run continues with other data or another way to
+    judge, the best since then, because the measures of before say nothing about it.
 
     A request to stop is heard at the next image. What was judged by then is dropped; a run that continues judges again.
 
     Args:
         run: folder of the run.
         interruption: tells whether to stop now.
-        data: shards by name, none of which is trained on.
+        data: folders of shards by name, none of which is trained on.
         size: of the views that are trained on.
         every_n_steps: optimiser steps between two.
         limit: at most so many images of each folder, evenly spread.
@@ -52,13 +55,15 @@ class Validation(Callback, ABC):
     shown: ClassVar[tuple[str, ...]]
     """The measures that are printed; the first one says which model is the best."""
     higher_is_better: ClassVar[bool]
+    description: ClassVar[str]
+    """The file of a saved model that holds its record."""
 
     def __init__(
         self,
         run: str | Path,
         *,
         interruption: Interruption,
-        data: Mapping[str, Records],
+        data: Mapping[str, ShardFolder],
         size: Size,
         every_n_steps: int,
         limit: int | None = None,
@@ -67,6 +72,7 @@ class Validation(Callback, ABC):
             raise UserError(f"Expected validate.every_n_steps >= 1, got {every_n_steps}.")
         self.run, self.interruption, self.size, self.every_n_steps = Path(run), interruption, size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
+        self.judged_on = [limit, sorted(folder.content for folder in data.values())]
         self.rows = MetricsLog(self.run / "validation")
         self.judged = -1  # the newest step that has a row
         self.said_skipped = False
@@ -134,9 +140,11 @@ class Validation(Callback, ABC):
         if not ranks.first:
             return
         self._say_skipped(skipped)
-        is_best = all(self._better(measures, row) for row in read_metrics(self.rows.path))
+        judged = fingerprint([self.judged_on, self.describe()])
+        is_best = self._is_best(measures, judged)
         if is_best:  # the model before its row: a row never promises what is not there
-            about = {**task.record, "steps": step, "validation": {**measures, **self.describe()}}
+            validation = {**measures, **self.describe(), "fingerprint": judged}
+            about = {**task.record, "steps": step, "validation": validation}
             task.save(self.run / "best", model, about)
         self.rows.log_metrics(measures, step=step - 1)
         for logger in trainer.loggers:
@@ -155,8 +163,20 @@ class Validation(Callback, ABC):
                 f"{self.run.name}: validation leaves out what cannot be judged, {listed(skipped)}.", soft_wrap=True
             )
 
-    def _better(self, measures: Mapping[str, float], other: Mapping[str, float]) -> bool:
-        ours, theirs = measures[self.shown[0]], other[self.shown[0]]
+    def _is_best(self, measures: Mapping[str, float], judged: str) -> bool:
+        """Whether a model takes the place of the one in `best/`, whose own record says how that was judged."""
+        record = self.run / "best" / self.description
+        if not record.exists():
+            return True
+        kept = read_json(record, keys=("extra",))["extra"]["validation"]
+        if kept.get("fingerprint") != judged:
+            console.print(
+                f"{self.run.name}: the model in best/ was judged on other data or in another way, and gives its place "
+                "to the best from now on.",
+                soft_wrap=True,
+            )
+            return True
+        ours, theirs = measures[self.shown[0]], kept[self.shown[0]]
         return ours > theirs if self.higher_is_better else ours < theirs
 
 
@@ -170,6 +190,7 @@ class DepthValidation(Validation):
 
     shown = ("abs_rel", "delta1")
     higher_is_better = False
+    description = DESCRIPTION
 
     def __init__(self, run: str | Path, *, protocol: DepthProtocol, **options: Any) -> None:
         super().__init__(run, **options)

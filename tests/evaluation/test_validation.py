@@ -65,6 +65,30 @@ def test_run__continues_with_its_rows_and_is_not_changed_by_being_judged(folders
         assert (cut / name).read_bytes() == (alone / name).read_bytes()
 
 
+def test_run__the_best_is_not_compared_with_what_was_judged_on_other_data(folders, capsys):
+    settings = ["steps=2", "checkpoint.every_n_steps=1", "validate.every_n_steps=1"]
+    run = train(config(folders, *settings))
+    record = run / "best" / "model.json"
+    content = json.loads(record.read_text())
+    content["extra"]["validation"]["abs_rel"] = 0.0  # no model can be better
+    record.write_text(json.dumps(content))
+
+    def judged_again(folder):
+        for name in ("finished.json", "checkpoints/step-00000002.ckpt", "checkpoints/step-00000002.json"):
+            (run / name).unlink()
+        train(config(folders, *settings, f"validation=[{folders / folder}]"))
+        return json.loads(record.read_text())["extra"], capsys.readouterr().err
+
+    best, said = judged_again("held_out")
+    assert best["validation"]["abs_rel"] == 0 and "gives its place" not in said
+    write_shards(folders / "others", "labelled", counts=(2,), first=70)
+    best, said = judged_again("others")
+    newest = read_metrics(run / "validation" / "metrics.jsonl")[-1]
+    assert best["steps"] == newest["step"] == 2 and best["validation"]["images"] == 2
+    assert best["validation"]["abs_rel"] == newest["abs_rel"]
+    assert said.count("gives its place") == 1
+
+
 def test_run__a_model_starts_from_a_relative_one(folders):
     relative = train(
         config(folders, "validation=[]", f"out={folders / 'relative'}", "steps=1", experiment="tiny_teacher")
