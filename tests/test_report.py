@@ -29,9 +29,10 @@ ABS_REL = {
 PROTOCOL = DepthProtocol().to_dict()
 
 
-def write_evaluation(folder, abs_rel, *, protocol=PROTOCOL, images=7):
+def write_evaluation(folder, abs_rel, *, protocol=PROTOCOL, images=7, data="a"):
     groups = {name: {"abs_rel": v, "delta1": 1 - v, "images": images} for name, v in abs_rel.items()}
     content = {"groups": groups, "protocol": protocol, "skipped": {"truncated_image": 2}, "model": {"hash": "0" * 64}}
+    content["data"] = {name: {"hash": data + name, "samples": images} for name in abs_rel}
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(content))
     return str(folder)
@@ -226,6 +227,14 @@ def test_evaluations_of_different_protocols_or_images_share_no_table(evaluations
     (segmented / "results.json").write_text('{"model": {"hash": "0"}, "miou": 0.5}')
     with pytest.raises(UserError, match="against depth maps, but segmented has no abs_rel"):
         read_evaluations({**evaluations, "segmented": str(segmented)}, baseline=None)
+
+
+def test_verdict__says_first_that_a_model_was_judged_on_other_samples_of_the_same_names(evaluations, tmp_path):
+    other = write_evaluation(tmp_path / "other", ABS_REL["student"], data="b")
+    comparison = read_evaluations({**evaluations, "student": other}, baseline="mean_map")
+    doubt = "The student was judged on other samples of rooms, fog, streets than the teacher"
+    said = verdict(comparison)
+    assert said[0].startswith(doubt) and said[1:] == verdict(read_evaluations(evaluations, baseline="mean_map"))
 
 
 def test_comparison__labelled_sets_may_be_named_by_a_pattern(evaluations):

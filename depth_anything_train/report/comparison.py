@@ -40,7 +40,7 @@ class Comparison:
     """Evaluations that may stand in one table.
 
     `models` in the order given, `rows` with labelled test sets first, means last; `baseline` is None where it was not
-    among the evaluations.
+    among the evaluations. `elsewhere` has the names of the data of each model that are not those of the first model.
     """
 
     models: list[str]
@@ -49,6 +49,7 @@ class Comparison:
     rows: list[Row]
     skipped: dict[str, int]
     hashes: dict[str, str]
+    elsewhere: dict[str, list[str]]
 
     @property
     def groups(self) -> list[str]:
@@ -106,7 +107,14 @@ def read_evaluations(
         rows=_rows(results, labelled_groups),
         skipped=first["skipped"],
         hashes={name: result["model"]["hash"] for name, result in results.items()},
+        elsewhere={name: other for name, result in results.items() if (other := _other_data(result, first))},
     )
+
+
+def _other_data(result: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    """Names of the data that hold other samples than those of the first; numbers of images may agree all the same."""
+    known = {data["hash"] for data in first["data"].values()}
+    return [name for name, data in result["data"].items() if data["hash"] not in known]
 
 
 def _counts(result: Mapping[str, Any]) -> dict[str, int]:
@@ -139,8 +147,12 @@ def _mean(name: str, rows: Sequence[Row]) -> Row:
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """Who wins where by AbsRel, as sentences; they count losses as plainly as wins."""
-    sentences = []
+    """Who wins where by AbsRel, as sentences; they count losses as plainly as wins, and doubts come first."""
+    sentences = [
+        f"The {spoken(model)} was judged on other samples of {_listed(names)} than the {spoken(comparison.models[0])}: "
+        "evaluate both on the same, because these numbers do not compare."
+        for model, names in comparison.elsewhere.items()
+    ]
     baseline = comparison.baseline
     if baseline:
         for model in comparison.models:
