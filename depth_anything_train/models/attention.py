@@ -31,12 +31,13 @@ class Attention(timm.layers.Attention):
 
     def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
         """Every token attends to every token of its image; `lengths` as in `attend`."""
-        return self.mix(self.qkv(x), lengths)
+        return self.proj(self.mix(self.qkv(x), lengths))
 
     def mix(self, qkv: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """Queries, keys and values (B, N, 3 C) to the result (B, N, C)."""
-        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(query, key, value, self.kernel, lengths).transpose(1, 2).flatten(2))
+        """Queries, keys and values (B, N, 3 C) to what goes into the last layer (B, N, C)."""
+        # Unbound where they lie, their gradients are written where they belong, without a copy in another order.
+        query, key, value = (x.transpose(1, 2) for x in qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2))
+        return attend(query, key, value, self.kernel, lengths).transpose(1, 2).flatten(2)
 
 
 def set_kernel(module: nn.Module, kernel: str) -> None:

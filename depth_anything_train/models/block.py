@@ -20,13 +20,15 @@ Recompute = Literal["none", "selective", "full"]
 class Mlp(timm.layers.Mlp):
     """Feed-forward part with GELU, in two halves: what follows the wide product is cheap to compute again."""
 
+    fc2: nn.Linear
+
     def widen(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, N, 4 C)."""
         return self.fc1(x)
 
-    def narrow(self, hidden: Tensor) -> Tensor:
-        """(B, N, 4 C) to (B, N, C)."""
-        return self.fc2(self.act(hidden))
+    def narrow(self, hidden: Tensor, scale: timm.layers.LayerScale) -> Tensor:
+        """(B, N, 4 C) to (B, N, C), scaled."""
+        return scaled(self.fc2, scale, self.act(hidden))
 
 
 class SwiGLU(nn.Module):
@@ -42,10 +44,10 @@ class SwiGLU(nn.Module):
         """(B, N, C) to (B, N, 2 width), gate and value."""
         return self.w12(x)
 
-    def narrow(self, hidden: Tensor) -> Tensor:
-        """(B, N, 2 width) to (B, N, C)."""
+    def narrow(self, hidden: Tensor, scale: timm.layers.LayerScale) -> Tensor:
+        """(B, N, 2 width) to (B, N, C), scaled."""
         gate, value = hidden.chunk(2, dim=-1)
-        return self.w3(nn.functional.silu(gate) * value)
+        return scaled(self.w3, scale, nn.functional.silu(gate) * value)
 
 
 class Block(timm.models.vision_transformer.Block):
@@ -65,6 +67,8 @@ class Block(timm.models.vision_transformer.Block):
     mlp: Mlp | SwiGLU
     norm1: nn.Module
     norm2: nn.Module
+    ls1: timm.layers.LayerScale
+    ls2: timm.layers.LayerScale
 
     def __init__(self, dim: int, num_heads: int, *, ffn: str = "mlp", recompute: str = "selective") -> None:
         if recompute not in get_args(Recompute):
@@ -84,9 +88,14 @@ class Block(timm.models.vision_transformer.Block):
 
     def _forward(self, x: Tensor, lengths: Sequence[int] | None, run: Callable[..., Tensor]) -> Tensor:
         qkv = run(lambda x: self.attn.qkv(self.norm1(x)), x)
-        x = x + self.ls1(self.attn.mix(qkv, lengths))
+        x = x + scaled(self.attn.proj, self.ls1, self.attn.mix(qkv, lengths))
         hidden = run(lambda x: self.mlp.widen(self.norm2(x)), x)
-        return x + self.ls2(run(self.mlp.narrow, hidden))
+        return x + run(self.mlp.narrow, hidden, self.ls2)
+
+
+def scaled(linear: nn.Linear, scale: timm.layers.LayerScale, x: Tensor) -> Tensor:
+    """`scale(linear(x))` by a product of scaled weights: the gradient of the scale then needs no copy of the result."""
+    return nn.functional.linear(x, linear.weight * scale.gamma[:, None], linear.bias * scale.gamma)
 
 
 def _now(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
