@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from depth_anything_train.inference.device import choose_device
-from depth_anything_train.models.sources import is_hub_name
+from depth_anything_train.models.sources import from_hub, is_hub_name
 from depth_anything_train.models.weights import weights_hash
 from depth_anything_train.runtime import UserError, import_extra
 
+HUB_FILES = ("*.json", "*.safetensors")
 ADE20K_CLASSES, ADE20K_SKY = 150, 2
 """Some files of SegFormer name their classes LABEL_0 to LABEL_149; then they are those of ADE20K."""
 
@@ -55,15 +56,18 @@ class SkySegmenter:
             UserError: transformers is missing, there is no such model, it is incomplete, or it knows no sky.
         """
         wanted = "a SegFormer in a transformers folder or its name on the hub (owner/name), with safetensors"
-        name, version = str(Path(source).expanduser()), revision or "main"
-        if not Path(name).is_dir() and not is_hub_name(source):  # else the hub would be asked for it, for a minute
-            raise UserError(f"Expected {wanted}, but came {source}, which is no folder.")
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            if not is_hub_name(source):
+                raise UserError(f"Expected {wanted}, but came {source}, which is no folder.")
+            # Without a network transformers would ask for one file after another, again and again.
+            folder = from_hub(source, files=HUB_FILES, what="a SegFormer", revision=revision)
         transformers = import_extra("transformers", extra="hf")
         transformers.utils.logging.disable_progress_bar()  # of loading: it would run through the one of `prepare`
         try:
-            processor = transformers.AutoImageProcessor.from_pretrained(name, revision=version)
+            processor = transformers.AutoImageProcessor.from_pretrained(folder)
             model, report = transformers.SegformerForSemanticSegmentation.from_pretrained(
-                name, revision=version, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]

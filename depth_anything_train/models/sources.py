@@ -47,7 +47,7 @@ def load_depth_model(
     given = [name for name, value in settings.items() if value is not None]
     path = Path(source).expanduser()
     if is_hub_name(source):
-        path = _from_hub(str(source))
+        path = from_hub(str(source), files=HUB_FILES, what="a model")
     elif path.is_file() and path.name in MEMBERS and any((path.parent / name).is_file() for name in MEMBERS[1:]):
         path = path.parent
     file = _released_file(path)
@@ -86,16 +86,27 @@ def _released_file(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _from_hub(name: str) -> Path:
+def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None = None) -> Path:
+    """The folder with the files of a model on the hub, out of its cache where there is no network.
+
+    Args:
+        name: owner/name.
+        files: patterns of their names.
+        what: it is, for the message.
+        revision: None is the newest.
+
+    Raises:
+        UserError: it cannot be had.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*files]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
-            f"Expected a model in a folder {name} or under that name on the Hugging Face hub, but there is no such "
+            f"Expected {what} in a folder {name} or under that name on the Hugging Face hub, but there is no such "
             f"folder and the hub gave: {reason}; check name and connection, or download it and give its folder."
         ) from None
 

@@ -66,7 +66,7 @@ def test_source__a_name_that_the_hub_does_not_have_is_one_sentence(hub):
 def test_source__a_mistyped_path_never_asks_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr("depth_anything_train.models.sources._from_hub", lambda name: pytest.fail("asked the hub"))
+    monkeypatch.setattr("depth_anything_train.models.sources.from_hub", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match="runs/techer does not exist"):
         load_depth_model("runs/techer")
 

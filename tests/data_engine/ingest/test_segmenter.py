@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ def test_probability__leaves_the_number_of_threads_as_it_was(folder: Path) -> No
 def test_from_pretrained__a_revision_of_the_hub_does_not_disturb_a_folder(folder: Path) -> None:
     one, other = (SkySegmenter.from_pretrained(str(folder), revision=r) for r in (None, "refs/pr/3"))
     assert one.hash == other.hash
+
+
+def test_from_pretrained__of_a_name_the_hub_is_asked_once_and_its_cache_will_do(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    cached = tmp_path / "models--somebody--sky"
+    (cached / "refs" / "refs" / "pr").mkdir(parents=True)
+    (cached / "refs" / "refs" / "pr" / "3").write_text("0" * 40)
+    shutil.copytree(folder, cached / "snapshots" / ("0" * 40))
+    named = SkySegmenter.from_pretrained("somebody/sky", revision="refs/pr/3")
+    assert named.hash == SkySegmenter.from_pretrained(str(folder)).hash
+    # As transformers would, for every file five times.
+    monkeypatch.setattr(transformers.AutoImageProcessor, "from_pretrained", lambda *_, **__: pytest.fail("asked again"))
+    with pytest.raises(UserError, match=r"Expected a SegFormer in a folder somebody/nothing.*the hub gave"):
+        SkySegmenter.from_pretrained("somebody/nothing")
 
 
 def test_from_pretrained__what_is_no_segformer_is_one_sentence(folder: Path, tmp_path: Path) -> None:
