@@ -7,6 +7,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from depth_anything_train.runtime import UserError
+
+_ADDRESS = re.compile(r"(\w{2,}):/+")
+"""How one begins, even as a `Path`, which keeps a single slash."""
 
 
 def require_folder(path: str | Path, *, what: str) -> Path:
@@ -25,6 +29,12 @@ def require_folder(path: str | Path, *, what: str) -> Path:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
+        if _ADDRESS.match(str(folder)):
+            address = _ADDRESS.sub(r"\1://", str(folder), count=1)
+            raise UserError(
+                f"Expected {what} in a folder of this machine, but {address} is an address; copy it here or mount it, "
+                "and give that folder."
+            )
         state = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"Expected {what} in a folder, but {folder} {state}; check the path.")
     return folder

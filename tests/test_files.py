@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,12 @@ def test_read_json__values_of_other_types_are_named(tmp_path):
     (tmp_path / "a.json").write_text('{"size": "3", "name": "x"}')
     with pytest.raises(UserError, match="damaged: expected keys size;"):
         read_json(tmp_path / "a.json", keys={"size": int, "name": str})
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/raw", Path("gs://bucket/raw"), "https://host/raw"])
+def test_require_folder__of_an_address_it_says_what_to_do(address):
+    with pytest.raises(UserError, match=r"photographs in a folder of this machine, but \w+://\w+/raw is .* copy it"):
+        require_folder(address, what="photographs")
 
 
 def test_require_writable__makes_the_folder_and_leaves_nothing_in_it(tmp_path):

@@ -279,6 +279,13 @@ def test_config__builds_the_ingest(dataset: str, tmp_path: Path) -> None:
     assert set(OmegaConf.to_container(cfg.dataset)) - {"_target_"} == set(type(ingest).__dataclass_fields__)
 
 
+@pytest.mark.parametrize("dataset", ["images", "video", "pairs", "da_2k", "hypersim"])
+def test_prepare__raw_data_at_an_address_are_refused_with_what_to_do(dataset: str, tmp_path: Path) -> None:
+    config = compose("prepare", [f"dataset={dataset}", "root=s3://bucket/raw", f"out={tmp_path}"])
+    with pytest.raises(UserError, match="but s3://bucket/raw is an address; copy it here or mount it"):
+        prepare(build(config.dataset), config.out, workers=0)
+
+
 @pytest.mark.samples
 def test_prepare__real_photographs(samples_folder: Path, tmp_path: Path) -> None:
     info = prepare(Images(str(samples_folder / "photos"), count=8), tmp_path, samples_per_shard=5, workers=0)
