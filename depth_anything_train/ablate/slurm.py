@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from depth_anything_train.ablate.jobs import Job, short_hash
+from depth_anything_train.locks import only_run_in
 from depth_anything_train.runtime import UserError, console
 
 LAUNCH = Path("slurm/launch.sh")
@@ -36,13 +37,18 @@ class Slurm:
     def run(self, jobs: Sequence[Job], out: Path, typed: Sequence[str]) -> None:
         """Submit the jobs, each of which stands after those it needs, and the command that was typed after all.
 
-        That last job runs on one machine, where everything is finished by then, and writes the table.
+        That last job runs on one machine, where everything is finished by then, and writes the table. Of two calls at
+        once the second looks at the queue when the first has submitted.
 
         Raises:
             UserError: SLURM refused a job.
         """
         logs = out / "logs"
         logs.mkdir(parents=True, exist_ok=True)
+        with only_run_in(out):
+            self._submit_all(jobs, out, typed, logs)
+
+    def _submit_all(self, jobs: Sequence[Job], out: Path, typed: Sequence[str], logs: Path) -> None:
         before = _queued()
         queued = dict(before)
         place = short_hash([str(out.resolve())])  # the same job for another folder is another job
