@@ -105,7 +105,8 @@ def _jpeg(data: Encoded) -> tuple[ImageHeader, bool]:
             height, width = _number(data, position + 5, 2), _number(data, position + 7, 2)
         position += 2 + length
         if marker == 0xDA:  # start of scan: 0xFF is stuffed from here on, so an end marker is the end
-            return ImageHeader("jpg", height, width), _JPEG_END in bytes(data[position:])
+            scan = data[position:]
+            return ImageHeader("jpg", height, width), scan[-2:] == _JPEG_END or _JPEG_END in bytes(scan)
 
 
 def _webp(data: Encoded) -> ImageHeader:

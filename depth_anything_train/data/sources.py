@@ -252,9 +252,11 @@ def normalise(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
     """
     if not valid.any():
         raise BadSample("no_valid_pixel", "No pixel of the label is valid.")
-    known = disparity if valid.all() else disparity[valid]
+    complete = valid.all()
+    known = disparity if complete else disparity[valid]
     smallest, largest = known.min(), known.max()
     stretched = disparity - smallest
     stretched /= largest - smallest if largest > smallest else np.float32(1)
-    stretched[~valid] = 0
+    if not complete:
+        stretched[~valid] = 0
     return stretched

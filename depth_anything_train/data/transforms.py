@@ -77,7 +77,7 @@ class Geometry:
             BadSample: `extreme_aspect`.
         """
         height, width = self.sides(*check_aspect(sample))
-        fitted = each_array(sample, lambda name, pixels: resize(pixels, height, width, cubic=name == "image"))
+        fitted = each_array(sample, lambda name, pixels: _resized(name, pixels, height, width))
         if "valid" in sample and sample["valid"].size > height * width and not fitted["valid"].all():
             _fill(fitted["disparity"], fitted["valid"], sample["disparity"], sample["valid"])
         if self.stretched:
@@ -86,7 +86,7 @@ class Geometry:
         return fitted
 
     def crop(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Cut one random view out of a sample that fits; the arrays are new."""
+        """Cut one random view out of a sample that fits; not to be written to, it may lie in the sample's own arrays."""
         sample = dict(sample)
         stretch = sample.pop(STRETCH, 1.0)
         if self.rotate_deg:
@@ -95,7 +95,7 @@ class Geometry:
         top, left = (int(rng.integers(a - b + 1)) for a, b in zip((height, width), self.shape, strict=True))
         window = np.s_[top : top + self.shape[0], left : left + self.shape[1]]
         flipped = rng.random() < self.flip
-        return each_array(sample, lambda _, pixels: cv2.flip(pixels[window], 1) if flipped else pixels[window].copy())
+        return each_array(sample, lambda _, pixels: cv2.flip(pixels[window], 1) if flipped else pixels[window])
 
 
 def check_aspect(sample: Sample) -> tuple[int, int]:
@@ -118,6 +118,12 @@ def each_array(sample: Sample, change: Callable[[str, NDArray[Any]], NDArray[Any
             stored = pixels.view(np.uint8) if pixels.dtype == bool else pixels
             changed[name] = change(name, stored).view(pixels.dtype)
     return changed
+
+
+def _resized(name: str, pixels: NDArray, height: int, width: int) -> NDArray:
+    if name == "valid" and pixels.all():
+        return np.ones((height, width), pixels.dtype)  # as most pseudo labels are
+    return resize(pixels, height, width, cubic=name == "image")
 
 
 def resize(pixels: NDArray, height: int, width: int, *, cubic: bool) -> NDArray:
