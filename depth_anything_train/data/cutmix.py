@@ -68,31 +68,32 @@ class CutMix:
                 return Box(top, left, top + height, left + width)
 
 
-def cutmix(
-    image: ImageBytes, disparity: Disparity, valid: Valid, boxes: Sequence[Box | None]
-) -> tuple[ImageBytes, Disparity, Valid, Valid]:
-    """Paste into image 2k the box of image 2k + 1, and the other way round; equation 5 of the paper.
+def cutmix(image: ImageBytes, disparity: Disparity, valid: Valid, boxes: Sequence[Box | None]) -> Valid:
+    """Paste into image 2k the box of image 2k + 1, and the other way round, in place; equation 5 of the paper.
 
     Neighbours are partners, so that a batch split over ranks in even shares is mixed as the whole batch would be.
     Every box is cut from the unmixed images.
 
     Args:
         image: (B, 3, H, W), B even.
-        disparity: their pseudo labels.
-        valid: where those may be used.
+        disparity: their pseudo labels, mixed alike.
+        valid: where those may be used, mixed alike.
         boxes: one for each image; None leaves it whole.
 
     Returns:
-        The three mixed alike, and `region`: True where an image shows itself.
+        `region`: True where an image shows itself.
     """
     assert len(boxes) == len(image) and len(image) % 2 == 0
-    originals = image, disparity, valid
-    mixed = image.clone(), disparity.clone(), valid.clone()
     region = torch.ones_like(valid)
-    for number, box in enumerate(boxes):
-        if box is not None:
-            inside = (..., slice(box.top, box.bottom), slice(box.left, box.right))
-            region[number][inside] = False
-            for own, original in zip(mixed, originals, strict=True):
-                own[number][inside] = original[number ^ 1][inside]
-    return *mixed, region
+    for first in range(0, len(boxes), 2):
+        pasted = []
+        for number, box in enumerate(boxes[first : first + 2], start=first):
+            if box is not None:
+                inside = (..., slice(box.top, box.bottom), slice(box.left, box.right))
+                region[number][inside] = False
+                pasted += [
+                    (mixed[number][inside], mixed[number ^ 1][inside].clone()) for mixed in (image, disparity, valid)
+                ]
+        for place, piece in pasted:
+            place.copy_(piece)
+    return region

@@ -86,7 +86,7 @@ class Geometry:
         return fitted
 
     def crop(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Cut one random view out of a sample that fits; not to be written to, it may lie in the sample's own arrays."""
+        """Cut one random view out of a sample that fits; it may lie in the sample's arrays, so it is not written to."""
         sample = dict(sample)
         stretch = sample.pop(STRETCH, 1.0)
         if self.rotate_deg:

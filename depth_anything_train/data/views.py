@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix, cutmix
@@ -114,8 +114,9 @@ class Collate:
 
     def _stack(self, name: str, views: list[Loaded]) -> dict[str, Any]:
         samples: list[Any] = [view.sample for view in views]
+        # In a worker torch's own function writes them into shared memory at once.
         batch: dict[str, Any] = {
-            quantity: torch.from_numpy(np.stack([sample[quantity] for sample in samples]))
+            quantity: default_collate([sample[quantity] for sample in samples])
             for quantity in samples[0]
             if quantity != "key"
         }
@@ -133,5 +134,4 @@ class Collate:
             batch["region"] = torch.ones_like(batch["valid"])
             return
         boxes = self.cutmix.boxes(self.shape[0], self.seed, slots[0].step, [slot.position for slot in slots])
-        mixed = cutmix(batch["image"], batch["disparity"], batch["valid"], boxes)
-        batch.update(zip(("image", "disparity", "valid", "region"), mixed, strict=True))
+        batch["region"] = cutmix(batch["image"], batch["disparity"], batch["valid"], boxes)
