@@ -4,7 +4,9 @@ A change that should not alter numbers must reproduce the files. One that should
 (`python tests/test_golden.py`) and says why in its commit.
 """
 
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from scenes import write_shards
@@ -15,16 +17,20 @@ from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.settings import LabelSettings
 from data_engine.labelling.teacher import ModelTeacher
 from depth_anything_train.composition import compose
+from depth_anything_train.optim import adamw
 from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.train import train
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# A fiftieth of the usual rates: with medians the loss is a rough surface, on which larger steps let the rounding of
-# another processor grow to 2 % in ten steps. At these it stays below 1e-5.
+# Adam turns a gradient that is nothing but rounding into a whole step, and with medians the loss is a rough surface:
+# another processor's loss was off by 4e-4 within ten steps. With an epsilon above such gradients, and a fiftieth of the
+# usual rates, it is by 3e-6, while the training itself moves it by 6e-3.
 RATES = ["optim.encoder_lr=2e-6", "optim.decoder_lr=2e-5", "steps=10"]
+EPSILON = 1e-4
 
 
+@patch.object(adamw, "AdamW", partial(adamw.AdamW, eps=EPSILON))
 def curves(folder):
     """Loss by step of ten steps of each stage."""
     labelled = write_shards(folder / "labelled", "labelled")
@@ -49,8 +55,8 @@ def golden(name):
 def test_loss_curves__are_the_golden_ones(tmp_path):
     for name, curve in curves(tmp_path).items():
         assert [step for step, _ in curve] == list(range(1, 11))
-        # 1e-4 is far below what a change of method does.
-        assert curve == [(step, pytest.approx(loss, rel=1e-4)) for step, loss in golden(name)]
+        # 2e-5 is far below what a change of method does.
+        assert curve == [(step, pytest.approx(loss, rel=2e-5)) for step, loss in golden(name)]
 
 
 if __name__ == "__main__":
@@ -58,5 +64,5 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as folder:
         for name, curve in curves(Path(folder)).items():
-            lines = ["step loss", *(f"{step} {loss:.6f}" for step, loss in curve)]
+            lines = ["step loss", *(f"{step} {loss:.7f}" for step, loss in curve)]
             (GOLDEN / f"{name}_tiny_cpu.txt").write_text("\n".join(lines) + "\n")
