@@ -72,9 +72,9 @@ def attend(
         pieces = zip(*(x.split(list(lengths), dim=2) for x in (query, key, value)), strict=True)
         return torch.cat([attend(q, k, v) for q, k, v in pieces], dim=2)
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        # The fused CPU kernel has a slow bfloat16 backward pass: forward and backward take 3.3 times as long as plain
-        # products for 145 tokens, 2.5 times for 1370. A matrix of scores larger than q, k and v is not
-        # stored: backward computes it again.
+        # The fused CPU kernel has a slow bfloat16 backward pass: forward and backward take two to three times as long
+        # as plain products for 145 tokens, and still 1.1 times for 1370. A matrix of scores larger than q, k and v is
+        # not stored: backward computes it again.
         if key.shape[-2] > 3 * key.shape[-1]:
             return checkpoint(_plain, query, key, value, use_reentrant=False, preserve_rng_state=False)
         return _plain(query, key, value)
