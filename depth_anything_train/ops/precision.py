@@ -25,8 +25,8 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
-        known = torch.amp.is_autocast_available(device)  # not for "meta", on which costs are counted
-        with torch.autocast(device, enabled=False) if known else nullcontext():
+        costs_alone = device == "meta"  # on which they are counted, and which torch does not cast on
+        with nullcontext() if costs_alone else torch.autocast(device, enabled=False):
             raised = [at_least_float32(x) if isinstance(x, Tensor) else x for x in args]
             named = {key: at_least_float32(x) if isinstance(x, Tensor) else x for key, x in kwargs.items()}
             return function(*raised, **named)  # type: ignore[arg-type]

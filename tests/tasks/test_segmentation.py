@@ -55,16 +55,16 @@ def test_step__the_total_is_the_weighted_sum_of_mask2former():
 
 
 def test_run__learns_to_segment_better_than_any_constant_map(tmp_path):
-    """The best learning rate, no distortion and one scale, so that thirty steps are enough."""
+    """The best learning rate, no distortion and one scale, so that sixty steps are enough."""
     train_set = write_segmented(tmp_path / "train", count=16)
     held_out = write_segmented(tmp_path / "held_out", count=4, first=100)
     run = train(
         compose("train", ["experiment=tiny_segmentation", f"out={tmp_path / 'run'}", f"labelled=[{train_set}]",
-                          f"validation=[{held_out}]", "task.num_classes=4", "steps=30", "validate.every_n_steps=15",
-                          "checkpoint.every_n_steps=30", "data.colour=null", "data.geometry.scales=[1.0]"])
+                          f"validation=[{held_out}]", "task.num_classes=4", "steps=60", "validate.every_n_steps=30",
+                          "checkpoint.every_n_steps=60", "data.colour=null", "data.geometry.scales=[1.0]"])
     )  # fmt: skip
     rows = read_metrics(run / "validation" / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [0, 15, 30] and {row["images"] for row in rows} == {4}
+    assert [row["step"] for row in rows] == [0, 30, 60] and {row["images"] for row in rows} == {4}
     truths = [classes_of(number)[1] for number in range(100, 104)]
     constant = best_constant_miou(sum(compare(truth, truth * 0, 4) for truth in truths))
     assert rows[-1]["miou"] > constant + 0.2, (rows, constant)
@@ -72,7 +72,7 @@ def test_run__learns_to_segment_better_than_any_constant_map(tmp_path):
     assert best["validation"]["miou"] == max(row["miou"] for row in rows)
     assert best["validation"]["window"]["stride"] == 28 and best["data"][0]["source"] == "boxes"
     model, about = load_segmenter(run)
-    assert model.config.num_classes == 4 and about["steps"] == 30
+    assert model.config.num_classes == 4 and about["steps"] == 60
 
 
 def test_run__killed_and_continued_ends_with_the_same_bits(shards, tmp_path):
