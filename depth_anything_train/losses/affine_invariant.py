@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from depth_anything_train.ops.alignment import robust_normalize
+from depth_anything_train.ops.alignment import aligned_residual
 from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.ops.precision import in_float32
 from depth_anything_train.ops.watch import watch
@@ -26,7 +26,7 @@ class AffineInvariantLoss(nn.Module):
     @in_float32
     def forward(self, pred: Disparity, target: Disparity, valid: Valid) -> Scalar:
         """Compare at the label's size; what stands at invalid pixels does not matter, NaN included."""
-        residual = (robust_normalize(pred, valid) - robust_normalize(target, valid)).abs()
+        residual = aligned_residual(pred, target, valid).abs()
         each = masked_mean(residual, valid).flatten()
         watch("per_image", lambda: each.where(valid.flatten(1).any(dim=1), torch.nan))
         return each.mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from depth_anything_train.ops.alignment import robust_normalize
+from depth_anything_train.ops.alignment import aligned_residual
 from depth_anything_train.ops.precision import in_float32
 from depth_anything_train.types import Disparity, Scalar, Valid
 
@@ -37,18 +37,13 @@ class GradientMatchingLoss(nn.Module):
         """
         part = valid.to(torch.uint8)  # 0 invalid, 1 all there is or the partner's, 2 the image's own
         if region is None:
-            residual = _residual(pred, target, valid)
+            residual = aligned_residual(pred, target, valid)
         else:
             part = part * (1 + region.to(torch.uint8))
-            # Each term is 0 outside its own pixels, so that the sum is one map.
-            residual = _residual(pred, target, part == 1) + _residual(pred, target, part == 2)
+            residual = aligned_residual(pred, target, part == 1, part == 2)
         steps = [2**scale for scale in range(self.scales)]
         terms = [_roughness(residual[..., ::step, ::step], part[..., ::step, ::step]) for step in steps]
         return torch.stack(terms).sum(dim=0).mean()
-
-
-def _residual(pred: Tensor, target: Tensor, part: Tensor) -> Tensor:
-    return robust_normalize(pred, part) - robust_normalize(target, part)
 
 
 def _roughness(x: Tensor, part: Tensor) -> Tensor:

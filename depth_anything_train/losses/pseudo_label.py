@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from depth_anything_train.ops.alignment import robust_normalize
+from depth_anything_train.ops.alignment import aligned_residual
 from depth_anything_train.ops.masked import masked_mean, masked_quantile
 from depth_anything_train.ops.precision import in_float32
 from depth_anything_train.ops.watch import watch
@@ -38,14 +38,9 @@ class PseudoLabelLoss(nn.Module):
     @in_float32
     def forward(self, pred: Disparity, target: Disparity, valid: Valid, region: Valid) -> Scalar:
         """`region` is True where a pixel is the image's own and False where the partner was pasted."""
-        # Each part is 0 outside its own pixels, so that the sum is one map.
-        residual = self._residual(pred, target, valid & region) + self._residual(pred, target, valid & ~region)
+        residual = aligned_residual(pred, target, valid & region, valid & ~region).abs()
         kept = valid
         if self.trim > 0:
             kept = valid & (residual <= masked_quantile(residual, valid, 1 - self.trim))
         watch("trimmed_pixels", lambda: masked_mean((~kept).float(), valid).mean())
         return masked_mean(residual, kept).mean()
-
-    @staticmethod
-    def _residual(pred: Tensor, target: Tensor, part: Tensor) -> Tensor:
-        return (robust_normalize(pred, part) - robust_normalize(target, part)).abs()

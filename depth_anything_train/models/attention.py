@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import timm.layers
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
@@ -18,13 +19,8 @@ from depth_anything_train.runtime import UserError
 
 Kernel = Literal["sdpa", "xformers"]
 
-HOPPER = (9, 0)
-"""Compute capability of the GPUs on which cuDNN's kernel is 1.7 to 2.3 times as fast as the one torch takes first."""
-
 PLAIN_ROWS = 512
 """Queries that plain products work on at a time."""
-
-BEST_FIRST = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class Attention(timm.layers.Attention):
@@ -65,9 +61,12 @@ def attend(
 
     `lengths` cuts the N tokens into pieces that attend to themselves alone: images of several sizes packed into one
     row. xformers has operators for CUDA and half precision only; anything else goes to torch, whatever `kernel` says.
+
+    Raises:
+        UserError: xformers cannot load its operators.
     """
     if kernel == "xformers" and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        return _xformers(query, key, value, lengths)
+        return _attend_xformers(query, key, value, lengths)
     if lengths is not None:
         pieces = zip(*(x.split(list(lengths), dim=2) for x in (query, key, value)), strict=True)
         return torch.cat([attend(q, k, v) for q, k, v in pieces], dim=2)
@@ -78,8 +77,8 @@ def attend(
         if key.shape[-2] > 3 * key.shape[-1]:
             return checkpoint(_plain, query, key, value, use_reentrant=False, preserve_rng_state=False)
         return _plain(query, key, value)
-    with _preference(query.device):
-        return scaled_dot_product_attention(query, key, value)
+    # On Hopper torch takes cuDNN's kernel first since 2.13; before, asking for it at each call took what it gained.
+    return scaled_dot_product_attention(query, key, value)
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -88,20 +87,26 @@ def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat([(rows @ key).softmax(dim=-1) @ value for rows in query.split(PLAIN_ROWS, dim=-2)], dim=-2)
 
 
-def _preference(device: torch.device) -> AbstractContextManager[None]:
-    """The order in which torch tries its kernels; set at each call, so that recomputation in backward has the same."""
-    return sdpa_kernel(BEST_FIRST, set_priority=True) if _is_hopper(device) else nullcontext()
-
-
-@torch.compiler.assume_constant_result
-def _is_hopper(device: torch.device) -> bool:
-    """What torch.compile may take as given: it cannot look into the question, and would cut the graph here."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) == HOPPER
-
-
-def _xformers(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int] | None) -> Tensor:
+@functools.cache
+def _xformers() -> Any:
+    """xformers' attention, whose wheels are bound to CUDA 12: torch may have come with another one's libraries."""
+    if (nvidia := find_spec("nvidia")) is not None:
+        for folder in nvidia.submodule_search_locations or ():
+            with suppress(OSError):
+                ctypes.CDLL(f"{folder}/cuda_runtime/lib/libcudart.so.12", ctypes.RTLD_GLOBAL)
     from xformers.ops import fmha
 
+    return fmha
+
+
+def _attend_xformers(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int] | None) -> Tensor:
+    fmha = _xformers()
     mask = None if lengths is None else fmha.BlockDiagonalMask.from_seqlens(list(lengths), device=query.device)
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, heads, channels)
-    return fmha.memory_efficient_attention(query, key, value, attn_bias=mask).transpose(1, 2)
+    try:
+        return fmha.memory_efficient_attention(query, key, value, attn_bias=mask).transpose(1, 2)
+    except NotImplementedError:
+        raise UserError(
+            "attention=xformers has no kernel for this device: see `python -m xformers.info`, where the installed "
+            f"xformers was built for another torch than {torch.__version__} install one that fits, or use sdpa."
+        ) from None

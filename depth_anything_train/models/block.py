@@ -60,7 +60,7 @@ class Block(timm.models.vision_transformer.Block):
         recompute: what backward computes again instead of storing it. `selective` leaves out the results of norms and
             activations, a third of a block's memory, and costs a tenth of the time at the tiny size; `full` keeps only
             the input of the block, for a third of the time; `none` stores everything. The numbers are the same to the
-            last bit.
+            last bit. Compiled, `selective` is `none`: the compiler chooses by itself what is cheap to compute again.
     """
 
     attn: Attention
@@ -84,7 +84,8 @@ class Block(timm.models.vision_transformer.Block):
             return self._forward(x, lengths, _now)
         if self.recompute == "full":
             return _later(self._forward, x, lengths, _now)
-        return self._forward(x, lengths, _later if self.recompute == "selective" else _now)
+        selective = self.recompute == "selective" and not torch.compiler.is_compiling()
+        return self._forward(x, lengths, _later if selective else _now)
 
     def _forward(self, x: Tensor, lengths: Sequence[int] | None, run: Callable[..., Tensor]) -> Tensor:
         qkv = run(lambda x: self.attn.qkv(self.norm1(x)), x)

@@ -7,8 +7,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, relu
+from torch.nn.functional import conv2d, relu
 
+from depth_anything_train.ops.enlarge import enlarge
 from depth_anything_train.ops.precision import in_float32
 
 # The final ReLU passes no gradient where its input is negative, and from some random weights that is the whole map,
@@ -156,8 +157,3 @@ def _last_layers(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _needs_strips(x: Tensor) -> bool:
     graph = torch.is_grad_enabled() or torch.compiler.is_compiling()  # which would hold every strip
     return x.device.type == "cpu" and not graph and x[:, 0].numel() > LARGEST_PIXELS
-
-
-def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear to (H, W), corners on corners."""
-    return interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

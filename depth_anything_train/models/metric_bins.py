@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from depth_anything_train.models.domain_router import DomainRouter
-from depth_anything_train.models.dpt import DPTHead, enlarge
+from depth_anything_train.models.dpt import DPTHead
+from depth_anything_train.ops.enlarge import enlarge
 from depth_anything_train.ops.precision import in_float32
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import DepthMetres

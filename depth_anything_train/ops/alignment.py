@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from depth_anything_train.ops.masked import masked_mean, masked_median
+from depth_anything_train.ops.masked import masked_mean, masked_medians
 from depth_anything_train.types import Disparity, Valid
 
 SMALLEST_SPREAD = 1e-6  # the floor that MiDaS uses; a constant map has spread 0
@@ -17,9 +21,29 @@ def robust_normalize(x: Disparity, valid: Valid) -> Disparity:
 
     - [0]: Depth Anything, 2024, https://arxiv.org/abs/2401.10891, eq. 2-3
     """
-    x = x.where(valid, 0.0)  # first of all, so that a NaN meets no arithmetic and no gradient
+    return _normalize_all([x], [valid])[0]
+
+
+def aligned_residual(prediction: Disparity, target: Disparity, *parts: Valid) -> Disparity:
+    """Normalised prediction minus normalised target, in each of some parts of the images by itself; 0 outside all.
+
+    Parts of an image do not overlap.
+    """
+    normalized = _normalize_all([prediction, target] * len(parts), [part for part in parts for _ in range(2)])
+    residuals = [ours - theirs for ours, theirs in zip(normalized[::2], normalized[1::2], strict=True)]
+    return functools.reduce(torch.add, residuals)
+
+
+def _normalize_all(maps: Sequence[Disparity], valid: Sequence[Valid]) -> list[Disparity]:
+    """`robust_normalize` of several batches, whose medians are found together."""
+    # First of all, so that a NaN meets no arithmetic and no gradient.
+    maps = [x.where(ok, 0.0) for x, ok in zip(maps, valid, strict=True)]
+    return [_scale(*one) for one in zip(maps, masked_medians(maps, valid), valid, strict=True)]
+
+
+def _scale(x: Disparity, median: Tensor, valid: Valid) -> Disparity:
     mask = valid.to(x.dtype)
-    deviation = (x - masked_median(x, valid)) * mask
+    deviation = (x - median) * mask
     axes = tuple(range(1, x.ndim))
     spread = deviation.abs().sum(dim=axes, keepdim=True) / mask.sum(dim=axes, keepdim=True).clamp(min=1)
     return deviation / spread.clamp(min=SMALLEST_SPREAD)

@@ -6,6 +6,8 @@ What stands at an invalid pixel, NaN included, reaches neither a value nor a gra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,11 +24,17 @@ def masked_median(x: Tensor, valid: Tensor) -> Tensor:
 
     The gradient goes to the one pixel that is the median.
     """
-    flat = x.flatten(1)
+    return masked_medians([x], [valid])[0]
+
+
+def masked_medians(maps: Sequence[Tensor], valid: Sequence[Tensor]) -> list[Tensor]:
+    """`masked_median` of several batches of one shape, in one search: a GPU gives each image one multiprocessor."""
     with torch.no_grad():
-        median, position = flat.where(valid.flatten(1), torch.nan).nanmedian(dim=1, keepdim=True)
-    median = flat.gather(1, position).where(~median.isnan(), 0.0)
-    return median.reshape(-1, *[1] * (x.ndim - 1))
+        flat = torch.cat([x.flatten(1).where(ok.flatten(1), torch.nan) for x, ok in zip(maps, valid, strict=True)])
+        median, position = flat.nanmedian(dim=1, keepdim=True)
+    found = zip(maps, position.chunk(len(maps)), median.isnan().chunk(len(maps)), strict=True)
+    medians = [x.flatten(1).gather(1, at).where(~empty, 0.0) for x, at, empty in found]
+    return [median.reshape(-1, *[1] * (maps[0].ndim - 1)) for median in medians]
 
 
 def masked_quantile(x: Tensor, valid: Tensor, q: float) -> Tensor:

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from depth_anything_train.models.dpt import DPTHead, FeatureFusion, enlarge
+from depth_anything_train.models.dpt import DPTHead, FeatureFusion
+from depth_anything_train.ops.enlarge import enlarge
 
 
 def head(seed=0, **options):

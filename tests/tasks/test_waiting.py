@@ -8,8 +8,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from depth_anything_train.models import attention
-
 GPU = torch.device("cuda:0")
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
 """Operations whose outcome the processor has to know before it goes on."""
@@ -70,7 +68,6 @@ def streams(experiment):
 
 @pytest.mark.parametrize("experiment", ["tiny_teacher", "tiny_student", "tiny_metric", "routed"])
 def test_training_step__keeps_to_the_gpu_and_never_waits_for_it(experiment, monkeypatch):
-    monkeypatch.setattr(attention, "_is_hopper", lambda device: False)  # it would ask the driver
     task = make_task(experiment)
     task.trainer = types.SimpleNamespace(global_step=0, log_every_n_steps=0)
     with FakeTensorMode(allow_non_fake_inputs=True):
