@@ -1,18 +1,18 @@
 """`label` with a real network beside that network alone, images a second.
 
-    python benchmarks/throughput.py [--model vits] [--size 518] [--images 4000] [--batch 32] [--precision bf16]
-        [--compile] [--workers 12] [--device cuda] [--rounds 3]
+    python benchmarks/throughput.py [--model vits] [--size 518] [--images 8000] [--batch 32] [--precision bf16]
+        [--compile] [--processes 1] [--workers 12] [--device cuda]
 
 The network has random weights and sees pictures of 480 x 640 pixels at one shape. Alone it predicts one batch that lies
 on the device again and again, and its maps are fetched, as `label` must; `label` reads, decodes, predicts, encodes and
-writes. Both run in turns, after a round that warms up; medians are compared.
+writes, and is timed from when each process has finished a shard until one has nothing left to do. The network runs
+alone before it and after it.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
-import shutil
 import statistics
 import tempfile
 import time
@@ -32,6 +32,7 @@ from depth_anything_train.composition import compose
 from depth_anything_train.models.checkpoints import save_model
 
 ASPECT = WIDTH / HEIGHT
+SHARDS = 8  # for each process
 
 
 def alone(teacher: ModelTeacher, given: argparse.Namespace) -> float:
@@ -41,7 +42,7 @@ def alone(teacher: ModelTeacher, given: argparse.Namespace) -> float:
     batch = teacher.load([teacher.prepare(image, height, width)] * given.batch)
     waiting = None
     start, count = time.perf_counter(), 0
-    while count < given.images:
+    while count < given.images / 4:
         result = teacher.infer(batch.clone(), flip=False)
         if waiting is not None:
             teacher.fetch(waiting)
@@ -52,30 +53,33 @@ def alone(teacher: ModelTeacher, given: argparse.Namespace) -> float:
 
 
 def whole(teacher: ModelTeacher, images: Path, out: Path, given: argparse.Namespace) -> float:
-    """Images a second of `label`."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Images a second of `label` while all its processes are at work."""
     settings = LabelSettings(size=given.size, batch_size=given.batch, aspects=[ASPECT])
-    start = time.perf_counter()
-    label(ShardLabeller(teacher, settings, workers=given.workers), images, out, engine=LocalEngine())
-    return given.images / (time.perf_counter() - start)
+    engine = LocalEngine(None if given.processes == 1 else given.processes)
+    label(ShardLabeller(teacher, settings, workers=given.workers), images, out, engine=engine)
+    done = sorted(manifest.stat().st_mtime for manifest in out.glob("0*.json"))
+    steady = done[given.processes - 1 : len(done) - given.processes + 1]
+    return given.images / len(done) * (len(steady) - 1) / (steady[-1] - steady[0])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vits")
     parser.add_argument("--size", type=int, default=518)
-    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--workers", type=int, default=12, help="threads that decode, prepare and encode")
+    parser.add_argument("--processes", type=int, default=1, help="workers of `label` that share the device")
+    parser.add_argument("--workers", type=int, default=12, help="of each, threads that decode, prepare and encode")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    rates: dict[str, list[float]] = {"alone": [], "label": []}
+    shard = given.images // (SHARDS * given.processes)
+    if not shard:
+        parser.error(f"expected --images of at least {SHARDS} for each of --processes, got {given.images}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = write_images(folder / "images", given.images)
+        images = write_images(folder / "images", given.images, each=shard)
         model = build(compose("train", ["experiment=tiny_teacher", f"model={given.model}", "out=unused"]).model)
         save_model(folder / "teacher", model, {"size": given.size})
         teacher = ModelTeacher(
@@ -85,16 +89,21 @@ def main() -> None:
             compile=given.compile,
             threads=torch.get_num_threads(),
         )
-        for _ in range(given.rounds + 1):
-            rates["alone"].append(alone(teacher, given))
-            rates["label"].append(whole(teacher, images, folder / "out", given))
-    network, engine = (statistics.median(rates[way][1:]) for way in rates)
+        alone(teacher, given)  # warms up
+        before, engine, after = (
+            alone(teacher, given),
+            whole(teacher, images, folder / "out", given),
+            alone(teacher, given),
+        )
+    network = statistics.mean([before, after])
     where = (
         torch.cuda.get_device_name() if given.device == "cuda" else f"{platform.machine()}, {teacher.threads} threads"
     )
-    print(f"{given.model} at {given.size}, {given.precision}, compile={given.compile}, batch {given.batch}, {where}, "
-          f"torch {torch.__version__}")  # fmt: skip
-    print(f"network alone {network:.1f} images/s, `label` {engine:.1f} = {engine / network:.3f} (goal 0.95)")
+    print(f"{given.model} at {given.size}, {given.precision}, compile={given.compile}, batch {given.batch}, "
+          f"{given.processes} x {given.workers} threads, {where}, torch {torch.__version__}")  # fmt: skip
+    print(
+        f"network alone {before:.1f} and {after:.1f} images/s, `label` {engine:.1f} = {engine / network:.3f} (goal 0.95)"
+    )
 
 
 if __name__ == "__main__":

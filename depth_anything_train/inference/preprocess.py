@@ -17,6 +17,8 @@ from depth_anything_train.types import Disparity, Image
 Size = int | Sequence[int]
 """Shorter side in pixels, the aspect kept; or (height, width), to which an image is stretched."""
 
+MOST_TOGETHER = 2**26  # pixels of photographs that are on a GPU at once
+
 MAX_NETWORK_PIXELS = 2**24  # a strip of 1 x 10000 pixels must end in a sentence, not in 5 million columns
 
 
@@ -69,6 +71,27 @@ def prepare(images: list[NDArray[np.uint8]], size: Size, *, patch: int = 14, fas
     batch -= np.array(IMAGENET_MEAN, np.float32)
     batch /= np.array(IMAGENET_STD, np.float32)
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+
+def resize_on(device: torch.device, images: Sequence[NDArray[np.uint8]], height: int, width: int) -> torch.Tensor:
+    """RGB images (H, W, 3) of any sizes -> (B, 3, height, width) from 0 to 1, resized on `device`.
+
+    As exact as `prepare`: bicubic without antialiasing and in floating point; places of samples are rounded otherwise.
+    """
+    batch = torch.empty(len(images), 3, height, width, device=device, memory_format=torch.channels_last)
+    of_one_size: dict[tuple[int, ...], list[int]] = {}
+    for number, image in enumerate(images):
+        of_one_size.setdefault(image.shape, []).append(number)
+    for shape, numbers in of_one_size.items():
+        together = max(MOST_TOGETHER // (shape[0] * shape[1]), 1)
+        for start in range(0, len(numbers), together):
+            chosen = numbers[start : start + together]
+            pixels = torch.empty((len(chosen), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+            np.stack([images[number] for number in chosen], out=pixels.numpy())
+            exact = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+            for number, one in zip(chosen, F.interpolate(exact, (height, width), mode="bicubic"), strict=True):
+                batch[number] = one
+    return batch
 
 
 def resize_map(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

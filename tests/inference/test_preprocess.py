@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depth_anything_train.inference.preprocess import network_size, prepare, resize_map
+from depth_anything_train.inference import preprocess
+from depth_anything_train.inference.preprocess import network_size, prepare, resize_map, resize_on
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
@@ -63,6 +64,18 @@ def test_prepare__fast_is_within_half_a_grey_level_but_stops_at_black_and_white(
     white = (1 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
     assert prepare([edge], 28)[0, 0].max() > white[0]
     assert prepare([edge], 28, fast=True)[0, 0].max() == pytest.approx(white[0])
+
+
+def test_resize_on__gives_what_prepare_does_whatever_is_resized_together(monkeypatch):
+    rng, shapes = np.random.default_rng(0), [(60, 90), (300, 450), (60, 90), (40, 60), (60, 90)]
+    # As smooth as photographs are: white noise shows how places of samples are rounded.
+    images = [cv2.GaussianBlur(rng.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 2) for shape in shapes]
+    expected = torch.cat([prepare([image], 28) for image in images])
+    for together in (2**26, 2 * 60 * 90, 1):
+        monkeypatch.setattr(preprocess, "MOST_TOGETHER", together)
+        found = resize_on(torch.device("cpu"), images, 28, 42)
+        found = (found - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_resize_map__keeps_pixel_centres_in_place():
