@@ -101,9 +101,8 @@ def main() -> None:
     )
     print(f"{given.model} at {given.size}, {given.precision}, compile={given.compile}, batch {given.batch}, "
           f"{given.processes} x {given.workers} threads, {where}, torch {torch.__version__}")  # fmt: skip
-    print(
-        f"network alone {before:.1f} and {after:.1f} images/s, `label` {engine:.1f} = {engine / network:.3f} (goal 0.95)"
-    )
+    share = engine / network
+    print(f"network alone {before:.1f} and {after:.1f} images/s, `label` {engine:.1f} = {share:.3f} (goal 0.95)")
 
 
 if __name__ == "__main__":

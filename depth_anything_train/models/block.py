@@ -12,23 +12,31 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from depth_anything_train.models.attention import Attention
+from depth_anything_train.models.recompute import linear_after, recomputed_linear_after
 from depth_anything_train.runtime import UserError
 
 Recompute = Literal["none", "selective", "full"]
 
 
 class Mlp(timm.layers.Mlp):
-    """Feed-forward part with GELU, in two halves: what follows the wide product is cheap to compute again."""
+    """Feed-forward part with GELU, for `Block` to run: what lies between its two layers is cheap to compute again."""
 
+    fc1: nn.Linear
     fc2: nn.Linear
 
-    def widen(self, x: Tensor) -> Tensor:
+    @property
+    def first(self) -> nn.Linear:
         """(B, N, C) to (B, N, 4 C)."""
-        return self.fc1(x)
+        return self.fc1
 
-    def narrow(self, hidden: Tensor, scale: timm.layers.LayerScale) -> Tensor:
-        """(B, N, 4 C) to (B, N, C), scaled."""
-        return scaled(self.fc2, scale, self.act(hidden))
+    @property
+    def last(self) -> nn.Linear:
+        """(B, N, 4 C) to (B, N, C)."""
+        return self.fc2
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        """What lies between them."""
+        return self.act(hidden)
 
 
 class SwiGLU(nn.Module):
@@ -40,14 +48,20 @@ class SwiGLU(nn.Module):
         self.w12 = nn.Linear(in_features, 2 * width, bias=bias)
         self.w3 = nn.Linear(width, in_features, bias=bias)
 
-    def widen(self, x: Tensor) -> Tensor:
+    @property
+    def first(self) -> nn.Linear:
         """(B, N, C) to (B, N, 2 width), gate and value."""
-        return self.w12(x)
+        return self.w12
 
-    def narrow(self, hidden: Tensor, scale: timm.layers.LayerScale) -> Tensor:
-        """(B, N, 2 width) to (B, N, C), scaled."""
+    @property
+    def last(self) -> nn.Linear:
+        """(B, N, width) to (B, N, C)."""
+        return self.w3
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        """What lies between them, (B, N, 2 width) to (B, N, width)."""
         gate, value = hidden.chunk(2, dim=-1)
-        return scaled(self.w3, scale, nn.functional.silu(gate) * value)
+        return nn.functional.silu(gate) * value
 
 
 class Block(timm.models.vision_transformer.Block):
@@ -80,29 +94,20 @@ class Block(timm.models.vision_transformer.Block):
 
     def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
         """Run the block; `lengths` as in `models.attention.attend`."""
-        if not (self.training and torch.is_grad_enabled()):
-            return self._forward(x, lengths, _now)
-        if self.recompute == "full":
-            return _later(self._forward, x, lengths, _now)
-        selective = self.recompute == "selective" and not torch.compiler.is_compiling()
-        return self._forward(x, lengths, _later if selective else _now)
+        recompute = self.recompute if self.training and torch.is_grad_enabled() else "none"
+        if recompute == "full":
+            return checkpoint(self._forward, x, lengths, linear_after, use_reentrant=False, preserve_rng_state=False)
+        selective = recompute == "selective" and not torch.compiler.is_compiling()
+        return self._forward(x, lengths, recomputed_linear_after if selective else linear_after)
 
-    def _forward(self, x: Tensor, lengths: Sequence[int] | None, run: Callable[..., Tensor]) -> Tensor:
-        qkv = run(lambda x: self.attn.qkv(self.norm1(x)), x)
-        x = x + scaled(self.attn.proj, self.ls1, self.attn.mix(qkv, lengths))
-        hidden = run(lambda x: self.mlp.widen(self.norm2(x)), x)
-        return x + run(self.mlp.narrow, hidden, self.ls2)
-
-
-def scaled(linear: nn.Linear, scale: timm.layers.LayerScale, x: Tensor) -> Tensor:
-    """`scale(linear(x))` by a product of scaled weights: the gradient of the scale then needs no copy of the result."""
-    return nn.functional.linear(x, linear.weight * scale.gamma[:, None], linear.bias * scale.gamma)
+    def _forward(self, x: Tensor, lengths: Sequence[int] | None, after: Callable[..., Tensor]) -> Tensor:
+        qkv, first = self.attn.qkv, self.mlp.first
+        mixed = self.attn.mix(after(self.norm1, x, qkv.weight, qkv.bias), lengths)
+        x = x + nn.functional.linear(mixed, *scaled(self.attn.proj, self.ls1))
+        hidden = after(self.norm2, x, first.weight, first.bias)
+        return x + after(self.mlp.activate, hidden, *scaled(self.mlp.last, self.ls2))
 
 
-def _now(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    return function(*arguments)
-
-
-def _later(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """Call a function, keep its arguments alone, and compute in backward what its gradients need, and no more."""
-    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+def scaled(linear: nn.Linear, scale: timm.layers.LayerScale) -> tuple[Tensor, Tensor]:
+    """Weight and bias of `scale(linear(x))` as one layer: the gradient of the scale needs no copy of the result."""
+    return linear.weight * scale.gamma[:, None], linear.bias * scale.gamma
