@@ -14,10 +14,11 @@ from torch.nn.functional import interpolate
 def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear from (B, C, h, w) to (B, C, *size), corners on corners.
 
-    A compiler knows this gradient as additions to places in memory, which wait for each other: on an H200 a third of
-    the student's step. Compiled, each place here gathers what it is owed.
+    Torch adds this gradient up in memory, where additions wait for each other: compiled, a third of a training step on
+    an H200, and in an order that a GPU leaves to chance. There each place gathers what it is owed instead.
     """
-    if torch.compiler.is_compiling() and min(*x.shape[-2:], *size) > 1:
+    gathers = torch.compiler.is_compiling() or (x.is_cuda and torch.are_deterministic_algorithms_enabled())
+    if gathers and min(*x.shape[-2:], *size) > 1:
         return _Enlarge.apply(x, *size)
     return _bilinear(x, size)
 

@@ -31,10 +31,23 @@ def masked_medians(maps: Sequence[Tensor], valid: Sequence[Tensor]) -> list[Tens
     """`masked_median` of several batches of one shape, in one search: a GPU gives each image one multiprocessor."""
     with torch.no_grad():
         flat = torch.cat([x.flatten(1).where(ok.flatten(1), torch.nan) for x, ok in zip(maps, valid, strict=True)])
-        median, position = flat.nanmedian(dim=1, keepdim=True)
+        median, position = nanmedian(flat)
     found = zip(maps, position.chunk(len(maps)), median.isnan().chunk(len(maps)), strict=True)
     medians = [x.flatten(1).gather(1, at).where(~empty, 0.0) for x, at, empty in found]
     return [median.reshape(-1, *[1] * (maps[0].ndim - 1)) for median in medians]
+
+
+def nanmedian(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower medians (B, 1) of the numbers in (B, N), NaN where there is none, and where they stand."""
+    # Of equal values torch's search on a GPU takes any one, and is refused where every run has to be the same.
+    sorts = x.is_cuda and torch.are_deterministic_algorithms_enabled()
+    return _median_by_sorting(x) if sorts else x.nanmedian(dim=1, keepdim=True)
+
+
+def _median_by_sorting(x: Tensor) -> tuple[Tensor, Tensor]:
+    values, order = x.sort(dim=1, stable=True)  # NaN comes last
+    middle = (((~x.isnan()).sum(dim=1, keepdim=True) - 1) // 2).clamp(min=0)
+    return values.gather(1, middle), order.gather(1, middle)
 
 
 def masked_quantile(x: Tensor, valid: Tensor, q: float) -> Tensor:
@@ -52,5 +65,5 @@ def masked_quantile(x: Tensor, valid: Tensor, q: float) -> Tensor:
         added = 2 * rank - 1 - count
         room = torch.arange(int((2 * q - 1) * flat.shape[1]) + 1, device=x.device)
         padding = torch.full_like(room, torch.inf, dtype=x.dtype).where(room < added, torch.nan)
-        quantile = torch.cat([flat, padding], dim=1).nanmedian(dim=1).values
+        quantile, _ = nanmedian(torch.cat([flat, padding], dim=1))
     return quantile.reshape(-1, *[1] * (x.ndim - 1))

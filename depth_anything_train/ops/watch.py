@@ -15,6 +15,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from depth_anything_train.ops.masked import nanmedian
+
 _collectors: list[dict[str, Tensor]] = []
 
 STRIDE = 4
@@ -48,5 +50,5 @@ def watch_range(name: str, x: Tensor) -> None:
     So equal parts of a batch have the numbers of the whole.
     """
     watch(f"{name}/min", lambda: x.amin())
-    watch(f"{name}/median", lambda: x[..., ::STRIDE, ::STRIDE].float().flatten(1).median(dim=1).values.mean())
+    watch(f"{name}/median", lambda: nanmedian(x[..., ::STRIDE, ::STRIDE].float().flatten(1))[0].mean())
     watch(f"{name}/max", lambda: x.amax())

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth_anything_train.ops.masked import masked_mean, masked_median, masked_quantile
+from depth_anything_train.ops.masked import _median_by_sorting, masked_mean, masked_median, masked_quantile
 
 
 def random_case(seed, shape=(3, 1, 5, 7), share=0.6):
@@ -16,6 +16,15 @@ def random_case(seed, shape=(3, 1, 5, 7), share=0.6):
 
 def valid_values(x, valid):
     return [sorted(one[mask].tolist()) for one, mask in zip(x, valid, strict=True)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_median__by_sorting_is_the_one_by_selection(share):
+    x, valid = random_case(0, (7, 30), share)
+    x = x.where(valid, torch.nan)
+    (found, at), (expected, _) = _median_by_sorting(x), x.nanmedian(dim=1, keepdim=True)
+    assert torch.equal(found.nan_to_num(-9), expected.nan_to_num(-9))
+    assert torch.equal(x.gather(1, at).nan_to_num(-9), found.nan_to_num(-9))
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
