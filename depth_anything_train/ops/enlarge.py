@@ -47,11 +47,12 @@ def gather_gradient(gradient: Tensor, length: int, axis: int) -> Tensor:
     results = gradient.shape[axis]
     step = (length - 1) / (results - 1)  # of the results, in places
     place = torch.arange(length, device=gradient.device, dtype=torch.float32)
-    first = ((place - 1) / step).ceil()
+    leftmost = ((place - 1) / step).ceil()
+    distance, first = leftmost * step - place, leftmost.int()
     total = torch.zeros((), device=gradient.device)
     for offset in range(math.floor(2 / step) + 1):
         result = first + offset
-        hat = (1 - (result * step - place).abs()).clamp(min=0).where((result >= 0) & (result < results), 0.0)
-        taken = gradient.index_select(axis, result.clamp(0, results - 1).long())
+        hat = (1 - (distance + offset * step).abs()).clamp(min=0).where((result >= 0) & (result < results), 0.0)
+        taken = gradient.index_select(axis, result.clamp(0, results - 1))
         total = total + taken * hat.reshape(-1, *[1] * (-1 - axis))
     return total
