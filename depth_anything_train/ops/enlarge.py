@@ -1,4 +1,4 @@
-"""Bilinear enlargement, with a gradient that a compiler can make fast."""
+"""Bilinear enlargement, with a gradient that a GPU computes fast and always alike."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn.functional import interpolate
 def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear from (B, C, h, w) to (B, C, *size), corners on corners.
 
-    Torch adds this gradient up in memory, where additions wait for each other: compiled, a third of a training step on
-    an H200, and in an order that a GPU leaves to chance. There each place gathers what it is owed instead.
+    On a GPU torch adds this gradient up in memory, where additions wait for each other: compiled, a third of a training
+    step on an H200, and in an order that is left to chance. Instead each place can gather what it is owed.
     """
-    gathers = torch.compiler.is_compiling() or (x.is_cuda and torch.are_deterministic_algorithms_enabled())
-    if gathers and min(*x.shape[-2:], *size) > 1:
+    gathers = torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled()
+    if x.is_cuda and gathers and min(*x.shape[-2:], *size) > 1:
         return _Enlarge.apply(x, *size)
     return _bilinear(x, size)
 

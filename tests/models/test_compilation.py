@@ -5,13 +5,11 @@ import copy
 import pytest
 import torch
 from networks import build
-from safetensors.torch import load_file
 from scenes import write_shards
 from torch._dynamo.utils import counters
 
 from depth_anything_train.composition import compose
 from depth_anything_train.models.compilation import compile_parts
-from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError
 from depth_anything_train.train import train
 
@@ -66,25 +64,14 @@ def student(tmp_path):
     return lambda *keys: compose("train", ["experiment=tiny_student", *data, *more, *keys])
 
 
-def numbers(path):
-    """All that a file of weights or metrics holds, by name."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return {f"{i}/{key}": torch.tensor(value) for i, row in enumerate(read_metrics(path)) for key, value in row.items()}
-
-
-def test_train__compiles_once_and_changes_no_more_than_the_last_digits(student, tmp_path, backend):
+def test_train__compiles_once_and_changes_nothing_else(student, tmp_path, backend):
     plain = train(student(f"out={tmp_path / 'plain'}"))
     backend("eager")
     compiled = train(student(f"out={tmp_path / 'compiled'}", "compile=true"))
     assert counters["stats"]["unique_graphs"] == 3  # the student's blocks and decoder, the frozen encoder's blocks
     assert not counters["graph_break"]
     for name in ("model/model.safetensors", "metrics.jsonl", "validation/metrics.jsonl", "best/model.safetensors"):
-        found, expected = numbers(compiled / name), numbers(plain / name)
-        assert found.keys() == expected.keys()
-        # Of a gradient that is nothing but rounding Adam makes a whole step: of single weights, not of most.
-        differences = torch.cat([(found[key] - value).abs().double().flatten() for key, value in expected.items()])
-        assert differences.median() < 1e-6 and differences.max() < 5e-3, (name, differences.max())
+        assert (compiled / name).read_bytes() == (plain / name).read_bytes()
 
 
 def test_train__a_compiler_that_fails_is_named(student, tmp_path, backend):
