@@ -26,13 +26,14 @@ from depth_anything_train.runtime import ProgressBar, UserError
 
 LEASES = ".leases"
 TASK, FIRST_TASK, TASKS = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"
+PROCESS, PROCESSES = "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"  # of those that srun starts for each
 
 
 class ArrayEngine:
     """One task of an array, in this process.
 
     Args:
-        task: number of this task, from 0; None takes it from SLURM.
+        task: number of this task, from 0; None takes it from SLURM: each process of each task of an array is one.
         tasks: how many tasks there are; None takes it from SLURM.
         heartbeat_s: seconds between two signs of life that a task gives.
         expiry_s: seconds without one after which others take over its shard; at least three times `heartbeat_s`.
@@ -44,8 +45,9 @@ class ArrayEngine:
     def __init__(
         self, task: int | None = None, tasks: int | None = None, heartbeat_s: float = 10, expiry_s: float = 60
     ) -> None:
-        self.task = _from_slurm(TASK) - _from_slurm(FIRST_TASK) if task is None else task
-        self.tasks = _from_slurm(TASKS) if tasks is None else tasks
+        place, places = (int(os.environ.get(name, default)) for name, default in ((PROCESS, 0), (PROCESSES, 1)))
+        self.task = (_from_slurm(TASK) - _from_slurm(FIRST_TASK)) * places + place if task is None else task
+        self.tasks = _from_slurm(TASKS) * places if tasks is None else tasks
         if not 0 <= self.task < self.tasks:
             raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but came {self.task}.")
         if heartbeat_s <= 0:

@@ -20,6 +20,9 @@ from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.runtime import ProgressBar, UserError, console
 
+PER_GPU = 4
+"""Workers that share a GPU: threads of one wait for each other's interpreter long before an H200 has enough to do."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 

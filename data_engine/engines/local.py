@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.engines.base import (
+    PER_GPU,
     Failures,
     Worker,
     WorkerEvent,
@@ -32,11 +33,11 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalEngine:
-    """One process by default, or one for each of several GPUs.
+    """This process alone, or a few for each GPU.
 
     Args:
-        processes: worker processes; None is one for each GPU if there are several, else this process alone. Each worker
-            sees one GPU; where there are more workers than GPUs they share.
+        processes: worker processes; None is `PER_GPU` for each GPU, or this process alone where there is none. Each
+            worker sees one GPU; where there are more workers than GPUs they share.
         retries: how often a shard is tried again after its worker was lost.
 
     Raises:
@@ -51,8 +52,8 @@ class LocalEngine:
     def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:
         """Label some shards of a folder; see `base.Engine`."""
         gpus = visible_gpus(labeller.teacher.device)
-        processes = self.processes or len(gpus)
-        if self.processes is not None or processes > 1:
+        processes = self.processes or PER_GPU * len(gpus)
+        if processes:
             return distribute(LocalPool(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
         failures: Failures = {}
         with ProgressBar("label", sum(shard_length(images, number) for number in waiting)) as bar:

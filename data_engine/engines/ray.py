@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_engine.engines.base import Failures, Worker, WorkerEvent, distribute, label_shard, shard_length
+from data_engine.engines.base import PER_GPU, Failures, Worker, WorkerEvent, distribute, label_shard, shard_length
 from data_engine.labelling.labeller import ShardLabeller
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
@@ -32,7 +32,7 @@ class RayEngine:
             this machine, without a dashboard, which listens on the loopback address alone and ends with the command.
         workers: actors; None is as many as there are resources for.
         cpus_per_worker: cores that an actor counts for.
-        gpus_per_worker: None is 1 where there are GPUs and the teacher may use one, else 0.
+        gpus_per_worker: None is 1 / `PER_GPU` where there are GPUs and the teacher may use one, else 0.
         retries: how often a shard is tried again after its worker was lost.
 
     Raises:
@@ -98,7 +98,7 @@ class RayEngine:
     def _needs(self, device: str) -> dict[str, float]:
         gpus = self.gpus_per_worker
         if gpus is None:
-            gpus = float(device != "cpu" and self.ray.cluster_resources().get("GPU", 0) > 0)
+            gpus = (device != "cpu" and self.ray.cluster_resources().get("GPU", 0) > 0) / PER_GPU
         return {"CPU": self.cpus_per_worker, "GPU": gpus}
 
 

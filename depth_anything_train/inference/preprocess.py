@@ -78,7 +78,7 @@ def resize_on(device: torch.device, images: Sequence[NDArray[np.uint8]], height:
 
     As exact as `prepare`: bicubic without antialiasing and in floating point; places of samples are rounded otherwise.
     """
-    batch = torch.empty(len(images), 3, height, width, device=device, memory_format=torch.channels_last)
+    parts, order = [], []
     of_one_size: dict[tuple[int, ...], list[int]] = {}
     for number, image in enumerate(images):
         of_one_size.setdefault(image.shape, []).append(number)
@@ -89,9 +89,10 @@ def resize_on(device: torch.device, images: Sequence[NDArray[np.uint8]], height:
             pixels = torch.empty((len(chosen), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
             np.stack([images[number] for number in chosen], out=pixels.numpy())
             exact = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-            for number, one in zip(chosen, F.interpolate(exact, (height, width), mode="bicubic"), strict=True):
-                batch[number] = one
-    return batch
+            parts.append(F.interpolate(exact, (height, width), mode="bicubic"))
+            order += chosen
+    places = torch.tensor(order).argsort().to(device)
+    return torch.cat(parts)[places]
 
 
 def resize_map(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

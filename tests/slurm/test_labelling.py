@@ -15,7 +15,7 @@ from depth_anything_train.train import train
 
 
 @pytest.mark.slurm
-def test_labelling__an_array_of_two_tasks_writes_what_one_process_writes(slurm, tmp_path):
+def test_labelling__an_array_of_two_jobs_of_two_processes_writes_what_one_process_writes(slurm, tmp_path):
     labelled = write_shards(tmp_path / "labelled", "labelled")
     images = write_shards(tmp_path / "images", "images", counts=(6, 5, 6, 5), first=100)
     run = train(
@@ -23,7 +23,7 @@ def test_labelling__an_array_of_two_tasks_writes_what_one_process_writes(slurm, 
             "train", ["experiment=tiny_teacher", f"out={tmp_path / 'teacher'}", f"labelled=[{labelled}]", "steps=2"]
         )
     )
-    small = ["--array=0-1", "--gpus-per-task=0", "--cpus-per-task=1", f"--output={tmp_path / 'log'}-%a"]
+    small = ["--array=0-1", "--ntasks=2", "--gpus-per-node=0", "--cpus-per-task=1", f"--output={tmp_path / 'log'}-%a"]
     keys = [f"teacher={run}", f"shards={images}", f"out={tmp_path / 'array'}", "device=cpu", "threads=1"]
     job = slurm.submit(*small, "slurm/label.sbatch", *keys)
     for task in range(2):

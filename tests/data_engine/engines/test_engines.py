@@ -98,10 +98,16 @@ def test_array__two_tasks_share_the_shards(images, undisturbed, out):
 
 
 def test_array__takes_its_number_from_slurm(monkeypatch):
+    for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in (("ID", "5"), ("MIN", "1"), ("COUNT", "8")):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     engine = build(compose("label", ["engine=array", "teacher=t", "shards=s", "out=o"]).engine)
     assert (engine.task, engine.tasks) == (4, 8)
+    for name, value in (("PROCID", "2"), ("STEP_NUM_TASKS", "3")):  # of srun, where a task has several processes
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert (ArrayEngine().task, ArrayEngine().tasks) == (14, 24)
+    assert (ArrayEngine(task=0, tasks=1).task, ArrayEngine(task=0, tasks=1).tasks) == (0, 1)
 
 
 @pytest.mark.parametrize(
