@@ -1,7 +1,7 @@
 """`label` with a real network beside that network alone, images a second.
 
     python benchmarks/throughput.py [--model vits] [--size 518] [--images 8000] [--batch 32] [--precision bf16]
-        [--compile] [--processes 1] [--workers 12] [--device cuda]
+        [--compile] [--processes 4] [--workers 4] [--device cuda]
 
 The network has random weights and sees pictures of 480 x 640 pixels at one shape. Alone it predicts one batch that lies
 on the device again and again, and its maps are fetched, as `label` must; `label` reads, decodes, predicts, encodes and
@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--processes", type=int, default=1, help="workers of `label` that share the device")
-    parser.add_argument("--workers", type=int, default=12, help="of each, threads that decode, prepare and encode")
+    parser.add_argument("--processes", type=int, default=4, help="workers of `label` that share the device")
+    parser.add_argument("--workers", type=int, default=4, help="of each, threads that decode, prepare and encode")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     shard = given.images // (SHARDS * given.processes)

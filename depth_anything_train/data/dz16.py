@@ -23,7 +23,7 @@ _CHECKSUM = struct.Struct("<Q")
 _HEADER = struct.Struct("<IIff")  # height, width, offset, step
 _LAST_CODE = 65535
 _SMALLEST_STEP = float(np.finfo(np.float32).tiny)
-_STRIP_PIXELS = 2**18
+_STRIP_PIXELS = 2**16
 
 
 def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> bytes:
@@ -100,10 +100,7 @@ def _decompress(frame: Encoded) -> bytes:
 
 
 def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Rows to be worked on together: few enough for the cache, and for memory that the system leaves to the process.
-
-    And as many as that allows: of a thread's neighbours one takes the interpreter after every operation on an array.
-    """
+    """Rows to be worked on together: temporaries that fit the processor's cache, and need no new pages, cost half."""
     rows = max(_STRIP_PIXELS // max(shape[1], 1), 1)
     return (slice(top, top + rows) for top in range(0, shape[0], rows))
 
