@@ -72,9 +72,9 @@ class Block(timm.models.vision_transformer.Block):
         num_heads: attention heads.
         ffn: `mlp` or `swiglu`.
         recompute: what backward computes again instead of storing it. `selective` leaves out the results of norms and
-            activations, a third of a block's memory, and costs a tenth of the time at the tiny size; `full` keeps only
-            the input of the block, for a third of the time; `none` stores everything. The numbers are the same to the
-            last bit. Compiled, `selective` is `none`: the compiler chooses by itself what is cheap to compute again.
+            activations, a third of a block's memory, for next to no time; `full` keeps only the input of the block, for
+            a third of the time; `none` stores everything. The numbers are the same to the last bit. Compiled,
+            `selective` is `none`: the compiler chooses by itself what is cheap to compute again.
     """
 
     attn: Attention
