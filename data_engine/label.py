@@ -28,7 +28,7 @@ from depth_anything_train.runtime import UserError, console
 from depth_anything_train.signals import leaving_on_request
 
 
-@command("label", short_of_memory="take a smaller batch_size; what is labelled stays")
+@command("label", short_of_memory="take a smaller batch_size, or on a GPU engine.processes=1; what is labelled stays")
 def main(cfg: DictConfig) -> None:
     """Label a folder of image shards."""
     from data_engine.labelling.teacher import ModelTeacher  # torch, which workers with another teacher do not need

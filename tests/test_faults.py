@@ -119,7 +119,8 @@ def test_silent_rank__is_given_up_after_the_timeout(runs, tmp_path):
 
 def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, tmp_path, one_thread):
     held_out = write_shards(tmp_path / "held_out", "labelled", counts=(3,), first=50)
-    careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7", f"validation=[{held_out}]", "validate.every_n_steps=8"]
+    careful = ["optim.encoder_lr=1e-7", "optim.decoder_lr=1e-7", "model.activation_checkpointing=selective"]
+    careful += [f"validation=[{held_out}]", "validate.every_n_steps=8"]
     whole = runs("tiny_teacher", tmp_path / "whole", *careful)
     sharded = runs("tiny_teacher", tmp_path / "sharded", *careful, "trainer.strategy=fsdp2", "preview.every_n_steps=8")
     for cfg in (whole, sharded):

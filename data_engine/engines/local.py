@@ -52,8 +52,8 @@ class LocalEngine:
     def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:
         """Label some shards of a folder; see `base.Engine`."""
         gpus = visible_gpus(labeller.teacher.device)
-        processes = self.processes or PER_GPU * len(gpus)
-        if processes:
+        processes = self.processes or min(PER_GPU * len(gpus), len(waiting))
+        if self.processes is not None or processes > 1:
             return distribute(LocalPool(processes, gpus, (labeller, images, out)), images, waiting, self.retries)
         failures: Failures = {}
         with ProgressBar("label", sum(shard_length(images, number) for number in waiting)) as bar:

@@ -26,35 +26,40 @@ def recomputed_linear_after(function: Callable[[Tensor], Tensor], x: Tensor, wei
         function: cheap and without randomness, such as a norm or an activation; its parameters are those of a module.
         x, weight, bias: as of `linear`.
     """
-    parameters = tuple(function.parameters()) if isinstance(function, nn.Module) else ()
-    result: Tensor = _LinearAfter.apply(function, x, weight, bias, *parameters)
+    result: Tensor = _LinearAfter.apply(function, x, weight, bias, *_parameters(function))
     return result
+
+
+def _parameters(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    return tuple(function.parameters()) if isinstance(function, nn.Module) else ()
 
 
 class _LinearAfter(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, bias: Tensor, *parameters: Tensor
+        ctx: Any, function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, bias: Tensor, *_: Tensor
     ) -> Tensor:
         ctx.function, ctx.autocast = function, autocast_dtype(x.device.type)
         between = function(x)
         if ctx.autocast is not None:
             between, weight, bias = (one.to(ctx.autocast) for one in (between, weight, bias))
-        ctx.save_for_backward(x, weight, *parameters)
+        ctx.save_for_backward(x, weight)
         return linear(between, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *parameters = ctx.saved_tensors
-        wanted = [x.detach().requires_grad_(), *parameters]
+        (x, weight), (_, needs_x, needs_weight, needs_bias, *_) = ctx.saved_tensors, ctx.needs_input_grad
+        inner = [x.detach().requires_grad_(needs_x), *_parameters(ctx.function)]
+        wanted = [one for one in inner if one.requires_grad]
         as_before = nullcontext() if ctx.autocast is None else torch.autocast(x.device.type, ctx.autocast)
         with torch.enable_grad(), as_before:
-            between = ctx.function(wanted[0])
+            between = ctx.function(inner[0])
         rows, inputs = gradient.flatten(0, -2), between.detach().to(weight.dtype).flatten(0, -2)
-        of_between = (gradient @ weight).to(between.dtype)
-        of_x, *of_parameters = torch.autograd.grad(between, wanted, of_between)
-        return None, of_x, rows.t() @ inputs, rows.sum(0), *of_parameters
+        of_weight, of_bias = rows.t() @ inputs if needs_weight else None, rows.sum(0) if needs_bias else None
+        found = iter(torch.autograd.grad(between, wanted, (gradient @ weight).to(between.dtype)) if wanted else ())
+        of_x, *of_parameters = (next(found) if one.requires_grad else None for one in inner)
+        return None, of_x, of_weight, of_bias, *of_parameters
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:
