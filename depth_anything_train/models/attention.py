@@ -77,7 +77,7 @@ def attend(
         if key.shape[-2] > 3 * key.shape[-1]:
             return checkpoint(_plain, query, key, value, use_reentrant=False, preserve_rng_state=False)
         return _plain(query, key, value)
-    # On Hopper torch takes cuDNN's kernel first since 2.13; before, asking for it at each call took what it gained.
+    # On Hopper torch takes cuDNN's kernel first by itself (seen with 2.11); to ask for it costs 0.1 ms a call.
     return scaled_dot_product_attention(query, key, value)
 
 
