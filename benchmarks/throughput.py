@@ -5,8 +5,8 @@
 
 The network has random weights and sees pictures of 480 x 640 pixels at one shape. Alone it predicts one batch that lies
 on the device again and again, and its maps are fetched, as `label` must; `label` reads, decodes, predicts, encodes and
-writes, and is timed from when each process has finished a shard until one has nothing left to do. The network runs
-alone before it and after it.
+writes, and is timed without its first and its last shards, one for each process. The network runs alone before it and
+after it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def alone(teacher: ModelTeacher, given: argparse.Namespace) -> float:
 def whole(teacher: ModelTeacher, images: Path, out: Path, given: argparse.Namespace) -> float:
     """Images a second of `label` while all its processes are at work."""
     settings = LabelSettings(size=given.size, batch_size=given.batch, aspects=[ASPECT])
-    engine = LocalEngine(None if given.processes == 1 else given.processes)
-    label(ShardLabeller(teacher, settings, workers=given.workers), images, out, engine=engine)
+    labeller = ShardLabeller(teacher, settings, workers=given.workers)
+    label(labeller, images, out, engine=LocalEngine(given.processes))
     done = sorted(manifest.stat().st_mtime for manifest in out.glob("0*.json"))
     steady = done[given.processes - 1 : len(done) - given.processes + 1]
     return given.images / len(done) * (len(steady) - 1) / (steady[-1] - steady[0])

@@ -45,9 +45,14 @@ class ArrayEngine:
     def __init__(
         self, task: int | None = None, tasks: int | None = None, heartbeat_s: float = 10, expiry_s: float = 60
     ) -> None:
-        place, places = (int(os.environ.get(name, default)) for name, default in ((PROCESS, 0), (PROCESSES, 1)))
-        self.task = (_from_slurm(TASK) - _from_slurm(FIRST_TASK)) * places + place if task is None else task
-        self.tasks = _from_slurm(TASKS) * places if tasks is None else tasks
+        if (task is None) != (tasks is None):
+            raise UserError("Expected engine.task= and engine.tasks= together, or none of them in a SLURM array.")
+        if task is None or tasks is None:
+            job, jobs = _from_slurm(TASK) - _from_slurm(FIRST_TASK), _from_slurm(TASKS)
+            place, places = _from_slurm(PROCESS, "0"), _from_slurm(PROCESSES, "1")
+            # Neighbours in the list of shards go to different jobs, and so to different GPUs.
+            task, tasks = place * jobs + job, places * jobs
+        self.task, self.tasks = task, tasks
         if not 0 <= self.task < self.tasks:
             raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but came {self.task}.")
         if heartbeat_s <= 0:
@@ -131,8 +136,8 @@ def _behind(numbers: Sequence[int], place: int) -> Iterator[int]:
     return (numbers[later] for later in range(place + 1, len(numbers)))
 
 
-def _from_slurm(variable: str) -> int:
-    value = os.environ.get(variable, "")
+def _from_slurm(variable: str, default: str = "") -> int:
+    value = os.environ.get(variable, default)
     if not value.isdecimal():
         raise UserError(
             f"Expected {variable} from a SLURM array, but it is {value!r}; submit with --array, or name engine.task= "

@@ -70,7 +70,8 @@ def visible_gpus(device: str) -> list[str]:
     if device not in ("auto", "cuda"):
         return []
     if VISIBLE in os.environ:
-        return [name for name in os.environ[VISIBLE].split(",") if name]
+        names = os.environ[VISIBLE].split(",")
+        return list(itertools.takewhile(lambda name: name not in ("", "-1", "NoDevFiles"), names))
     import torch
 
     return list(map(str, range(torch.cuda.device_count())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -32,7 +33,7 @@ class RayEngine:
             this machine, without a dashboard, which listens on the loopback address alone and ends with the command.
         workers: actors; None is as many as there are resources for.
         cpus_per_worker: cores that an actor counts for.
-        gpus_per_worker: None is 1 / `PER_GPU` where there are GPUs and the teacher may use one, else 0.
+        gpus_per_worker: None is as little as 1 / `PER_GPU` where there are GPUs and the teacher may use one, else 0.
         retries: how often a shard is tried again after its worker was lost.
 
     Raises:
@@ -58,8 +59,9 @@ class RayEngine:
         """Label some shards of a folder; see `base.Engine`."""
         self._connect()
         try:
-            needs = self._needs(labeller.teacher.device)
             resources = self.ray.cluster_resources()
+            workers = min(self.workers or len(waiting), len(waiting))
+            needs = self._needs(labeller.teacher.device, resources.get("GPU", 0), workers)
             places = min(int(resources.get(name, 0) // need) for name, need in needs.items() if need)
             if not places:
                 raise UserError(f"Expected resources for a worker of {needs}, but Ray has {resources}.")
@@ -95,10 +97,10 @@ class RayEngine:
                 f"Ray would listen on {listens}: it was imported before engine=ray could bind it to 127.0.0.1."
             )
 
-    def _needs(self, device: str) -> dict[str, float]:
+    def _needs(self, device: str, there: float, workers: int) -> dict[str, float]:
         gpus = self.gpus_per_worker
-        if gpus is None:
-            gpus = (device != "cpu" and self.ray.cluster_resources().get("GPU", 0) > 0) / PER_GPU
+        if gpus is None:  # no more share a GPU than have to: Ray would leave the others idle
+            gpus = 1 / min(PER_GPU, max(math.ceil(workers / there), 1)) if device != "cpu" and there else 0.0
         return {"CPU": self.cpus_per_worker, "GPU": gpus}
 
 

@@ -110,9 +110,10 @@ class ModelTeacher:
     def prepare(self, image: NDArray[np.uint8], height: int, width: int) -> Prepared:
         """Bicubic in floating point, 0 to 1, as `inference.preprocess.prepare`; normalised on the device.
 
-        Of a GPU's image only the size is noted: there resizing costs nothing, here half of a label's processor time.
+        An image for a GPU is resized there, unless it would take more memory until then: here that is half of a
+        label's processor time.
         """
-        if self._on_gpu:
+        if self._on_gpu and image.nbytes <= 4 * 3 * height * width:
             return image, height, width
         exact = np.divide(image, np.float32(255), dtype=np.float32)
         return cv2.resize(exact, (width, height), interpolation=cv2.INTER_CUBIC), height, width

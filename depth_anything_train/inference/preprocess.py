@@ -73,23 +73,28 @@ def prepare(images: list[NDArray[np.uint8]], size: Size, *, patch: int = 14, fas
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
 
-def resize_on(device: torch.device, images: Sequence[NDArray[np.uint8]], height: int, width: int) -> torch.Tensor:
+def resize_on(
+    device: torch.device, images: Sequence[NDArray[np.uint8] | NDArray[np.float32]], height: int, width: int
+) -> torch.Tensor:
     """RGB images (H, W, 3) of any sizes -> (B, 3, height, width) from 0 to 1, resized on `device`.
 
-    As exact as `prepare`: bicubic without antialiasing and in floating point; places of samples are rounded otherwise.
+    Floats have their size already. As exact as `prepare`: bicubic without antialiasing and in floating point; places of
+    samples are rounded otherwise.
     """
     parts, order = [], []
-    of_one_size: dict[tuple[int, ...], list[int]] = {}
+    alike: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for number, image in enumerate(images):
-        of_one_size.setdefault(image.shape, []).append(number)
-    for shape, numbers in of_one_size.items():
+        alike.setdefault((image.shape, image.dtype == np.uint8), []).append(number)
+    for (shape, bytes_), numbers in alike.items():
         together = max(MOST_TOGETHER // (shape[0] * shape[1]), 1)
         for start in range(0, len(numbers), together):
             chosen = numbers[start : start + together]
-            pixels = torch.empty((len(chosen), *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+            pixels = torch.empty(
+                (len(chosen), *shape), dtype=torch.uint8 if bytes_ else torch.float32, pin_memory=device.type == "cuda"
+            )
             np.stack([images[number] for number in chosen], out=pixels.numpy())
-            exact = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-            parts.append(F.interpolate(exact, (height, width), mode="bicubic"))
+            there = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+            parts.append(F.interpolate(there.float().div_(255), (height, width), mode="bicubic") if bytes_ else there)
             order += chosen
     places = torch.tensor(order).argsort().to(device)
     return torch.cat(parts)[places]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import timm.layers
 import torch
@@ -49,6 +48,8 @@ def set_kernel(module: nn.Module, kernel: str) -> None:
         raise UserError(f"Expected attention to be one of {', '.join(get_args(Kernel))}, got {kernel!r}.")
     if kernel == "xformers" and find_spec("xformers") is None:
         raise UserError('attention=xformers needs xformers: pip install "depth-anything-train[xformers]", or use sdpa.')
+    if kernel == "xformers" and torch.cuda.is_available():
+        load_cuda_12()
     for part in module.modules():
         if isinstance(part, Attention):
             part.kernel = kernel  # type: ignore[assignment]
@@ -63,7 +64,7 @@ def attend(
     row. xformers has operators for CUDA and half precision only; anything else goes to torch, whatever `kernel` says.
 
     Raises:
-        UserError: xformers cannot load its operators.
+        UserError: xformers has no kernel for this device, or for these shapes.
     """
     if kernel == "xformers" and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         return _attend_xformers(query, key, value, lengths)
@@ -87,26 +88,24 @@ def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat([(rows @ key).softmax(dim=-1) @ value for rows in query.split(PLAIN_ROWS, dim=-2)], dim=-2)
 
 
-@functools.cache
-def _xformers() -> Any:
-    """xformers' attention, whose wheels are bound to CUDA 12: torch may have come with another one's libraries."""
+def load_cuda_12() -> None:
+    """Have the runtime at hand that xformers' wheels are bound to: torch may have come with another one."""
     if (nvidia := find_spec("nvidia")) is not None:
         for folder in nvidia.submodule_search_locations or ():
             with suppress(OSError):
                 ctypes.CDLL(f"{folder}/cuda_runtime/lib/libcudart.so.12", ctypes.RTLD_GLOBAL)
-    from xformers.ops import fmha
-
-    return fmha
 
 
 def _attend_xformers(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int] | None) -> Tensor:
-    fmha = _xformers()
+    from xformers.ops import fmha
+
     mask = None if lengths is None else fmha.BlockDiagonalMask.from_seqlens(list(lengths), device=query.device)
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, heads, channels)
     try:
-        return fmha.memory_efficient_attention(query, key, value, attn_bias=mask).transpose(1, 2)
+        result: Tensor = fmha.memory_efficient_attention(query, key, value, attn_bias=mask)
     except NotImplementedError:
         raise UserError(
             "attention=xformers has no kernel for this device: see `python -m xformers.info`, where the installed "
             f"xformers was built for another torch than {torch.__version__} install one that fits, or use sdpa."
         ) from None
+    return result.transpose(1, 2)

@@ -74,7 +74,7 @@ class Block(timm.models.vision_transformer.Block):
         recompute: what backward computes again instead of storing it. `selective` leaves out the results of norms and
             activations, a third of a block's memory, for next to no time; `full` keeps only the input of the block, for
             a third of the time; `none` stores everything. The numbers are the same to the last bit. Compiled,
-            `selective` is `none`: the compiler chooses by itself what is cheap to compute again.
+            `selective` is `none`: faster, but with more memory than `selective` has without a compiler.
     """
 
     attn: Attention

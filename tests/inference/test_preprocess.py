@@ -76,6 +76,10 @@ def test_resize_on__gives_what_prepare_does_whatever_is_resized_together(monkeyp
         found = resize_on(torch.device("cpu"), images, 28, 42)
         found = (found - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    mixed = [images[0], cv2.resize(images[1].astype(np.float32) / 255, (42, 28)), images[2]]
+    found = resize_on(torch.device("cpu"), mixed, 28, 42)
+    assert np.array_equal(found[1].permute(1, 2, 0).numpy(), mixed[1])
+    torch.testing.assert_close(found[[0, 2]], resize_on(torch.device("cpu"), [images[0], images[2]], 28, 42))
 
 
 def test_resize_map__keeps_pixel_centres_in_place():

@@ -85,6 +85,7 @@ def test_attend__xformers_without_a_kernel_is_one_sentence():
 @pytest.mark.parametrize("lengths", [None, [300, 700, 370]])
 def test_attend__both_kernels_agree_on_cuda(dtype, lengths):
     pytest.importorskip("xformers")
+    attention.load_cuda_12()
     inputs = torch.randn(3, 1, 6, 1370, 64, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
     xformers, sdpa = (attend(*inputs, kernel=kernel, lengths=lengths) for kernel in ("xformers", "sdpa"))
     torch.testing.assert_close(xformers, sdpa, rtol=2e-2, atol=2e-3)

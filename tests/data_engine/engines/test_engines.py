@@ -106,7 +106,7 @@ def test_array__takes_its_number_from_slurm(monkeypatch):
     assert (engine.task, engine.tasks) == (4, 8)
     for name, value in (("PROCID", "2"), ("STEP_NUM_TASKS", "3")):  # of srun, where a task has several processes
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert (ArrayEngine().task, ArrayEngine().tasks) == (14, 24)
+    assert (ArrayEngine().task, ArrayEngine().tasks) == (20, 24)
     assert (ArrayEngine(task=0, tasks=1).task, ArrayEngine(task=0, tasks=1).tasks) == (0, 1)
 
 
@@ -125,6 +125,9 @@ def test_array__a_task_that_cannot_be_is_refused(task, monkeypatch):
 def test_local__sees_the_gpus_that_it_may_use(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-7")
     assert visible_gpus("auto") == ["3", "MIG-7"] and visible_gpus("cpu") == visible_gpus("cuda:1") == []
+    for nothing in ("", "-1", "-1,0", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", nothing)
+        assert visible_gpus("auto") == []
 
 
 @dataclass
