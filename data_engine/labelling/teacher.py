@@ -110,7 +110,7 @@ class ModelTeacher:
     def prepare(self, image: NDArray[np.uint8], height: int, width: int) -> Prepared:
         """Bicubic in floating point, 0 to 1, as `inference.preprocess.prepare`; normalised on the device.
 
-        An image for a GPU is resized there, unless it would take more memory until then: here that is half of a
+        An image for a GPU is resized there, unless it would take more memory until then: here that is a fifth of a
         label's processor time.
         """
         if self._on_gpu and image.nbytes <= 4 * 3 * height * width:

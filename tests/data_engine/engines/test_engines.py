@@ -112,12 +112,20 @@ def test_array__takes_its_number_from_slurm(monkeypatch):
 
 @pytest.mark.parametrize(
     "task",
-    [{}, {"task": 3, "tasks": 3}, {"task": 0, "tasks": 1, "expiry_s": 20}, {"task": 0, "tasks": 1, "heartbeat_s": 0}],
+    [
+        {},
+        {"task": 0},
+        {"tasks": 2},
+        {"task": 3, "tasks": 3},
+        {"task": 0, "tasks": 1, "expiry_s": 20},
+        {"task": 0, "tasks": 1, "heartbeat_s": 0},
+    ],
 )
 def test_array__a_task_that_cannot_be_is_refused(task, monkeypatch):
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     with pytest.raises(
-        UserError, match="SLURM_ARRAY_TASK_ID|engine.task from 0 to 2|engine.expiry_s|engine.heartbeat_s above 0"
+        UserError,
+        match="SLURM_ARRAY_TASK_ID|together|task from 0 to 2|engine.expiry_s|engine.heartbeat_s above 0",
     ):
         ArrayEngine(**task)
 
