@@ -12,14 +12,11 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
+from depth_anything_train.ops.plain_attention import plain_attention
 from depth_anything_train.runtime import UserError
 
 Kernel = Literal["sdpa", "xformers"]
-
-PLAIN_ROWS = 512
-"""Queries that plain products work on at a time."""
 
 
 class Attention(timm.layers.Attention):
@@ -71,21 +68,13 @@ def attend(
     if lengths is not None:
         pieces = zip(*(x.split(list(lengths), dim=2) for x in (query, key, value)), strict=True)
         return torch.cat([attend(q, k, v) for q, k, v in pieces], dim=2)
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        # The fused CPU kernel has a slow bfloat16 backward pass: forward and backward take two to three times as long
-        # as plain products for 145 tokens, and still 1.1 times for 1370. A matrix of scores larger than q, k and v is
-        # not stored: backward computes it again.
-        if key.shape[-2] > 3 * key.shape[-1]:
-            return checkpoint(_plain, query, key, value, use_reentrant=False, preserve_rng_state=False)
-        return _plain(query, key, value)
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # In 0.6 to 0.9 of the time of torch's kernel, or half with backward where tokens are few. The scores are
+        # rounded as well: where they deviate by 1.5, 4.6 and 9.3, the features of S differ from float32's 1.0, 1.2 and
+        # 1.3 times as much.
+        return plain_attention(query, key, value)
     # On Hopper torch takes cuDNN's kernel first by itself (seen with 2.11); to ask for it costs 0.1 ms a call.
     return scaled_dot_product_attention(query, key, value)
-
-
-def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    query, key = query * query.shape[-1] ** -0.5, key.transpose(-2, -1)
-    # In pieces, because the system takes larger memory back after each use: a third of the page faults.
-    return torch.cat([(rows @ key).softmax(dim=-1) @ value for rows in query.split(PLAIN_ROWS, dim=-2)], dim=-2)
 
 
 def load_cuda_12() -> None:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from depth_anything_train.models.attention import Attention
 from depth_anything_train.models.recompute import linear_after, recomputed_linear_after
+from depth_anything_train.ops.linear import linear
 from depth_anything_train.runtime import UserError
 
 Recompute = Literal["none", "selective", "full"]
@@ -103,7 +104,7 @@ class Block(timm.models.vision_transformer.Block):
     def _forward(self, x: Tensor, lengths: Sequence[int] | None, after: Callable[..., Tensor]) -> Tensor:
         qkv, first = self.attn.qkv, self.mlp.first
         mixed = self.attn.mix(after(self.norm1, x, qkv.weight, qkv.bias), lengths)
-        x = x + nn.functional.linear(mixed, *scaled(self.attn.proj, self.ls1))
+        x = x + linear(mixed, *scaled(self.attn.proj, self.ls1))
         hidden = after(self.norm2, x, first.weight, first.bias)
         return x + after(self.mlp.activate, hidden, *scaled(self.mlp.last, self.ls2))
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+
+from depth_anything_train.ops.linear import gradients, linear, product
 
 
 def linear_after(function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class _LinearAfter(torch.autograd.Function):
         if ctx.autocast is not None:
             between, weight, bias = (one.to(ctx.autocast) for one in (between, weight, bias))
         ctx.save_for_backward(x, weight)
-        return linear(between, weight, bias)
+        return product(between, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -55,9 +56,9 @@ class _LinearAfter(torch.autograd.Function):
         as_before = nullcontext() if ctx.autocast is None else torch.autocast(x.device.type, ctx.autocast)
         with torch.enable_grad(), as_before:
             between = ctx.function(inner[0])
-        rows, inputs = gradient.flatten(0, -2), between.detach().to(weight.dtype).flatten(0, -2)
-        of_weight, of_bias = rows.t() @ inputs if needs_weight else None, rows.sum(0) if needs_bias else None
-        found = iter(torch.autograd.grad(between, wanted, (gradient @ weight).to(between.dtype)) if wanted else ())
+        inputs, needed = between.detach().to(weight.dtype), (bool(wanted), needs_weight, needs_bias)
+        of_between, of_weight, of_bias = gradients(gradient, inputs, weight, needed)
+        found = iter(() if of_between is None else torch.autograd.grad(between, wanted, of_between.to(between.dtype)))
         of_x, *of_parameters = (next(found) if one.requires_grad else None for one in inner)
         return None, of_x, of_weight, of_bias, *of_parameters
 

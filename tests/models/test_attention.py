@@ -29,16 +29,6 @@ def test_attend__every_kernel_matches_the_formula(dtype, tolerance, grad):
     torch.testing.assert_close(result.double(), plain_attention(*inputs), rtol=tolerance, atol=tolerance)
 
 
-def test_attend__plain_products_in_pieces_give_the_same(monkeypatch):
-    inputs = torch.randn(3, 2, 2, 5, 4, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
-    whole = attend(*inputs)
-    monkeypatch.setattr(attention, "PLAIN_ROWS", 2)
-    pieces = attend(*inputs)
-    torch.testing.assert_close(pieces, whole)
-    gradients = (torch.autograd.grad(result.float().square().sum(), inputs)[0] for result in (pieces, whole))
-    torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-2)
-
-
 def test_attention__equals_timms_with_the_same_weights():
     ours, theirs = Attention(32, num_heads=4, qkv_bias=True), timm.layers.Attention(32, num_heads=4, qkv_bias=True)
     theirs.load_state_dict(ours.state_dict())

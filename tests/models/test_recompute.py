@@ -9,9 +9,9 @@ from depth_anything_train.models.recompute import linear_after, recomputed_linea
 FROZEN = [(), ("x",), ("weight",), ("bias",), ("gamma",), ("gamma", "beta"), ("x", "gamma", "beta"), ("weight", "bias")]
 
 
-def gradients(way, function, frozen=(), dtype=torch.float32, autocast=False):
+def gradients(way, function, frozen=(), dtype=torch.float32, autocast=False, width=8):
     torch.manual_seed(0)
-    x, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in ((2, 5, 8), (6, 8), (6,)))
+    x, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in ((2, 5, width), (width - 2, width), (width - 2,)))
     leaves = {"x": x, "weight": weight, "bias": bias}
     if isinstance(function, nn.Module):
         function.to(dtype)
@@ -40,6 +40,11 @@ def test_recomputed_linear_after__has_the_gradients_of_a_plain_one_whatever_is_f
 @pytest.mark.parametrize("function", [nn.LayerNorm(8), nn.functional.gelu], ids=["norm", "activation"])
 def test_recomputed_linear_after__has_the_bits_of_a_plain_one_in_any_precision(function, dtype, autocast):
     assert_same(function, dtype=dtype, autocast=autocast)
+
+
+@pytest.mark.parametrize("frozen", FROZEN)
+def test_recomputed_linear_after__has_the_bits_of_a_plain_one_large_enough_for_another_library(frozen):
+    assert_same(nn.LayerNorm(300), frozen=frozen, width=300)
 
 
 def test_recomputed_linear_after__agrees_with_finite_differences():
