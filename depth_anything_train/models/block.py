@@ -59,8 +59,12 @@ class SwiGLU(nn.Module):
         """(B, N, width) to (B, N, C)."""
         return self.w3
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) to the same shape."""
+        return self.w3(self.activate(self.w12(x)))
+
     def activate(self, hidden: Tensor) -> Tensor:
-        """What lies between them, (B, N, 2 width) to (B, N, width)."""
+        """What lies between the layers, (B, N, 2 width) to (B, N, width)."""
         gate, value = hidden.chunk(2, dim=-1)
         return nn.functional.silu(gate) * value
 
@@ -76,6 +80,9 @@ class Block(timm.models.vision_transformer.Block):
             activations, a third of a block's memory, for next to no time; `full` keeps only the input of the block, for
             a third of the time; `none` stores everything. The numbers are the same to the last bit. Compiled,
             `selective` is `none`: faster, but with more memory than `selective` has without a compiler.
+
+    Linear layers that somebody put in place of these (adapters such as LoRA), or hooked, are called as modules, and
+    then `selective` is `none`.
     """
 
     attn: Attention
@@ -103,10 +110,19 @@ class Block(timm.models.vision_transformer.Block):
 
     def _forward(self, x: Tensor, lengths: Sequence[int] | None, after: Callable[..., Tensor]) -> Tensor:
         qkv, first = self.attn.qkv, self.mlp.first
+        if not all(_is_plain(layer) for layer in (qkv, self.attn.proj, first, self.mlp.last)):
+            x = x + self.ls1(self.attn(self.norm1(x), lengths))
+            return x + self.ls2(self.mlp(self.norm2(x)))
         mixed = self.attn.mix(after(self.norm1, x, qkv.weight, qkv.bias), lengths)
         x = x + linear(mixed, *scaled(self.attn.proj, self.ls1))
         hidden = after(self.norm2, x, first.weight, first.bias)
         return x + after(self.mlp.activate, hidden, *scaled(self.mlp.last, self.ls2))
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether its weights are all there is to it: neither put in place of another (as LoRA's are) nor hooked."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is nn.Linear and not any(hooks)
 
 
 def scaled(linear: nn.Linear, scale: timm.layers.LayerScale) -> tuple[Tensor, Tensor]:

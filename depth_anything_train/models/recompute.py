@@ -42,7 +42,7 @@ class _LinearAfter(torch.autograd.Function):
     ) -> Tensor:
         ctx.function, ctx.autocast = function, autocast_dtype(x.device.type)
         between = function(x)
-        if ctx.autocast is not None:
+        if ctx.autocast is not None and between.dtype != torch.float64:  # which autocast leaves alone
             between, weight, bias = (one.to(ctx.autocast) for one in (between, weight, bias))
         ctx.save_for_backward(x, weight)
         return product(between, weight, bias)

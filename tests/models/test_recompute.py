@@ -36,7 +36,9 @@ def test_recomputed_linear_after__has_the_gradients_of_a_plain_one_whatever_is_f
     assert_same(nn.LayerNorm(8), frozen=frozen)
 
 
-@pytest.mark.parametrize("dtype, autocast", [(torch.float64, False), (torch.bfloat16, False), (torch.float32, True)])
+@pytest.mark.parametrize(
+    "dtype, autocast", [(torch.float64, False), (torch.bfloat16, False), (torch.float32, True), (torch.float64, True)]
+)
 @pytest.mark.parametrize("function", [nn.LayerNorm(8), nn.functional.gelu], ids=["norm", "activation"])
 def test_recomputed_linear_after__has_the_bits_of_a_plain_one_in_any_precision(function, dtype, autocast):
     assert_same(function, dtype=dtype, autocast=autocast)
