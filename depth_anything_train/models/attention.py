@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from depth_anything_train.ops.plain_attention import plain_attention
+from depth_anything_train.ops.plain_attention import IS_FASTER, plain_attention
 from depth_anything_train.runtime import UserError
 
 Kernel = Literal["sdpa", "xformers"]
@@ -68,7 +68,7 @@ def attend(
     if lengths is not None:
         pieces = zip(*(x.split(list(lengths), dim=2) for x in (query, key, value)), strict=True)
         return torch.cat([attend(q, k, v) for q, k, v in pieces], dim=2)
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+    if IS_FASTER and query.device.type == "cpu" and query.dtype == torch.bfloat16:
         # In 0.6 to 0.9 of the time of torch's kernel, or half with backward where tokens are few. The scores are
         # rounded as well: where they deviate by 1.5, 4.6 and 9.3, the features of S differ from float32's 1.0, 1.2 and
         # 1.3 times as much.

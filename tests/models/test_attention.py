@@ -19,9 +19,11 @@ def plain_attention(query, key, value):
     return result
 
 
+@pytest.mark.parametrize("plain_is_faster", [False, True])
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_attend__every_kernel_matches_the_formula(dtype, tolerance, grad):
+def test_attend__every_kernel_matches_the_formula(dtype, tolerance, grad, plain_is_faster, monkeypatch):
+    monkeypatch.setattr(attention, "IS_FASTER", plain_is_faster)
     inputs = torch.randn(3, 2, 2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.set_grad_enabled(grad):
         result = attend(*(x.to(dtype) for x in inputs))
