@@ -8,6 +8,7 @@ The checksum is our own because the one inside a zstd frame does not cover the f
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator
 
 import cv2
@@ -23,7 +24,12 @@ _CHECKSUM = struct.Struct("<Q")
 _HEADER = struct.Struct("<IIff")  # height, width, offset, step
 _LAST_CODE = 65535
 _SMALLEST_STEP = float(np.finfo(np.float32).tiny)
-_STRIP_PIXELS = 2**16
+_DECODED_PIXELS = 2**16
+"""Worked on together. What fits the processor's cache, and needs no new pages, costs half."""
+
+_ENCODED_PIXELS = 2**19
+"""Many threads of a process encode at once, and for each operation they wait for the interpreter: so fewer larger ones,
+in memory that each thread keeps."""
 
 
 def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> bytes:
@@ -51,10 +57,11 @@ def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> byt
     _HEADER.pack_into(content, 0, *disparity.shape, offset, step)
     planes = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, *disparity.shape)
     above = np.zeros(disparity.shape[1], np.uint16)
-    for strip in _strips(disparity.shape):
-        codes = _quantise(disparity[strip], valid[strip], offset, step)
-        _pack(codes, above, planes[:, strip])
-        above = codes[-1]
+    for strip in _strips(disparity.shape, _ENCODED_PIXELS):
+        steps, (codes, *temporaries) = _kept.of(disparity[strip].shape)
+        _quantise(disparity[strip], valid[strip], offset, step, steps, codes)
+        _pack(codes, above, planes[:, strip], *temporaries)
+        above = codes[-1].copy()
     frame = zstandard.ZstdCompressor(level=1).compress(content)
     return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(frame)) + frame
 
@@ -75,7 +82,7 @@ def decode_dz16(data: Encoded) -> Label:
     planes = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, height, width)
     disparity, valid = np.empty((height, width), np.float32), np.empty((height, width), bool)
     above = np.zeros(width, np.uint16)
-    for strip in _strips((height, width)):
+    for strip in _strips((height, width), _DECODED_PIXELS):
         codes = _unpack(planes[:, strip], above)
         np.not_equal(codes, 0, out=valid[strip])
         part = disparity[strip]
@@ -99,39 +106,70 @@ def _decompress(frame: Encoded) -> bytes:
         raise BadSample("damaged_label", f"The dz16 label cannot be unpacked: {error}.") from None
 
 
-def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Rows to be worked on together: temporaries that fit the processor's cache, and need no new pages, cost half."""
-    rows = max(_STRIP_PIXELS // max(shape[1], 1), 1)
+def _strips(shape: tuple[int, ...], pixels: int) -> Iterator[slice]:
+    """Rows to be worked on together."""
+    rows = max(pixels // max(shape[1], 1), 1)
     return (slice(top, top + rows) for top in range(0, shape[0], rows))
 
 
+class _Kept(threading.local):
+    """Memory for what a thread encodes: to get it anew for each map takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self.steps, self.codes = np.empty(0, np.float32), np.empty((3, 0), np.uint16)
+
+    def of(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+        """(H, W) float32 and (3, H, W) uint16, filled with anything."""
+        size = shape[0] * shape[1]
+        if self.steps.size < size:
+            self.steps, self.codes = np.empty(size, np.float32), np.empty((3, size), np.uint16)
+        return self.steps[:size].reshape(shape), self.codes[:, :size].reshape(3, *shape)
+
+
+_kept = _Kept()
+
+
 def _quantise(
-    disparity: NDArray[np.float32], valid: NDArray[np.bool_], offset: np.float32, step: np.float32
-) -> NDArray[np.uint16]:
+    disparity: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    offset: np.float32,
+    step: np.float32,
+    steps: NDArray[np.float32],
+    codes: NDArray[np.uint16],
+) -> None:
+    """Write the codes of a map; `steps` is overwritten on the way."""
     all_valid = bool(valid.all())
-    steps = (disparity if all_valid else np.where(valid, disparity, offset)) - offset
+    np.subtract(disparity if all_valid else np.where(valid, disparity, offset), offset, out=steps)
     steps /= step  # at most 65534.02, because offset and step are rounded
-    codes = np.rint(steps, out=steps).astype(np.uint16)
+    np.rint(steps, out=steps)
+    np.copyto(codes, steps, casting="unsafe")
     codes += 1
     if not all_valid:
         codes[~valid] = 0
-    return codes
 
 
-def _pack(codes: NDArray[np.uint16], above: NDArray[np.uint16], planes: NDArray[np.uint8]) -> None:
-    """Codes below a row to the low and the high bytes of their zigzagged 2-D differences, all modulo 2^16."""
-    rows, deltas = np.empty_like(codes), np.empty_like(codes)
+def _pack(
+    codes: NDArray[np.uint16],
+    above: NDArray[np.uint16],
+    planes: NDArray[np.uint8],
+    rows: NDArray[np.uint16],
+    deltas: NDArray[np.uint16],
+) -> None:
+    """Codes below a row to the low and the high bytes of their zigzagged 2-D differences, all modulo 2^16.
+
+    The bytes are written to `planes`; `rows` and `deltas` are overwritten on the way.
+    """
     np.subtract(codes[1:], codes[:-1], out=rows[1:])
     np.subtract(codes[0], above, out=rows[0])
     np.subtract(rows[:, 1:], rows[:, :-1], out=deltas[:, 1:])
     deltas[:, 0] = rows[:, 0]
-    signed = deltas.view(np.int16)
-    zigzag = signed << 1  # a small difference of either sign has a high byte of 0
-    zigzag ^= signed >> 15
-    unsigned = zigzag.view(np.uint16)
-    np.copyto(planes[0], unsigned, casting="unsafe")
-    unsigned >>= 8
-    np.copyto(planes[1], unsigned, casting="unsafe")
+    signed, zigzag = deltas.view(np.int16), rows.view(np.int16)
+    np.left_shift(signed, 1, out=zigzag)  # a small difference of either sign has a high byte of 0
+    signed >>= 15
+    zigzag ^= signed
+    np.copyto(planes[0], rows, casting="unsafe")
+    rows >>= 8
+    np.copyto(planes[1], rows, casting="unsafe")
 
 
 def _unpack(planes: NDArray[np.uint8], above: NDArray[np.uint16]) -> NDArray[np.uint16]:

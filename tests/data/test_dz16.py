@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from depth_anything_train.data import dz16
 from depth_anything_train.data.dz16 import decode_dz16, encode_dz16
 from depth_anything_train.data.schema import BadSample
 
@@ -119,6 +121,29 @@ def test_dz16__negative_and_not_finite_values_become_invalid() -> None:
 
 def test_dz16__equal_maps_give_equal_bytes() -> None:
     assert encode_dz16(smooth(), smooth() > 0.1) == encode_dz16(smooth(), smooth() > 0.1)
+
+
+@pytest.mark.parametrize("pixels", [1, 50, 200])
+def test_dz16__rows_worked_on_together_change_nothing(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+    rng = np.random.default_rng(0)
+    disparity, valid = rng.random((13, 17), np.float32), rng.random((13, 17)) > 0.1
+    whole = encode_dz16(disparity, valid)
+    monkeypatch.setattr(dz16, "_ENCODED_PIXELS", pixels)
+    monkeypatch.setattr(dz16, "_DECODED_PIXELS", pixels)
+    assert encode_dz16(disparity, valid) == whole
+    np.testing.assert_array_equal(decode_dz16(whole)[1], valid)
+
+
+def test_dz16__neither_maps_encoded_before_nor_other_threads_change_a_byte() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(40, 30), (7, 300), (1, 1), (200, 100), (40, 30)] * 8
+    maps = [(rng.random(shape, np.float32), rng.random(shape) > 0.1) for shape in shapes]
+    fresh = []
+    for one in maps:  # each in a thread that has encoded nothing before
+        with ThreadPoolExecutor(1) as alone:
+            fresh.append(alone.submit(encode_dz16, *one).result())
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(encode_dz16, *zip(*maps, strict=True))) == fresh
 
 
 def test_dz16__every_flipped_bit_is_found() -> None:
