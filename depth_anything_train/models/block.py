@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from depth_anything_train.models.attention import Attention
 from depth_anything_train.models.recompute import linear_after, recomputed_linear_after
-from depth_anything_train.ops.linear import linear
 from depth_anything_train.runtime import UserError
 
 Recompute = Literal["none", "selective", "full"]
@@ -69,6 +68,10 @@ class SwiGLU(nn.Module):
         return nn.functional.silu(gate) * value
 
 
+OWN = (nn.Linear, timm.layers.LayerNorm, timm.layers.LayerScale, Attention, Mlp, SwiGLU)
+"""Parts that a block computes with by itself."""
+
+
 class Block(timm.models.vision_transformer.Block):
     """Attention and feed-forward part, each after a norm, scaled and added; (B, N, C) to the same shape.
 
@@ -81,14 +84,14 @@ class Block(timm.models.vision_transformer.Block):
             a third of the time; `none` stores everything. The numbers are the same to the last bit. Compiled,
             `selective` is `none`: faster, but with more memory than `selective` has without a compiler.
 
-    Linear layers that somebody put in place of these (adapters such as LoRA), or hooked, are called as modules, and
-    then `selective` is `none`.
+    Where somebody put another module in place of one of these (as adapters such as LoRA do), replaced its `forward` or
+    hooked it, all of them are called as modules: results are the same up to rounding, and `selective` is `none`.
     """
 
     attn: Attention
     mlp: Mlp | SwiGLU
-    norm1: nn.Module
-    norm2: nn.Module
+    norm1: timm.layers.LayerNorm
+    norm2: timm.layers.LayerNorm
     ls1: timm.layers.LayerScale
     ls2: timm.layers.LayerScale
 
@@ -102,29 +105,46 @@ class Block(timm.models.vision_transformer.Block):
 
     def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
         """Run the block; `lengths` as in `models.attention.attend`."""
+        untouched = self._is_untouched()  # now, for hooks may be gone when backward comes
         recompute = self.recompute if self.training and torch.is_grad_enabled() else "none"
         if recompute == "full":
-            return checkpoint(self._forward, x, lengths, linear_after, use_reentrant=False, preserve_rng_state=False)
+            random = not untouched  # adapters may drop out
+            run = self._forward if untouched else self._forward_modules
+            return checkpoint(run, x, lengths, use_reentrant=False, preserve_rng_state=random)
+        if not untouched:
+            return self._forward_modules(x, lengths)
         selective = recompute == "selective" and not torch.compiler.is_compiling()
         return self._forward(x, lengths, recomputed_linear_after if selective else linear_after)
 
-    def _forward(self, x: Tensor, lengths: Sequence[int] | None, after: Callable[..., Tensor]) -> Tensor:
-        qkv, first = self.attn.qkv, self.mlp.first
-        if not all(_is_plain(layer) for layer in (qkv, self.attn.proj, first, self.mlp.last)):
-            x = x + self.ls1(self.attn(self.norm1(x), lengths))
-            return x + self.ls2(self.mlp(self.norm2(x)))
-        mixed = self.attn.mix(after(self.norm1, x, qkv.weight, qkv.bias), lengths)
-        x = x + linear(mixed, *scaled(self.attn.proj, self.ls1))
-        hidden = after(self.norm2, x, first.weight, first.bias)
+    def _forward(self, x: Tensor, lengths: Sequence[int] | None, after: Callable[..., Tensor] = linear_after) -> Tensor:
+        qkv, first, norm1, norm2 = self.attn.qkv, self.mlp.first, self.norm1, self.norm2
+        mixed = self.attn.mix(after(_pure(norm1), x, qkv.weight, qkv.bias, norm1.weight, norm1.bias), lengths)
+        x = x + nn.functional.linear(mixed, *scaled(self.attn.proj, self.ls1))
+        hidden = after(_pure(norm2), x, first.weight, first.bias, norm2.weight, norm2.bias)
         return x + after(self.mlp.activate, hidden, *scaled(self.mlp.last, self.ls2))
 
+    def _forward_modules(self, x: Tensor, lengths: Sequence[int] | None) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x), lengths))
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether its weights are all there is to it: neither put in place of another (as LoRA's are) nor hooked."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is nn.Linear and not any(hooks)
+    def _is_untouched(self) -> bool:
+        outer = (self.norm1, self.attn, self.ls1, self.norm2, self.mlp, self.ls2)
+        return all(map(_is_own, outer)) and all(
+            map(_is_own, (self.attn.qkv, self.attn.proj, self.mlp.first, self.mlp.last))
+        )
 
 
-def scaled(linear: nn.Linear, scale: timm.layers.LayerScale) -> tuple[Tensor, Tensor]:
-    """Weight and bias of `scale(linear(x))` as one layer: the gradient of the scale needs no copy of the result."""
-    return linear.weight * scale.gamma[:, None], linear.bias * scale.gamma
+def _is_own(part: nn.Module) -> bool:
+    """Whether its tensors are all there is to it."""
+    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+    return type(part) in OWN and not any(hooks) and "forward" not in vars(part)
+
+
+def _pure(norm: nn.LayerNorm) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A norm as a function of its input, weight and bias."""
+    return lambda x, weight, bias: nn.functional.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+
+
+def scaled(layer: nn.Linear, scale: timm.layers.LayerScale) -> tuple[Tensor, Tensor]:
+    """Weight and bias of `scale(layer(x))` as one layer: the gradient of the scale needs no copy of the result."""
+    return layer.weight * scale.gamma[:, None], layer.bias * scale.gamma

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,42 +11,62 @@ from torch import Tensor
 IS_FASTER = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 """On CPUs with AVX-512 for bfloat16. Those without would take 3 to 16 times as long; with AMX it was not measured."""
 
-ROWS = 256
-"""Queries that are worked on at a time: the system takes larger scores back after each use, and clears them anew."""
+ROWS, SCORES = 256, 2**22
+"""Queries of a head, and scores, that are worked on at a time: the system takes memory of more than 32 MiB back after
+each use, and to clear it anew takes longer than the products in it."""
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """`scaled_dot_product_attention`, (B, heads, N, channels of a head) to the same shape.
 
-    Of the scores nothing is stored: backward computes them again, some rows at a time.
+    Scores and shares are rounded to the type of the inputs, which torch's kernel keeps in float32. None are stored:
+    backward computes them again, some rows at a time.
     """
     result: Tensor = _PlainAttention.apply(query, key, value)
     return result
 
 
-def _by_head(*inputs: Tensor) -> list[Tensor]:
-    return [x.reshape(-1, *x.shape[-2:]) for x in inputs]  # (B * heads, N, channels)
-
-
 class _PlainAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        ctx.save_for_backward(query, key, value)
-        queries, keys, values = _by_head(query * query.shape[-1] ** -0.5, key, value)
-        parts = [(rows @ keys.mT).softmax(dim=-1) @ values for rows in queries.split(ROWS, dim=1)]
-        return torch.cat(parts, dim=1).view(query.shape)
+    def forward(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        heads = _some_heads(query * query.shape[-1] ** -0.5, key, value)
+        return torch.cat([_attend(*some) for some in heads]).view(query.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         query, key, value = ctx.saved_tensors
         scale = query.shape[-1] ** -0.5
-        queries, keys, values, gradients = _by_head(query * scale, key, value, gradient)
-        of_queries, of_keys, of_values = [], torch.zeros_like(keys), torch.zeros_like(values)
-        for rows, given in zip(queries.split(ROWS, dim=1), gradients.split(ROWS, dim=1), strict=True):
-            shares = (rows @ keys.mT).softmax(dim=-1)
-            of_values.baddbmm_(shares.mT, given)
-            of_scores = torch._softmax_backward_data(given @ values.mT, shares, -1, shares.dtype)
-            of_queries.append(of_scores @ keys * scale)
-            of_keys.baddbmm_(of_scores.mT, rows)
-        return torch.cat(of_queries, dim=1).view(query.shape), of_keys.view(key.shape), of_values.view(value.shape)
+        heads = _some_heads(query * scale, key, value, gradient)
+        of_query, of_key, of_value = map(torch.cat, zip(*(_gradients(*some) for some in heads), strict=True))
+        return (of_query * scale).view(query.shape), of_key.view(key.shape), of_value.view(value.shape)
+
+
+def _some_heads(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of all of them, (heads of any image, N, channels), whose scores can be worked on together."""
+    tokens = tensors[0].shape[-2]
+    together = max(SCORES // max(min(ROWS, tokens) * tokens, 1), 1)
+    return zip(*(x.flatten(0, -3).split(together) for x in tensors), strict=True)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return torch.cat([_shares(rows, keys) @ values for rows in queries.split(ROWS, dim=1)], dim=1)
+
+
+def _gradients(queries: Tensor, keys: Tensor, values: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    of_queries, of_keys, of_values = [], torch.zeros_like(keys), torch.zeros_like(values)
+    for rows, given in zip(queries.split(ROWS, dim=1), gradients.split(ROWS, dim=1), strict=True):
+        shares = _shares(rows, keys)
+        of_values.baddbmm_(shares.mT, given)
+        of_scores = torch._softmax_backward_data(given @ values.mT, shares, -1, shares.dtype)
+        of_queries.append(of_scores @ keys)
+        of_keys.baddbmm_(of_scores.mT, rows)
+    return torch.cat(of_queries, dim=1), of_keys, of_values
+
+
+def _shares(rows: Tensor, keys: Tensor) -> Tensor:
+    return (rows @ keys.mT).softmax(dim=-1)
