@@ -105,16 +105,14 @@ class Block(timm.models.vision_transformer.Block):
 
     def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
         """Run the block; `lengths` as in `models.attention.attend`."""
-        untouched = self._is_untouched()  # now, for hooks may be gone when backward comes
         recompute = self.recompute if self.training and torch.is_grad_enabled() else "none"
-        if recompute == "full":
-            random = not untouched  # adapters may drop out
-            run = self._forward if untouched else self._forward_modules
-            return checkpoint(run, x, lengths, use_reentrant=False, preserve_rng_state=random)
-        if not untouched:
-            return self._forward_modules(x, lengths)
-        selective = recompute == "selective" and not torch.compiler.is_compiling()
-        return self._forward(x, lengths, recomputed_linear_after if selective else linear_after)
+        untouched = self._is_untouched()  # asked once: hooks may be gone when backward comes
+        run = self._forward if untouched else self._forward_modules
+        if recompute == "full":  # adapters may drop out at random
+            return checkpoint(run, x, lengths, use_reentrant=False, preserve_rng_state=not untouched)
+        if recompute == "selective" and untouched and not torch.compiler.is_compiling():
+            return self._forward(x, lengths, recomputed_linear_after)
+        return run(x, lengths)
 
     def _forward(self, x: Tensor, lengths: Sequence[int] | None, after: Callable[..., Tensor] = linear_after) -> Tensor:
         qkv, first, norm1, norm2 = self.attn.qkv, self.mlp.first, self.norm1, self.norm2
@@ -128,10 +126,10 @@ class Block(timm.models.vision_transformer.Block):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
     def _is_untouched(self) -> bool:
-        outer = (self.norm1, self.attn, self.ls1, self.norm2, self.mlp, self.ls2)
-        return all(map(_is_own, outer)) and all(
-            map(_is_own, (self.attn.qkv, self.attn.proj, self.mlp.first, self.mlp.last))
-        )
+        parts = (self.norm1, self.attn, self.ls1, self.norm2, self.mlp, self.ls2)
+        if not all(map(_is_own, parts)):
+            return False  # they need not have the layers that are asked for next
+        return all(map(_is_own, (self.attn.qkv, self.attn.proj, self.mlp.first, self.mlp.last)))
 
 
 def _is_own(part: nn.Module) -> bool:
