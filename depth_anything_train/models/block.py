@@ -126,16 +126,17 @@ class Block(timm.models.vision_transformer.Block):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
     def _is_untouched(self) -> bool:
-        parts = (self.norm1, self.attn, self.ls1, self.norm2, self.mlp, self.ls2)
-        if not all(map(_is_own, parts)):
+        attn, mlp = self.attn, self.mlp
+        if not (_is_own(attn) and _is_own(mlp)):
             return False  # they need not have the layers that are asked for next
-        return all(map(_is_own, (self.attn.qkv, self.attn.proj, self.mlp.first, self.mlp.last)))
+        parts = (self.norm1, attn.qkv, attn.proj, self.ls1, self.norm2, mlp.first, mlp.last, self.ls2)
+        return all(map(_is_own, parts))
 
 
 def _is_own(part: nn.Module) -> bool:
     """Whether its tensors are all there is to it."""
-    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
-    return type(part) in OWN and not any(hooks) and "forward" not in vars(part)
+    hooked = part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+    return type(part) in OWN and not hooked and "forward" not in vars(part)
 
 
 def _pure(norm: nn.LayerNorm) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
