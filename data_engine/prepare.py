@@ -19,12 +19,13 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from data_engine.ingest.base import Ingest
+from data_engine.packing import PackedLabels
 from data_engine.processes import ordered_map
 from data_engine.writer import ShardWriter
 from depth_anything_train.building import build
 from depth_anything_train.command import command
 from depth_anything_train.data.index_files import index_path
-from depth_anything_train.data.schema import DATASET_FILE, META, SCHEMA, UNFINISHED_FILE, BadSample
+from depth_anything_train.data.schema import DATASET_FILE, LABELLED, META, SCHEMA, UNFINISHED_FILE, BadSample
 from depth_anything_train.files import create_json, read_json, remove_leftovers, require_writable, write_json
 from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint
 
@@ -53,8 +54,9 @@ class Report(TypedDict):
 @command("prepare")
 def main(cfg: DictConfig) -> None:
     """Write the shards of one data set."""
+    ingest = build(cfg.dataset)
     prepare(
-        build(cfg.dataset),
+        PackedLabels(ingest) if cfg.pack_labels and ingest.kind == LABELLED else ingest,
         cfg.out,
         samples_per_shard=cfg.samples_per_shard,
         workers=cfg.workers,

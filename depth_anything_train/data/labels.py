@@ -3,11 +3,13 @@
 disparity (H, W) float32 is inverse depth, larger is nearer, >= 0; valid (H, W) bool is True where it may be used.
 Exactly 0 and valid is the farthest there is (sky). Where valid is False disparity is 0.
 
-| codec  | holds                                             | invalid                                        |
-|--------|---------------------------------------------------|------------------------------------------------|
-| `png`  | 16-bit grey, physical = stored / json["scale"]    | 0, and json["invalid"] if given                |
-| `npy`  | float32 (H, W), physical = stored / json["scale"] | not finite, <= 0, and json["invalid"] if given |
-| `dz16` | our codec for pseudo labels and renderings        | code 0; see `dz16`                             |
+| codec  | holds                         | invalid                                        |
+|--------|-------------------------------|------------------------------------------------|
+| `png`  | 16-bit grey                   | 0, and json["invalid"] if given                |
+| `npy`  | float32 (H, W)                | not finite, <= 0, and json["invalid"] if given |
+| `dz16` | our 16-bit codec; see `dz16`  | code 0                                         |
+
+physical = stored / json["scale"]; dz16 alone may do without a scale, which is then 1.
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ def decode_label(extension: str, data: Encoded, meta: dict[str, Any]) -> Label:
     quantity, _, codec = extension.partition(".")
     if codec == "dz16":
         stored, valid = decode_dz16(data)
+        if meta.get("scale", 1) != 1:
+            stored = _divide(stored, meta["scale"])
+            if not (finite := np.isfinite(stored)).all():
+                stored[~finite], valid = 0, valid & finite
     elif codec in ("png", "npy"):
         stored, valid = _physical(read_png16(data) if codec == "png" else read_npy(data), meta)
     else:
@@ -112,18 +118,23 @@ def add_sky(label: Label, sky: NDArray[np.bool_]) -> Label:
 
 
 def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
-    scale, invalid = meta.get("scale"), meta.get("invalid")
-    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a png or npy label, but came {scale!r}.")
+    values, invalid = _divide(stored, meta.get("scale")), meta.get("invalid")
     if not isinstance(invalid, int | float | None):
         raise BadSample("label_meta", f"Expected a number as invalid in the json of a label, but came {invalid!r}.")
-    with np.errstate(all="ignore"):
-        values = stored.astype(np.float32) / np.float32(scale)
     valid = (values > 0) & np.isfinite(values)  # after the division, which may leave what float32 can hold
     if invalid is not None:
         valid &= stored != invalid
     values[~valid] = 0
     return values, valid
+
+
+def _divide(stored: NDArray[Any], scale: Any) -> NDArray[np.float32]:
+    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a label, but came {scale!r}.")
+    with np.errstate(all="ignore"):
+        values = stored.astype(np.float32)
+        values /= np.float32(scale)
+    return values
 
 
 def _inverse(depth_m: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
