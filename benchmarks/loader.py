@@ -7,8 +7,8 @@ labelled   photographs with 16-bit labels in millimetres, of their size, to crop
 pseudo     photographs with pseudo labels whose shorter side is 518, to crops of 518: a student's batch, not perturbed
 
 The plain loader is what a tutorial would write: a Dataset over files, PIL, torchvision's v2 transforms in float32, the
-default collate function. Its labels are 16-bit PNG; ours are dz16, as `prepare` and `label` write them. All files are in the page cache; a row is
-one process that computes in one thread, or `workers` of them.
+default collate function. Its labels are 16-bit PNG; ours are dz16, as `prepare` and `label` write them. All files are
+in the page cache; a row is one process that computes in one thread, or `workers` of them.
 """
 
 from __future__ import annotations
