@@ -39,7 +39,7 @@ from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.permutation import permute
 from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SCHEMA
-from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, Source
 from depth_anything_train.data.transforms import StrongPerturbation
 from depth_anything_train.files import write_json
@@ -128,7 +128,8 @@ def write_pictures(folder: Path, height: int, width: int, label_height: int, lab
         labels.commit()
     write_json(folder / "shards" / "dataset.json", {"schema": SCHEMA, "kind": kind})
     write_json(folder / "labels" / "dataset.json", {"schema": SCHEMA, "kind": PSEUDO_LABELS, "images": "../shards"})
-    write_json(folder / "labels" / "0.json", {})
+    digests = {"input": ShardFolder(folder / "shards").digest(0), "output": Shard(folder / "labels" / "0.tar").digest}
+    write_json(folder / "labels" / "0.json", digests)
     return int(np.mean(sizes))
 
 

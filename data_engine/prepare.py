@@ -24,8 +24,8 @@ from data_engine.processes import ordered_map
 from data_engine.writer import ShardWriter
 from depth_anything_train.building import build
 from depth_anything_train.command import command
-from depth_anything_train.data.index_files import index_path
-from depth_anything_train.data.schema import DATASET_FILE, LABELLED, META, SCHEMA, UNFINISHED_FILE, BadSample
+from depth_anything_train.data.index_files import index_path, read_header
+from depth_anything_train.data.schema import DATASET_FILE, LABELLED, META, SCHEMA, UNFINISHED_FILE, BadSample, BadShard
 from depth_anything_train.files import create_json, read_json, remove_leftovers, require_writable, write_json
 from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint
 
@@ -116,7 +116,7 @@ def prepare(
 def _write_missing(tasks: Missing, workers: int | None, max_bad_share: float) -> Report:
     """Write the shards that are missing and add up the reports of all."""
     paths, num_items, source = tasks.paths, len(tasks.items), tasks.ingest.source
-    so_far = merge(read_json(path.with_suffix(".json")) for path in paths if index_path(path).exists())
+    so_far = merge(read_json(path.with_suffix(".json")) for path in paths if is_written(path))
     bar = ProgressBar("prepare", num_items, done=so_far["count"] + sum(so_far["drops"].values()))
     with bar, closing(ordered_map(write_shard, tasks, workers)) as reports:
         for report in reports:
@@ -128,14 +128,14 @@ def _write_missing(tasks: Missing, workers: int | None, max_bad_share: float) ->
 
 
 class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
-    """Arguments of `write_shard` for each shard that has no index yet.
+    """Arguments of `write_shard` for each shard that is not written.
 
     Items are cut out when a shard's turn comes: ten million at once would fill the memory.
     """
 
     def __init__(self, ingest: Ingest, items: Sequence[Any], paths: Sequence[Path], samples_per_shard: int) -> None:
         self.ingest, self.items, self.paths, self.samples_per_shard = ingest, items, paths, samples_per_shard
-        self.numbers = [number for number, path in enumerate(paths) if not index_path(path).exists()]
+        self.numbers = [number for number, path in enumerate(paths) if not is_written(path)]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -144,6 +144,14 @@ class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
         first = self.numbers[position] * self.samples_per_shard
         items = self.items[first : first + self.samples_per_shard]
         return self.ingest, items, self.paths[self.numbers[position]]
+
+
+def is_written(tar: Path) -> bool:
+    """Whether a shard is there whole: its index, which is written last, and a tar of the length that it says."""
+    try:
+        return tar.exists() and read_header(tar) is not None
+    except BadShard:
+        return False
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from depth_anything_train.command import command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, writing_bad_keys
 from depth_anything_train.data.folders import find_shards, images_of, read_info
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
-from depth_anything_train.data.schema import PSEUDO_LABELS
+from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.files import require_folder, write_bytes
 from depth_anything_train.runtime import ProgressBar, UserError, console
@@ -141,8 +141,13 @@ def verify(
     info = read_info(folder)
     total, images = Findings(), None
     if info["kind"] == PSEUDO_LABELS:
-        images, wanted = _find_images(images_of(folder, info))
-        total.problems += _missing_partners({tar.name for tar in tars}, wanted, images)
+        images, partners = _find_images(images_of(folder, info))
+        total.problems += _missing_partners({tar.name for tar in tars}, partners, images)
+    if str(shards).endswith(".tar"):  # a pattern may leave some out
+        info = {name: value for name, value in info.items() if name not in ("shards", "count")}
+    wanted = [f"{number:05d}.tar" for number in range(info.get("shards", 0))]
+    missing = sorted(set(wanted) - {tar.name for tar in tars})
+    total.problems += [f"{name}: expected this shard by {DATASET_FILE}, but it does not exist." for name in missing]
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
     scales: dict[str, list[Scales]] = {}
 

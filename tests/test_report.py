@@ -12,6 +12,7 @@ from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.dz16 import encode_dz16
+from depth_anything_train.data.shards import Shard
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.depth_model import build_depth_model
@@ -82,8 +83,9 @@ def write_pseudo_labels(folder, images):
                 disparity = scene(number)[1]
                 label = encode_dz16(disparity, np.ones(disparity.shape, bool))
                 writer.add(f"scene-{number:04d}", {"disparity.dz16": label})
-            writer.commit()
-        (folder / shard.name).with_suffix(".json").write_text("{}")
+            written = writer.commit()
+        manifest = {"input": Shard(shard).digest, "output": written.digest}
+        (folder / shard.name).with_suffix(".json").write_text(json.dumps(manifest))
     info = {"schema": 1, "kind": "pseudo_labels", "source": "scenes", "images": f"../{images.name}"}
     (folder / "dataset.json").write_text(json.dumps(info))
     return folder

@@ -49,6 +49,7 @@ class ArrayEngine:
             raise UserError("Expected engine.task= and engine.tasks= together, or none of them in a SLURM array.")
         if task is None or tasks is None:
             job, jobs = _from_slurm(TASK) - _from_slurm(FIRST_TASK), _from_slurm(TASKS)
+            job %= jobs  # an array may have gaps, 3,7 or 0-8:2, and the number only says where a task begins
             place, places = _from_slurm(PROCESS, "0"), _from_slurm(PROCESSES, "1")
             # Neighbours in the list of shards go to different jobs, and so to different GPUs.
             task, tasks = place * jobs + job, places * jobs

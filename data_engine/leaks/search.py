@@ -6,6 +6,7 @@ their shard: a run that was stopped continues, and another test set costs no sec
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -151,7 +152,7 @@ def hash_shard(folder: str, number: int, out: Path, of_tests: bool) -> tuple[Pat
     """
     shard = open_images(folder).shard(number)
     path = out / ("tests" if of_tests else "hashes") / f"{shard.digest}.npz"
-    if not path.exists():
+    if not zipfile.is_zipfile(path):  # not there, or cut off
         numbers, squares, skipped = _read_squares(shard)
         arrays: dict[str, Any] = {
             "numbers": np.array(numbers, np.uint32),

@@ -51,7 +51,7 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
         partner = _open(images / tar.name, others=True) if images and (images / tar.name).exists() else None
         if kind == PSEUDO_LABELS:
             findings.problems += _check_manifest(shard, partner)
-    except UserError as error:
+    except (UserError, OSError) as error:
         findings.problems.append(f"{tar.name}: {error}")
         return findings
     _ShardCheck(shard, partner, kind, deep, limits, findings).run()

@@ -83,11 +83,15 @@ def read_bad_keys(folder: AnyPath) -> Iterator[BadKey]:
         return
     with open(path, "rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as file:
         for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
             try:
                 one = BadKey(**{"key": "", **json.loads(line.decode())})
                 if [*map(type, (one.shard, one.number, one.reason, one.digest))] != [str, int, str, str]:
                     raise TypeError  # people write lines by hand
-            except (ValueError, TypeError):
+                if not isinstance(one.score, float | int | None):
+                    raise TypeError
+            except (ValueError, TypeError, RecursionError):
                 wanted = 'an object such as {"shard": "00000.tar", "number": 3, "reason": "constant_label"}'
                 what = f"Line {number} of {path} cannot be read: expected {wanted}"
                 raise UserError(f"{what}; mend or delete it.") from None

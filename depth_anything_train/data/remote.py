@@ -205,10 +205,10 @@ def as_path(path: str | Path | RemotePath) -> AnyPath:
 
 
 def join(folder: AnyPath, other: str) -> AnyPath:
-    """What a file in `folder` names: an address, or a path relative to the folder."""
+    """What a file in `folder` names: an address, or a path relative to the folder, or to what a link to it names."""
     if "://" in other:
         return as_path(other)
-    return folder / other if isinstance(folder, RemotePath) else Path(os.path.normpath(folder / other))
+    return folder / other if isinstance(folder, RemotePath) else Path(os.path.realpath(folder / other))
 
 
 def open_file(path: AnyPath) -> int:

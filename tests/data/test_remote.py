@@ -127,6 +127,13 @@ def test_folder__a_pattern_stands_for_a_part(web: Web, shards: Path) -> None:
         ShardFolder(f"{web.address}/shards/{{00000.tar")
 
 
+def test_folder__a_pattern_opens_the_same_shards_again(web: Web, shards: Path) -> None:
+    pattern = f"{web.address}/shards/{{00001..00002}}.tar"
+    folder = ShardFolder(pattern)
+    assert str(folder.address) == pattern and read(ShardFolder(folder.address)) == read(folder)
+    assert ShardFolder(shards).address == shards
+
+
 def test_folder__nothing_is_fetched_twice(web: Web, shards: Path) -> None:
     for _ in range(2):
         read(f"{web.address}/shards")
