@@ -91,7 +91,7 @@ def prepare(
         UserError: nothing to read, too much of it bad, or `out` holds something else.
     """
     if samples_per_shard < 1:
-        raise UserError(f"Expected samples_per_shard of at least 1, but came {samples_per_shard}.")
+        raise UserError(f"Expected samples_per_shard of at least 1, but got {samples_per_shard}.")
     out = Path(out).expanduser()
     require_writable(out)
     items = ingest.items()

@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError("Expected deep=true with bad_keys=true: what is not decoded cannot be listed as bad.")
     folder = as_path(cfg.shards)
     if cfg.bad_keys and isinstance(folder, RemotePath):
-        raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but came {folder}.")
+        raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but got {folder}.")
     if cfg.page:
         require_depth(folder)  # not when all of it is read
     kept = 0

@@ -21,7 +21,7 @@ console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class UserError(ValueError):
-    """Something the user can mend: the message says what was expected, what came and what to do.
+    """Something the user can fix: the message says what was expected, what was given and what to do.
 
     The program prints it as one sentence and exits with status 2; it never shows a traceback.
     """

@@ -53,7 +53,7 @@ def _check_launch(trainer: pl.Trainer) -> None:
     if started != devices * nodes:
         raise UserError(
             f"Expected trainer.devices times trainer.num_nodes to be the {started} processes that torchrun started, "
-            f"but came {devices} times {nodes}; set them to --nproc-per-node and --nnodes of torchrun."
+            f"but got {devices} times {nodes}; set them to --nproc-per-node and --nnodes of torchrun."
         )
 
 
@@ -74,7 +74,7 @@ def choose_precision(wanted: str, device: str) -> str:
         UserError: it is another word. fp16 needs its losses scaled, and the guard takes what then overflows for broken.
     """
     if wanted not in PRECISIONS:
-        raise UserError(f"Expected precision to be one of {', '.join(PRECISIONS)}, got {wanted!r}.")
+        raise UserError(f"Expected precision to be one of {', '.join(PRECISIONS)}, but got {wanted!r}.")
     if wanted != "auto":
         return wanted
     if device == "cuda":

@@ -280,7 +280,7 @@ def test_example_rows__of_few_images_shows_each_once(tmp_path):
     folder = write_shards(tmp_path / "few", "labelled", counts=(2,))
     rows = example_rows({"few": str(folder)}, {}, DepthProtocol(), split_by=None, per_group=4)
     assert len({row.key for row in rows}) == len(rows) == 2
-    with pytest.raises(UserError, match="split_by, got weather; there are "):
+    with pytest.raises(UserError, match="split_by, but got weather; there are "):
         example_rows({"few": str(folder)}, {}, DepthProtocol(), split_by="weather", per_group=4)
 
 

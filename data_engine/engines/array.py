@@ -55,12 +55,12 @@ class ArrayEngine:
             task, tasks = place * jobs + job, places * jobs
         self.task, self.tasks = task, tasks
         if not 0 <= self.task < self.tasks:
-            raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but came {self.task}.")
+            raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but got {self.task}.")
         if heartbeat_s <= 0:
-            raise UserError(f"Expected engine.heartbeat_s above 0, but came {heartbeat_s}.")
+            raise UserError(f"Expected engine.heartbeat_s above 0, but got {heartbeat_s}.")
         if expiry_s < 3 * heartbeat_s:
             raise UserError(
-                f"Expected engine.expiry_s of at least 3 times engine.heartbeat_s={heartbeat_s}, but came {expiry_s}."
+                f"Expected engine.expiry_s of at least 3 times engine.heartbeat_s={heartbeat_s}, but got {expiry_s}."
             )
         self.heartbeat_s, self.expiry_s = heartbeat_s, expiry_s
 

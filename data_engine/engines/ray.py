@@ -49,7 +49,7 @@ class RayEngine:
         retries: int = 3,
     ) -> None:
         if cpus_per_worker <= 0:
-            raise UserError(f"Expected engine.cpus_per_worker above 0, but came {cpus_per_worker}.")
+            raise UserError(f"Expected engine.cpus_per_worker above 0, but got {cpus_per_worker}.")
         self.address, self.workers, self.retries = address, workers, retries
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         os.environ.update(NO_REPORT_HOME if address else {**NO_REPORT_HOME, **ON_THIS_MACHINE})  # read at import

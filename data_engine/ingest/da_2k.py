@@ -118,5 +118,5 @@ def read_pair(annotation: Any, height: int, width: int) -> dict[str, list[int]]:
         inside = [False]
     if not all(inside):
         wanted = f"two points inside {height} x {width} pixels and which is closer"
-        raise BadSample("bad_annotation", f"Expected {wanted}, but came {str(annotation)[:120]}.")
+        raise BadSample("bad_annotation", f"Expected {wanted}, but got {str(annotation)[:120]}.")
     return pair

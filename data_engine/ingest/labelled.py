@@ -97,7 +97,7 @@ class PairedSet(ABC):
             UserError: no such folder or part, or nothing in it.
         """
         if self.part not in self.PARTS:
-            raise UserError(f"Expected part={' or '.join(self.PARTS)} of {self.source}, but came {self.part!r}.")
+            raise UserError(f"Expected part={' or '.join(self.PARTS)} of {self.source}, but got {self.part!r}.")
         root = require_folder(Path(self.root), what=f"the data set {self.source}")
         found = sorted(self.find(root), key=lambda item: natural_order(item.name))
         if not found:

@@ -73,7 +73,7 @@ class Sky:
     def __post_init__(self) -> None:
         shares = (self.confidence, self.smallest, self.max_labelled)
         if not all(0 <= share <= 1 for share in shares):
-            raise UserError(f"Expected confidence, smallest and max_labelled from 0 to 1, but came {shares}.")
+            raise UserError(f"Expected confidence, smallest and max_labelled from 0 to 1, but got {shares}.")
 
     @property
     def source(self) -> str:

@@ -93,7 +93,7 @@ class Video:
     def __post_init__(self) -> None:
         if self.every < 1 or self.encoding not in OPTIONS:
             came = f"every={self.every} encoding={self.encoding}"
-            raise UserError(f"Expected every=1 or more and encoding={' or '.join(OPTIONS)}, but came {came}.")
+            raise UserError(f"Expected every=1 or more and encoding={' or '.join(OPTIONS)}, but got {came}.")
         root = Path(self.root).expanduser().resolve()
         object.__setattr__(self, "source", self.source or (root.stem if root.is_file() else root.name))
 

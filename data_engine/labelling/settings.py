@@ -44,11 +44,11 @@ class LabelSettings:
         for name in ("size", "batch_size", "patience"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise UserError(f"Expected a whole number of at least 1 for {name}, but came {value!r}.")
+                raise UserError(f"Expected a whole number of at least 1 for {name}, but got {value!r}.")
         aspects = self.aspects or []
         if len(aspects) > MAX_ASPECTS or not all(isinstance(a, int | float) and 0.1 <= a <= 10 for a in aspects):
             raise UserError(
-                f"Expected at most {MAX_ASPECTS} values of width / height, 0.1 to 10, as aspects, but came {aspects}."
+                f"Expected at most {MAX_ASPECTS} values of width / height, 0.1 to 10, as aspects, but got {aspects}."
             )
 
 

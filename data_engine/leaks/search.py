@@ -71,10 +71,10 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 <= self.max_distance <= 20:
             raise UserError(
-                f"Expected max_distance from 0 to 20, but came {self.max_distance}; different images have 32."
+                f"Expected max_distance from 0 to 20, but got {self.max_distance}; different images have 32."
             )
         if not 0 < self.min_correlation <= 1:
-            raise UserError(f"Expected min_correlation above 0 and up to 1, but came {self.min_correlation}.")
+            raise UserError(f"Expected min_correlation above 0 and up to 1, but got {self.min_correlation}.")
 
 
 def find_leaks(

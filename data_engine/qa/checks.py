@@ -133,7 +133,7 @@ class _ShardCheck:
         if self.deep and self.images is not None and number < self.images.count:
             image = self.images.read(number)
             if record.key != image.key:
-                raise BadSample("wrong_key", f"Expected the label of {image.key!r}, but came that of {record.key!r}.")
+                raise BadSample("wrong_key", f"Expected the label of {image.key!r}, but got that of {record.key!r}.")
         if not self.deep:
             return
         if self.kind == PSEUDO_LABELS:

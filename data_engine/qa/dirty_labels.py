@@ -66,9 +66,9 @@ class Limits:
     def __post_init__(self) -> None:
         shares = (self.min_valid, self.max_negative, self.mismatch)
         if not (all(0 <= share <= 1 for share in shares) and 0 <= self.nearest_m < self.farthest_m):
-            raise UserError(f"Expected shares from 0 to 1 and nearest_m below farthest_m in limits, but came {self}.")
+            raise UserError(f"Expected shares from 0 to 1 and nearest_m below farthest_m in limits, but got {self}.")
         if self.scale_factor <= 1 or self.scale_sigmas < 0:
-            raise UserError(f"Expected limits.scale_factor above 1 and scale_sigmas of 0 or more, but came {self}.")
+            raise UserError(f"Expected limits.scale_factor above 1 and scale_sigmas of 0 or more, but got {self}.")
 
 
 class Diagnosis(NamedTuple):

@@ -39,7 +39,7 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
         SystemExit: with `RUN_AGAIN` if a job was asked to stop and saved its state; the same call continues.
     """
     if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
-        raise UserError(f"Expected one seed or several different ones, but came seeds={list(cfg.seeds)}.")
+        raise UserError(f"Expected one seed or several different ones, but got seeds={list(cfg.seeds)}.")
     table, out = read_table(name, cfg.table), Path(cfg.out)
     plan = make_plan(table, cfg)
     require_writable(out)

@@ -110,7 +110,7 @@ class _Planner:
         if TESTS in self.cfg.scale.prepare:
             return list(known.values())
         if unknown := self.given[TESTS].keys() - known.keys():
-            raise UserError(f"Expected benchmarks among {', '.join(known)}, but came {', '.join(sorted(unknown))}.")
+            raise UserError(f"Expected benchmarks among {', '.join(known)}, but got {', '.join(sorted(unknown))}.")
         if not self.given[TESTS]:
             raise UserError("Expected test sets to evaluate on: add benchmarks={kitti: FOLDER, ...}.")
         return [column for name, column in known.items() if name in self.given[TESTS]]
@@ -215,14 +215,14 @@ def _training(choices: tuple[str, ...]) -> DictConfig:
 def _overrides(given: Any, key: str) -> tuple[str, ...]:
     keys = _plain(given) or {}
     if not isinstance(keys, dict):
-        raise UserError(f"Expected {key}={{KEY: VALUE, ...}}, but came {key}={given}.")
+        raise UserError(f"Expected {key}={{KEY: VALUE, ...}}, but got {key}={given}.")
     return tuple(as_override(str(name), value) for name, value in keys.items())
 
 
 def _folders(given: Any, key: str) -> dict[str, str]:
     folders = _plain(given) or {}
     if not isinstance(folders, dict) or not all(isinstance(folder, str) for folder in folders.values()):
-        raise UserError(f"Expected {key}={{NAME: FOLDER, ...}}, but came {key}={given}.")
+        raise UserError(f"Expected {key}={{NAME: FOLDER, ...}}, but got {key}={given}.")
     return folders
 
 

@@ -83,7 +83,7 @@ def _read_row(table: str, content: Mapping[str, Any], benchmarks: Sequence[str])
             if len(content[metric]) != len(benchmarks):
                 raise UserError(
                     f"Expected {len(benchmarks)} values of {TITLES[metric]} for {label} in table {table}, one for each "
-                    f"of {', '.join(benchmarks)}, but came {len(content[metric])}."
+                    f"of {', '.join(benchmarks)}, but got {len(content[metric])}."
                 )
             paper[metric] = dict(zip(benchmarks, content[metric], strict=True))
     return Row(

@@ -26,7 +26,7 @@ class CheckpointEvery(Callback):
 
     def __init__(self, folder: str | Path, *, every_n_steps: int, interruption: Interruption) -> None:
         if every_n_steps < 1:
-            raise UserError(f"Expected checkpoint.every_n_steps to be at least 1, but came {every_n_steps}.")
+            raise UserError(f"Expected checkpoint.every_n_steps to be at least 1, but got {every_n_steps}.")
         self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.interruption = interruption
 

@@ -34,7 +34,7 @@ class SoundCheckpointIO(CheckpointIO):
 
     def __init__(self, *, keep: int = 2, background: bool = False) -> None:
         if keep < 1:
-            raise UserError(f"Expected checkpoint.keep to be at least 1, but came {keep}.")
+            raise UserError(f"Expected checkpoint.keep to be at least 1, but got {keep}.")
         self.keep, self.background = keep, background
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None

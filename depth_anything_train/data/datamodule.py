@@ -99,7 +99,7 @@ class ShardDataModule(LightningDataModule):
         self.loaders: list[TrainLoader] = []
         views = geometry(size, flip=flip, rotate_deg=rotate_deg)
         if cutmix is not None and views.stretched:
-            raise UserError(f"Expected one number as data.size where CutMix is used, but came {size}.")
+            raise UserError(f"Expected one number as data.size where CutMix is used, but got {size}.")
         chosen = {name: perturbation if name == UNLABELLED else colour for name in sources}
         perturbations = {name: perturb for name, perturb in chosen.items() if perturb is not None}
         self.views = TrainingViews(sources, views, perturbations, seed, SampleCache(cache_mb / max(workers, 1)))
@@ -139,7 +139,7 @@ class ShardDataModule(LightningDataModule):
         assert trainer is not None
         if not 0 <= trainer.max_steps <= self.steps:
             raise UserError(
-                f"Expected trainer.max_steps in 0 to data.steps={self.steps}, but came {trainer.max_steps}; "
+                f"Expected trainer.max_steps in 0 to data.steps={self.steps}, but got {trainer.max_steps}; "
                 "set both by steps=."
             )
         return self.loader(

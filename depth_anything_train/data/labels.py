@@ -51,7 +51,7 @@ def decode_label(extension: str, data: Encoded, meta: dict[str, Any]) -> Label:
     elif codec in ("png", "npy"):
         stored, valid = _physical(read_png16(data) if codec == "png" else read_npy(data), meta)
     else:
-        raise BadSample("label_type", f"Expected a label of type png, npy or dz16, but came {extension!r}.")
+        raise BadSample("label_type", f"Expected a label of type png, npy or dz16, but got {extension!r}.")
     return (_inverse(stored, valid), valid) if quantity == "depth" else (stored, valid)
 
 
@@ -120,7 +120,7 @@ def add_sky(label: Label, sky: NDArray[np.bool_]) -> Label:
 def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
     values, invalid = _divide(stored, meta.get("scale")), meta.get("invalid")
     if not isinstance(invalid, int | float | None):
-        raise BadSample("label_meta", f"Expected a number as invalid in the json of a label, but came {invalid!r}.")
+        raise BadSample("label_meta", f"Expected a number as invalid in the json of a label, but got {invalid!r}.")
     valid = (values > 0) & np.isfinite(values)  # after the division, which may leave what float32 can hold
     if invalid is not None:
         valid &= stored != invalid
@@ -130,7 +130,7 @@ def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
 
 def _divide(stored: NDArray[Any], scale: Any) -> NDArray[np.float32]:
     if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a label, but came {scale!r}.")
+        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a label, but got {scale!r}.")
     with np.errstate(all="ignore"):
         values = stored.astype(np.float32)
         values /= np.float32(scale)
@@ -164,7 +164,7 @@ def read_grey_png(data: Encoded, *, bits: int, what: str) -> NDArray[Any]:
     header = read_header(data)
     if header.extension != "png" or data[24:26] != bytes((bits, 0)):  # bit depth, colour type grey
         kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if header.extension == "png" else header.extension
-        raise BadSample("label_type", f"Expected a {bits}-bit greyscale PNG as {what}, but came {kind}.")
+        raise BadSample("label_type", f"Expected a {bits}-bit greyscale PNG as {what}, but got {kind}.")
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise BadSample("damaged_label", f"The PNG {what} cannot be decoded; it is damaged.")
@@ -185,7 +185,7 @@ def read_npy(data: Encoded) -> NDArray[Any]:
     except Exception as error:  # NumPy parses the header as Python: damage shows as almost any error
         raise BadSample("label_type", f"Expected a .npy array as label, but its header is bad: {error}.") from None
     if dtype.kind not in "fiu" or len(shape) != 2 or 0 in shape or shape[0] * shape[1] > MAX_PIXELS:
-        raise BadSample("label_type", f"Expected a 2-D array of numbers as label, but came {dtype} of shape {shape}.")
+        raise BadSample("label_type", f"Expected a 2-D array of numbers as label, but got {dtype} of shape {shape}.")
     if len(data) - file.tell() != shape[0] * shape[1] * dtype.itemsize:
         raise BadSample("damaged_label", f"The .npy label of shape {shape} has a wrong number of bytes; it is cut off.")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")

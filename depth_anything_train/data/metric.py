@@ -54,12 +54,12 @@ class MetricSource(Source):
     ) -> None:
         super().__init__(folders, skip=skip)
         if not 0 < min_depth_m < max_depth_m:
-            raise UserError(f"Expected 0 < min_depth_m < max_depth_m, got {min_depth_m} and {max_depth_m}.")
+            raise UserError(f"Expected 0 < min_depth_m < max_depth_m, but got {min_depth_m} and {max_depth_m}.")
         if crop not in get_args(Crop):
-            raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, got {crop!r}.")
+            raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, but got {crop!r}.")
         if canonical_focal_px is not None and (size is None or canonical_focal_px <= 0):
             raise UserError(
-                "Expected a canonical_focal_px above 0 together with the size of the views, got "
+                "Expected a canonical_focal_px above 0 together with the size of the views, but got "
                 f"{canonical_focal_px} and size={size}."
             )
         self.min_depth_m, self.max_depth_m, self.crop = min_depth_m, max_depth_m, crop

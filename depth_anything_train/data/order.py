@@ -64,7 +64,7 @@ class BlockShuffle:
 
     def __init__(self, counts: Sequence[int], group: int) -> None:
         if not isinstance(group, int) or group < 1:
-            raise UserError(f"Expected data.shuffle_shards to be null or at least 1 shard, but came {group!r}.")
+            raise UserError(f"Expected data.shuffle_shards to be null or at least 1 shard, but got {group!r}.")
         self.counts, self.group = np.asarray(counts, np.int64), group
         self.starts = _starts(counts)
         self._epoch = lru_cache(maxsize=4)(self._shuffle_shards)
@@ -130,7 +130,7 @@ class Mixture:
         if not whole or len(weights) != len(parts):
             raise UserError(
                 f"Expected data.weights.{name} to be null or a whole number of at least 1 for each of {len(parts)} "
-                f"folders, such as {[1] * len(parts)}, but came {weights!r}."
+                f"folders, such as {[1] * len(parts)}, but got {weights!r}."
             )
         if not all(map(len, parts)):
             raise UserError(f"Expected samples in every folder of data.weights.{name}, but one is empty; leave it out.")

@@ -194,13 +194,13 @@ def as_path(path: str | Path | RemotePath) -> AnyPath:
     if not isinstance(path, str):
         return path
     if path.startswith("pipe:"):
-        raise UserError(f"Expected a folder or an address, but came the command {path!r}; commands are never run.")
+        raise UserError(f"Expected a folder or an address, but got the command {path!r}; commands are never run.")
     scheme, is_address, rest = path.partition("://")
     if not is_address:
         return Path(path).expanduser()
     if scheme not in LIBRARIES or not rest.strip("/"):
         known = ", ".join(f"{name}://" for name in LIBRARIES)
-        raise UserError(f"Expected a folder or an address with {known}, but came {path!r}; mount or copy it first.")
+        raise UserError(f"Expected a folder or an address with {known}, but got {path!r}; mount or copy it first.")
     return RemotePath(path.rstrip("/"))
 
 
@@ -255,7 +255,7 @@ def _expand(pattern: RemotePath) -> list[RemotePath]:
     try:
         shards = [RemotePath(address) for address in braceexpand(pattern.address)]
     except ValueError as error:
-        raise UserError(f"Expected a pattern such as {{00000..00127}}.tar, but came {pattern}: {error}.") from None
+        raise UserError(f"Expected a pattern such as {{00000..00127}}.tar, but got {pattern}: {error}.") from None
     if len({shard.parent for shard in shards}) > 1:
         raise UserError(f"Expected shards of one folder, but {pattern} names several; name each folder by itself.")
     return shards

@@ -47,7 +47,7 @@ class Source(ABC):
 
     def __init__(self, folders: Sequence[str | Path], *, skip: Collection[str] = ()) -> None:
         if isinstance(folders, str | Path) or not folders or not all(isinstance(f, str | Path) for f in folders):
-            raise UserError(f"Expected a list of folders with {self.kind} shards, but came {folders!r}; use [DIR,...].")
+            raise UserError(f"Expected a list of folders with {self.kind} shards, but got {folders!r}; use [DIR,...].")
         self.folders = [ShardFolder(folder) for folder in folders]
         first = Counter(folder.shards[0].resolve() for folder in self.folders)
         if twice := [str(shard.parent) for shard, count in first.items() if count > 1]:
@@ -171,7 +171,7 @@ class PseudoLabelSource(Source):
     ) -> None:
         super().__init__(folders, skip=skip)
         if not (reduce_to is None or (isinstance(reduce_to, int) and reduce_to >= 1)):
-            raise UserError(f"Expected reduce_to to be a number of pixels or null, but came {reduce_to!r}.")
+            raise UserError(f"Expected reduce_to to be a number of pixels or null, but got {reduce_to!r}.")
         self.reduce_to = reduce_to
 
     def _images_of(self, folder: ShardFolder) -> ShardFolder:

@@ -48,7 +48,7 @@ def learn(task: Task, batch: Any, *, steps: int, share: float, device: torch.dev
         UserError: so few steps have none that is timed.
     """
     if steps <= WARM_UP:
-        raise UserError(f"Expected overfit.steps of at least {WARM_UP + 1}, but came {steps}.")
+        raise UserError(f"Expected overfit.steps of at least {WARM_UP + 1}, but got {steps}.")
     learning = Learning(share)
     trainer = pl.Trainer(
         max_steps=steps,

@@ -144,9 +144,9 @@ def named_models(cfg: DictConfig) -> dict[str, str]:
         return {Path(alone).name: alone}
     models: Any = OmegaConf.to_container(cfg.models) if OmegaConf.is_config(cfg.models) else cfg.models
     if not isinstance(models, dict) or not models or not all(isinstance(source, str) for source in models.values()):
-        raise UserError(f'Expected models="{{NAME: what model= takes, ...}}", got {models!r}.')
+        raise UserError(f'Expected models="{{NAME: what model= takes, ...}}", but got {models!r}.')
     if wrong := [name for name in models if Path(str(name)).name != str(name)]:
-        raise UserError(f"Expected names of models that can be folders, got {', '.join(wrong)}.")
+        raise UserError(f"Expected names of models that can be folders, but got {', '.join(wrong)}.")
     return {str(name): source for name, source in models.items()}
 
 

@@ -69,7 +69,7 @@ class Validation(Callback, ABC):
         limit: int | None = None,
     ) -> None:
         if every_n_steps < 1:
-            raise UserError(f"Expected validate.every_n_steps >= 1, got {every_n_steps}.")
+            raise UserError(f"Expected validate.every_n_steps >= 1, but got {every_n_steps}.")
         self.run, self.interruption, self.size, self.every_n_steps = Path(run), interruption, size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
         self.judged_on = [limit, sorted(folder.content for folder in data.values())]

@@ -66,7 +66,7 @@ class DepthAnything:
         compile: bool = False,
     ) -> None:
         if precision not in get_args(Precision):
-            raise UserError(f"Expected precision to be one of {', '.join(get_args(Precision))}, got {precision!r}.")
+            raise UserError(f"Expected precision to be one of {', '.join(get_args(Precision))}, but got {precision!r}.")
         self.device = choose_device(device)
         self.model = model.eval()
         set_kernel(self.model, attention)
@@ -134,7 +134,7 @@ class DepthAnything:
         elif format == "original":
             save_original(folder, self.model)
         else:
-            raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, got {format!r}.")
+            raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, but got {format!r}.")
 
     @cached_property
     def hash(self) -> str:
@@ -231,7 +231,7 @@ class DepthAnything:
 
     def _predict_all(self, images: Sequence[ImageLike], size: Size | None, focal_px: float | None) -> list[Prediction]:
         if focal_px is not None and not 0 < focal_px < math.inf:
-            raise UserError(f"Expected focal_px above 0, in pixels of the photograph, got {focal_px}.")
+            raise UserError(f"Expected focal_px above 0, in pixels of the photograph, but got {focal_px}.")
         loaded = [load_image(image) for image in images]
         unknown = self.needs_camera and focal_px is None
         focals_px = [stated_focal(image) if unknown else focal_px for image in images]

@@ -64,15 +64,15 @@ class Outputs:
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.names if name not in SUFFIXES]:
-            raise UserError(f"Expected outputs out of {', '.join(SUFFIXES)}, got {', '.join(map(str, unknown))}.")
+            raise UserError(f"Expected outputs out of {', '.join(SUFFIXES)}, but got {', '.join(map(str, unknown))}.")
         if len(set(self.names)) < len(self.names):
-            raise UserError(f"Expected every output once, got {', '.join(self.names)}.")
+            raise UserError(f"Expected every output once, but got {', '.join(self.names)}.")
         if self.pointcloud not in (None, *FORMATS):
-            raise UserError(f"Expected ply or glb as pointcloud, got {self.pointcloud}.")
+            raise UserError(f"Expected ply or glb as pointcloud, but got {self.pointcloud}.")
         if not self.names and self.pointcloud is None:
             raise UserError(f"Expected something to write; choose outputs out of {', '.join(SUFFIXES)}.")
         if not 0 <= self.percentile < 50:
-            raise UserError(f"Expected a percentile of at least 0 and below 50, got {self.percentile}.")
+            raise UserError(f"Expected a percentile of at least 0 and below 50, but got {self.percentile}.")
         check_colormap(self.colormap)
         camera(1, 1, self.fov_deg, self.intrinsics)
 

@@ -64,19 +64,19 @@ class BinsConfig:
 
     def __post_init__(self) -> None:
         if self.centres not in get_args(Centres):
-            raise UserError(f"Expected bins.centres out of {', '.join(get_args(Centres))}, got {self.centres!r}.")
+            raise UserError(f"Expected bins.centres out of {', '.join(get_args(Centres))}, but got {self.centres!r}.")
         if not self.domains or not all(map(_is_domain, self.domains)) or len(set(self.names)) < len(self.domains):
             raise UserError(
                 "Expected bins.domains to list name, nearest and farthest depth in metres of each domain, such as "
-                f"[[nyu, 0.001, 10]], got {[*self.domains]!r}."
+                f"[[nyu, 0.001, 10]], but got {[*self.domains]!r}."
             )
         counts = {name: getattr(self, name) for name in ("count", "embedding", "seed_hidden", "hidden", "squeeze")}
         counts |= {f"attractors[{i}]": number for i, number in enumerate(self.attractors)}
         for name, number in counts.items():
             if not isinstance(number, int) or number < 1:
-                raise UserError(f"Expected bins.{name} to be a whole number of at least 1, got {number!r}.")
+                raise UserError(f"Expected bins.{name} to be a whole number of at least 1, but got {number!r}.")
         if len(self.attractors) != 4:
-            raise UserError(f"Expected four bins.attractors, one for each map, got {list(self.attractors)}.")
+            raise UserError(f"Expected four bins.attractors, one for each map, but got {list(self.attractors)}.")
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> BinsConfig:

@@ -81,7 +81,7 @@ def save_original(folder: str | Path, model: DepthModel) -> Path:
     encoder = model.config.encoder
     if encoder.embed_dim not in RELEASED or encoder.num_heads * HEAD_WIDTH != encoder.embed_dim:
         raise UserError(
-            f"Expected a model of a released size ({', '.join(RELEASED.values())}) for the released layout, got "
+            f"Expected a model of a released size ({', '.join(RELEASED.values())}) for the released layout, but got "
             f"{encoder.name} with {encoder.embed_dim} channels in {encoder.num_heads} heads, which the released code "
             "cannot build; save it as hf or native."
         )

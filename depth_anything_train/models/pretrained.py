@@ -73,7 +73,7 @@ def _from_timm(size: str, name: str) -> dict[str, Tensor]:
     name = name or HUB_NAMES.get(size, "")
     if not name:
         raise UserError(
-            f"Expected an encoder of size {', '.join(HUB_NAMES)} for the hub, got {size}; "
+            f"Expected an encoder of size {', '.join(HUB_NAMES)} for the hub, but got {size}; "
             "choose one of them, or give the file of its weights."
         )
     try:

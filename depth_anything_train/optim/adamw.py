@@ -45,7 +45,7 @@ class EncoderDecoderAdamW:
         """
         if min(self.encoder_lr, self.decoder_lr, self.weight_decay) < 0:
             rates = f"encoder_lr={self.encoder_lr}, decoder_lr={self.decoder_lr}, weight_decay={self.weight_decay}"
-            raise UserError(f"Expected learning rates and weight decay >= 0, but came {rates}.")
+            raise UserError(f"Expected learning rates and weight decay >= 0, but got {rates}.")
         groups = encoder_decoder_groups(
             model,
             encoder_lr=self.encoder_lr,

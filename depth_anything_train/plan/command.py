@@ -48,9 +48,9 @@ def estimate(
         UserError: a number is out of range.
     """
     if gpus < 1:
-        raise UserError(f"Expected gpus of at least 1, but came {gpus}.")
+        raise UserError(f"Expected gpus of at least 1, but got {gpus}.")
     if price is not None and price < 0:
-        raise UserError(f"Expected a price of at least 0, but came {price}.")
+        raise UserError(f"Expected a price of at least 0, but got {price}.")
     gpu_hours = work.images / speed.images_per_second / 3600
     per_label = None if work.trains else bytes_per_pixel * work.height * work.width
     achieved = speed.images_per_second * work.flops / TERA

@@ -30,7 +30,7 @@ class MetricTask(DepthTask):
         super().__init__(model, **options)
         if model.config.kind != "metric":
             raise UserError(
-                "Expected a metric model to fine-tune in metres, got a relative one; set model.kind=metric."
+                "Expected a metric model to fine-tune in metres, but got a relative one; set model.kind=metric."
             )
         self.depth = depth
 
@@ -50,7 +50,7 @@ class RoutedMetricTask(MetricTask):
     def __init__(self, model: DepthModel, **options: Any) -> None:
         super().__init__(model, **options)
         if model.config.bins is None or len(model.config.bins.domains) < 2:
-            raise UserError("Expected a model with several model.bins.domains to route between, got one head.")
+            raise UserError("Expected a model with several model.bins.domains to route between, but got one head.")
         self.domains = model.config.bins.names
 
     def count_flops(self, batch: Mapping[str, LabelledBatch]) -> int:
