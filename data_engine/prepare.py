@@ -241,7 +241,7 @@ def _writing(folder: Path, write: Callable[[], Result]) -> Result:
     try:
         return write()
     except OSError as error:
-        advice = "nothing finished is lost; mend it and run the same command again"
+        advice = "nothing finished is lost; fix the cause and run the same command again"
         raise UserError(f"Writing to {folder} failed ({error.strerror}); {advice}.") from None
 
 
@@ -264,9 +264,9 @@ def _stop_if_bad(total: Report, num_items: int, source: str, max_bad_share: floa
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(total["drops"].items()))
         example = next(iter(total["examples"].values()))[0]
         limit = f"more than max_bad_share={max_bad_share}" if bad < num_items else "which leaves nothing"
-        mended = " What is mended goes into another out=." if total["count"] else ""
+        fixed = " Write what you fix into another out=." if total["count"] else ""
         raise UserError(
-            f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}{mended}"
+            f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}{fixed}"
         )
 
 

@@ -56,7 +56,7 @@ def command(
             except OSError as error:
                 where = f" with {error.filename}" if error.filename else ""
                 reason = error.strerror or error
-                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, mend it and run it again.")
+                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, fix the cause and run it again.")
             except RuntimeError as error:
                 if death := death_of_worker(error):
                     advice = "perhaps for lack of memory; nothing finished is lost, run it again with fewer workers="

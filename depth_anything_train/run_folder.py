@@ -132,7 +132,7 @@ def _config_of(run: Path) -> DictConfig:
     with suppress(FileNotFoundError, YAMLError):
         if isinstance(config := OmegaConf.load(run / CONFIG), DictConfig):
             return config
-    raise UserError(f"{run / CONFIG}, which says what this run is, is damaged or gone; mend it or choose another out=.")
+    raise UserError(f"{run / CONFIG}, which says what this run is, is damaged or gone; fix it or choose another out=.")
 
 
 def _difference(run: Path, decisive: DictConfig, elsewhere: Iterable[str]) -> str:

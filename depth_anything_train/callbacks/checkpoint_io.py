@@ -104,7 +104,7 @@ class SoundCheckpointIO(CheckpointIO):
                 raise
             raise UserError(
                 f"Could not write {path}: {cause.strerror or cause}. The checkpoint before it holds: make room, or "
-                "mend what is wrong, and run the same command again."
+                "fix what is wrong, and run the same command again."
             ) from None
         others = checkpoints(path.parent)
         # What lies ahead was torn, or the run would have continued from it.

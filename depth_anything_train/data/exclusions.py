@@ -94,7 +94,7 @@ def read_bad_keys(folder: AnyPath) -> Iterator[BadKey]:
             except (ValueError, TypeError, RecursionError):
                 wanted = 'an object such as {"shard": "00000.tar", "number": 3, "reason": "constant_label"}'
                 what = f"Line {number} of {path} cannot be read: expected {wanted}"
-                raise UserError(f"{what}; mend or delete it.") from None
+                raise UserError(f"{what}; fix or delete it.") from None
             yield one
 
 

@@ -47,7 +47,7 @@ def cache_limit() -> int:
     except ValueError:
         gigabytes = -1.0
     if not 0 < gigabytes < float("inf"):
-        raise UserError(f"Expected a number of gigabytes above 0 in {CACHE_GB}, but it is {given!r}; unset or mend it.")
+        raise UserError(f"Expected a number of gigabytes above 0 in {CACHE_GB}, but it is {given!r}; unset or fix it.")
     return int(gigabytes * 1e9)
 
 

@@ -342,8 +342,8 @@ def test_command__lines_of_others_on_the_list_are_kept_while_their_shards_are_th
     copy = BadKey("00001.tar", 0, "s10", "test_image", "copy", digest)
     by_hand = BadKey("00001.tar", 1, "", "ugly")
     outdated = [BadKey("00001.tar", 2, "", "test_image", digest="0" * 16), BadKey("00007.tar", 2, "", "ugly")]
-    mended = BadKey("00001.tar", 2, "s12", "constant_label", "was constant", digest)
-    write_bad_keys(tmp_path, [copy, by_hand, *outdated, mended])
+    fixed = BadKey("00001.tar", 2, "s12", "constant_label", "was constant", digest)
+    write_bad_keys(tmp_path, [copy, by_hand, *outdated, fixed])
     for said in ("2 lines of", ""):
         assert run(monkeypatch, f"shards={tmp_path}", "bad_keys=true") == 0
         assert said in capsys.readouterr().err.replace("\n", "")
