@@ -76,7 +76,7 @@ def _as_text(value: Any) -> str:
 
 
 def required_choice(name: str, overrides: list[str]) -> list[str]:
-    """Some choice for a group that needs one: who asks for help cannot know the choices yet."""
+    """An arbitrary choice for a required group, so that `--help` works without one."""
     try:
         with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
             hydra.compose(name, overrides)

@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 from depth_anything_train.runtime import UserError
 
 _ADDRESS = re.compile(r"(\w{2,}):/+")
-"""How one begins, even as a `Path`, which keeps a single slash."""
+"""The scheme of an address; `Path` collapses `//` to `/`."""
 
 
 def require_folder(path: str | Path, *, what: str) -> Path:

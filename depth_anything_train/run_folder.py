@@ -35,7 +35,7 @@ MAY_CHANGE = (
 
 
 PASSING = ("metrics.jsonl", "machine.jsonl", "metrics.csv", "wandb_id", "validation", "best")
-"""What a run that never came to a step leaves, and the next one would take for its own."""
+"""Files left by a run that stopped before its first step; deleted, so that the next run does not continue them."""
 
 
 def run_key(cfg: DictConfig) -> str:

@@ -33,7 +33,7 @@ class _Look(NamedTuple):
 
 
 class FiniteGuard(Callback):
-    """Look at the gradient norm before each optimiser step (design rule: losses are guarded).
+    """Look at the gradient norm before each optimiser step.
 
     Gradients are averaged over ranks before this hook, and one NaN makes the average NaN everywhere: every rank sees
     the same norm and comes to the same decision without talking. A fused optimiser skips the step on the device itself,

@@ -22,7 +22,9 @@ class Stopped(Exception):
 
 
 class Interruption:
-    """Whether this run was asked to stop; as a context it has the signals. A second Ctrl-C stops at once.
+    """Whether this run was asked to stop.
+
+    Inside the `with` block it handles the stop signals. A second Ctrl-C stops at once.
 
     Attributes:
         received: this rank was asked.

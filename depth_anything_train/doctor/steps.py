@@ -45,7 +45,7 @@ def learn(task: Task, batch: Any, *, steps: int, share: float, device: torch.dev
     """Train on one batch again and again.
 
     Raises:
-        UserError: so few steps have none that is timed.
+        UserError: `steps` is not larger than `WARM_UP`.
     """
     if steps <= WARM_UP:
         raise UserError(f"Expected overfit.steps of at least {WARM_UP + 1}, but got {steps}.")

@@ -22,8 +22,8 @@ def initialise_model(
 ) -> dict[str, Any]:
     """Load weights that training starts from, in place; says where they came from, for the model's record.
 
-    The last layer stays random where it means another thing there: disparity, and here metres; so do bins, unless
-    they are the same.
+    The last layer stays random if source and model predict different quantities (disparity and metres); so do bins,
+    unless they are the same.
 
     Args:
         model: with random weights.
