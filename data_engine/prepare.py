@@ -82,7 +82,7 @@ def prepare(
         samples_per_shard: items a shard, dropped ones included.
         workers: processes; None is one a core, 0 works in this process. Does not change the bytes.
         max_bad_share: stop if a larger share of all items cannot be used.
-        licence: of the samples that state none themselves, for the record of models that learn from them.
+        licence: licence of the samples that state none themselves, for the record of models that learn from them.
 
     Returns:
         The content of dataset.json: count, drops by reason and so on.

@@ -50,8 +50,8 @@ def only_run_in(folder: Path, *, timeout_s: float = 1800) -> Iterator[None]:
     because only then nobody else changes what they are about to read.
 
     Args:
-        folder: of the run.
-        timeout_s: how long they wait for the first one.
+        folder: the run folder.
+        timeout_s: how long the other processes wait for the first one, in seconds.
 
     Raises:
         UserError: the first process did not come.

@@ -50,9 +50,9 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
 
     Args:
         name: the command; Hydra is initialised with its configs.
-        folder: of those configs.
+        folder: the folder of the command's configs.
         overrides: `key=value` texts that can be composed.
-        composed: the config with them.
+        composed: the config composed with the overrides.
 
     Raises:
         UserError: a number, list or path was expected and something else came.

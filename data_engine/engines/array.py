@@ -95,7 +95,7 @@ class _Task:
         """Label a shard unless others did, or are at it; whether nothing is left to be done about it.
 
         Args:
-            number: of the shard.
+            number: number of the shard.
             then: numbers of the shards that come after it, the next one first.
             bar: told of images that have labels.
         """

@@ -64,7 +64,7 @@ def label_shard(
     Args:
         labeller: teacher and settings.
         images: the image shards.
-        number: of the shard.
+        number: number of the shard.
         out: folder of the label shards.
         on_images: told how many more images are done.
         before_commit: called before there is a label shard; see `ShardLabeller.label`.

@@ -29,7 +29,7 @@ class RayEngine:
     """Actors that label one shard at a time.
 
     Args:
-        address: of a cluster to join, `auto` for the one that this machine belongs to; None starts a Ray of its own on
+        address: address of a cluster to join, `auto` for this machine's own; None starts a Ray of its own on
             this machine, without a dashboard, which listens on the loopback address alone and ends with the command.
         workers: actors; None is as many as there are resources for.
         cpus_per_worker: cores that an actor counts for.

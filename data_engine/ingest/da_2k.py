@@ -47,7 +47,7 @@ class Da2k:
     Args:
         root: the folder that the archive was unpacked in.
         count: take only so many images, drawn by `seed`; None takes all.
-        seed: of that draw.
+        seed: seed of that draw.
     """
 
     root: str

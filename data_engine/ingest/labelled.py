@@ -63,7 +63,7 @@ class PairedSet(ABC):
         root: the folder that the official archives were unpacked in.
         part: which of the set's own splits; `PARTS` lists them, the first is the default in its config.
         count: take only so many, drawn by `seed`; None takes all.
-        seed: of that draw.
+        seed: seed of that draw.
     """
 
     root: str
@@ -176,9 +176,9 @@ def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, An
     """A checked sample: both decode, their shapes agree, and at least one pixel is valid. Dirt is noted, not dropped.
 
     Args:
-        key: of the sample.
+        key: key of the sample.
         image: encoded JPEG, PNG or WebP.
-        label: as a shard holds it.
+        label: the label as a shard holds it.
         facts: for the json, beside quantity, unit, scale and invalid.
 
     Raises:

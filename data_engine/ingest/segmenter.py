@@ -49,7 +49,7 @@ class SkySegmenter:
 
         Args:
             source: a folder, or a name on the hub.
-            revision: of a name on the hub.
+            revision: branch, tag or commit of the model on the hub.
             device: where it runs; a CUDA device where there is one.
 
         Raises:

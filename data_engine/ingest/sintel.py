@@ -32,7 +32,7 @@ class Sintel(LabelledSet):
     root/training/depth/alley_1/frame_0001.dpt               "depth data" (MPI-Sintel-depth-training-20150305.zip)
     root/training/camdata_left/alley_1/frame_0001.cam        the same archive
 
-    Licence: of the film, CC BY 3.0, (c) Blender Foundation. The label is the depth along the optical axis in metres,
+    Licence: the film's, CC BY 3.0, (c) Blender Foundation. The label is the depth along the optical axis in metres,
     float32 (.dpt). Every pixel has one: the set's own tools mark neither invalid pixels nor the sky, which lies on a
     far background. So nothing is masked here; evaluations leave out what is 72 m away or more (`sintel`). The set's
     `invalid` images are about optical flow and are not used.

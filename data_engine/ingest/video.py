@@ -45,7 +45,7 @@ class Pictures(Sequence[Picture]):
     """One picture in `every` of many videos, made when they are asked for; a slice is a list.
 
     Args:
-        paths: of the videos.
+        paths: paths of the videos.
         counts: how many pictures each has.
         every: 1 takes all.
     """
@@ -78,7 +78,7 @@ class Video:
         every: take the first picture of so many.
         encoding: `jpg` (quality 95) or `png` (nothing is lost, some five times the bytes).
         count: take only so many pictures, drawn by `seed`; None takes all.
-        seed: of that draw.
+        seed: seed of that draw.
     """
 
     root: str

@@ -33,7 +33,7 @@ class ModelTeacher:
         device: `auto`, `cpu`, `cuda`, ...
         precision: `fp32` or `bf16`.
         compile: compile the network, once for each size of image.
-        threads: of torch on a CPU.
+        threads: threads of torch on a CPU.
 
     Raises:
         UserError: there is no such model, it is metric, or `threads` is no whole number of at least 1.

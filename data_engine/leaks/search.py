@@ -34,7 +34,7 @@ class Leak:
         test, test_shard, test_number, test_key: where the test image lies.
         distance: bits of 64 in which the nearest of their hashes differ.
         mirrored: one is the mirror image of the other.
-        correlation: of their aligned detail; 1 is equal.
+        correlation: correlation of their aligned detail; 1 is equal.
     """
 
     train: str
@@ -141,8 +141,8 @@ def hash_shard(folder: str, number: int, out: Path, of_tests: bool) -> tuple[Pat
     """Hash the images of one shard, unless that was done before.
 
     Args:
-        folder: of the shard.
-        number: of the shard in it.
+        folder: the folder of the shard.
+        number: number of the shard in it.
         out: where hashes are kept.
         of_tests: hash mirror images too, and keep the squares that were hashed.
 

@@ -39,7 +39,7 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
 
     Args:
         tar: the shard.
-        kind: of the folder: `labelled`, `images`, `pseudo_labels` or `segmented`.
+        kind: kind of the folder: `labelled`, `images`, `pseudo_labels` or `segmented`.
         images: folder of the image shards, for pseudo labels.
         deep: decode images and labels.
         limits: when a label counts as dirty.

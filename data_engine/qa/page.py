@@ -53,7 +53,7 @@ def write_page(
         findings: what `verify` found, for the page to repeat.
         num_shards, num_labels: how many labels are drawn, from how many shards, for histograms and suspicions.
         num_samples: how many of them are shown without a reason.
-        seed: of the draw.
+        seed: seed of the draw.
         workers: processes; None is one a core, 0 works in this process.
 
     Raises:

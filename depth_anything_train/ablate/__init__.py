@@ -31,7 +31,7 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
 
     Args:
         cfg: as `configs/ablate/ablate.yaml`, resolved.
-        name: of the table, for its files.
+        name: name of the table, as in the names of its files.
         typed: the keys of the command, for a launcher that does not wait: its last job is the command itself.
 
     Raises:

@@ -26,7 +26,7 @@ class Column:
 
     Attributes:
         name, title: short, and for the reader.
-        keys: of `evaluate`, the protocol among them.
+        keys: keys of `evaluate` and their values, the protocol among them.
         sets: names or patterns of test sets; None means all that are evaluated.
         in_mean: whether the mean of a row counts it.
         doubt: why the paper's number may not be comparable.
@@ -45,7 +45,7 @@ class Plan:
     """All jobs of a table, each after those it needs.
 
     Attributes:
-        columns: of the table, in order.
+        columns: the table's columns, in order.
         jobs: by name.
         cells: (label of the row, seed) -> name of the column -> the evaluation that has its number.
         reasons: label of a row that is not trained -> why.
@@ -63,7 +63,7 @@ def make_plan(table: Table, cfg: DictConfig) -> Plan:
     """Work out what the table needs; writes nothing.
 
     Args:
-        table: of the papers.
+        table: a table of the papers, as `read_table` returns it.
         cfg: as `configs/ablate/ablate.yaml`, resolved.
 
     Raises:

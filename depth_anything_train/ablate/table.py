@@ -21,8 +21,8 @@ class Row:
 
     Attributes:
         label: what the table calls it.
-        experiment: of `train`; None if this project cannot train the row.
-        ablation: of `train`, the change to the experiment.
+        experiment: the `experiment=` of `train`; None if this project cannot train the row.
+        ablation: the `ablation=` of `train`, a change to the experiment; None if there is none.
         labelled: names of the labelled sets.
         unlabelled: names of the sets of unlabelled images.
         paper: metric -> benchmark -> published number.

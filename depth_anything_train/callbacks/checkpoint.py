@@ -19,8 +19,8 @@ class CheckpointEvery(Callback):
     """Save the whole state of training every `every_n_steps` steps, at the end, and when the run is asked to stop.
 
     Args:
-        folder: of the checkpoints.
-        every_n_steps: optimiser steps between two.
+        folder: the folder of the checkpoints.
+        every_n_steps: optimiser steps between two checkpoints.
         interruption: tells whether to save and stop now.
     """
 

@@ -19,7 +19,7 @@ def draw_batch(batch: Mapping[str, Any], predictions: Mapping[str, Tensor] | Non
     """RGB picture of a batch: image, label (grey where invalid), and prediction if there is one for its stream.
 
     Args:
-        batch: of one stream, or of several by name.
+        batch: a batch of one stream, or stream -> its batch.
         predictions: stream -> disparity (n, 1, H, W) of its first n images; only those are drawn then.
     """
     rows = []

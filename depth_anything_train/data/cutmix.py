@@ -49,8 +49,8 @@ class CutMix:
 
         Args:
             size: side of the images in pixels.
-            seed: of the run.
-            step: of the run.
+            seed: the run's seed.
+            step: the optimiser step.
             positions: places in the global batch.
         """
         keys = (keyed_seed(seed, "cutmix", step, position) for position in positions)

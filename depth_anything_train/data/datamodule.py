@@ -38,7 +38,7 @@ class ShardDataModule(LightningDataModule):
         batch: stream -> number of samples in a global batch, over all processes.
         size: side of the square crops in pixels, or the [height, width] to which samples are stretched.
         steps: length of the run in optimizer steps.
-        seed: of order and augmentation.
+        seed: seed of order and augmentation.
         weights: stream -> share of each of its folders, whole numbers; None takes the folders as one.
         shuffle_shards: shuffle inside groups of so many shards instead of over all samples; for object stores.
         workers: processes that load; 0 loads in the main process.
@@ -47,7 +47,7 @@ class ShardDataModule(LightningDataModule):
         geometry: how a view is cut, given size, flip and rotate_deg.
         colour: what the colours of all other images than the student's unlabelled ones go through.
         perturbation: what the student's unlabelled images go through.
-        cutmix: rectangles exchanged between them.
+        cutmix: rectangles exchanged between the student's unlabelled images.
         max_bad_share: share of samples that may be unusable.
         cache_mb: megabytes of decoded samples that stay in memory, in this process or shared out to its workers.
         max_per_device: the largest micro-batch: images that a device takes at a time. A larger share of the batch comes

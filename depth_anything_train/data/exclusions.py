@@ -36,11 +36,11 @@ class BadKey:
 
     Attributes:
         shard: name of the tar.
-        number: of the sample in it.
-        key: of the sample; empty where it cannot be read.
+        number: number of the sample in the shard, from 0.
+        key: key of the sample; empty where it cannot be read.
         reason: a short slug, such as `constant_label`.
         message: the same for a person.
-        digest: of the shard, so that a list is never applied to other shards than those it was made from.
+        digest: digest of the shard, so that a list is never applied to other shards than those it was made from.
         score: None where there is no doubt; else the evidence of a suspicion, and small is worse.
     """
 

@@ -72,7 +72,7 @@ class FileCache:
         """Open a file for reading; the descriptor belongs to the caller.
 
         Args:
-            name: of the file; equal names must mean equal content.
+            name: name of the file in the cache; equal names must mean equal content.
             fetch: writes the content to the path it is given; called if the file is not there.
             size: bytes it will have, for which room is made beforehand.
 

@@ -32,7 +32,7 @@ class MetricSource(Source):
         min_depth_m, max_depth_m: depths that are trained on lie strictly between, after the next step.
         canonical_focal_px: brings the metres of all cameras to those of one, as `DepthModelConfig` has it; every sample
             has to state its focal length then.
-        size: of the views, as of `Geometry`, on which a focal length in pixels depends.
+        size: size of the views in pixels, as in `Geometry`; a focal length in pixels depends on it.
         crop: `kb` cuts image and label to KITTI's benchmark window, 352 x 1216 at the bottom's middle.
 
     Raises:

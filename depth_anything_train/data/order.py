@@ -118,8 +118,8 @@ class Mixture:
 
     Args:
         parts: the order of each source.
-        weights: its share.
-        name: of the stream, for messages.
+        weights: share of each source, whole numbers.
+        name: name of the stream, for messages.
 
     Raises:
         UserError: the weights do not fit the sources, or a source is empty.
@@ -174,7 +174,7 @@ def make_order(
 
     Args:
         folders: number of samples in each shard of each folder.
-        name: of the stream, for messages.
+        name: name of the stream, for messages.
         weights: share of each folder; None takes them as one, so that a folder has the share of its samples.
         shards: shuffle inside groups of so many shards; None shuffles over all samples.
 
@@ -212,7 +212,7 @@ class Slot:
         stream: kind of sample.
         epoch: how often the samples of its source were all used before.
         index: the sample.
-        step: of the run.
+        step: the optimiser step.
         position: place among the stream's slots of the global batch, over all ranks.
     """
 

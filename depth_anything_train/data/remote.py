@@ -134,7 +134,7 @@ class RemotePath:
         """Open a small file that belongs to this one and is kept for ever: made the first time, for this version.
 
         Args:
-            suffix: of the small file.
+            suffix: suffix of the small file's name.
             make: writes it to the path given, for this file with its size and version.
 
         Returns:
@@ -271,8 +271,8 @@ def in_parallel(
     """Call a function that waits for a store or a disk, in several threads; results come in the order of the items.
 
     Args:
-        function: of one item.
-        items: to call it with.
+        function: called with one item.
+        items: the items.
         perhaps_quick: begin without threads, and go on so while an item takes less than `QUICK_S` in the mean.
     """
     waiting = iter(items)

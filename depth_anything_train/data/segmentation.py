@@ -32,7 +32,7 @@ class SegmentedSource(SemanticSource):
 
     Args:
         folders, skip: as those of any source.
-        num_classes: of the model.
+        num_classes: number of classes of the model, equal to that of the folders.
 
     Raises:
         UserError: as any source, or a folder has another number of classes.

@@ -47,7 +47,7 @@ class Validation(Callback, ABC):
         run: folder of the run.
         interruption: tells whether to stop now.
         data: folders of shards by name, none of which is trained on.
-        size: of the views that are trained on.
+        size: size in pixels of the views in training.
         every_n_steps: optimiser steps between two.
         limit: at most so many images of each folder, evenly spread.
     """

@@ -218,8 +218,8 @@ class DepthAnything:
             image: path, encoded bytes, a Pillow image, or uint8: RGB (H, W, 3), with alpha (H, W, 4), grey (H, W); or
                 a list of such.
             size: shorter side in pixels for the network; the size it was trained at by default.
-            focal_px: of the camera, in pixels of the photograph, where its EXIF does not state it; read by models with
-                a canonical camera alone.
+            focal_px: focal length of the camera in pixels of the photograph, where its EXIF does not state it; only
+                read by models with a canonical camera.
 
         Raises:
             UserError: no such file, an array of another shape, or a size or focal length that cannot be.

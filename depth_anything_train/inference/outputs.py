@@ -42,8 +42,8 @@ class Outputs:
 
     Args:
         names: some of `SUFFIXES`.
-        colormap: of the colour picture and the side by side; any name matplotlib knows, near is its upper end.
-        percentile: of pixels at either end that the control map gives up for contrast between them.
+        colormap: matplotlib's name of the colour map of the colour picture and the side by side; near is its upper end.
+        percentile: percentage of pixels at either end that the control map clips, for more contrast between them.
         pointcloud: `ply` or `glb` for a point cloud as well.
         fov_deg: field of view across the photograph's longer side in degrees, for the point cloud and for metres of a
             model with a canonical camera.
@@ -92,7 +92,7 @@ class Outputs:
             target: path without extension; its folder is made.
             image: the photograph, RGB (H, W, 3).
             prediction: (H, W).
-            focal_px: of the camera in pixels, for the point cloud if neither `fov_deg` nor `intrinsics` was chosen.
+            focal_px: focal length in pixels, for the point cloud if neither `fov_deg` nor `intrinsics` was chosen.
         """
         paths = []
         for suffix, content in self._encoded(image, prediction, focal_px):
@@ -155,7 +155,7 @@ def control_map(prediction: Prediction, percentile: float = 0.0, limits: Limits 
 
     Args:
         prediction: (H, W).
-        percentile: of pixels at either end that all become black or white; 0 stretches from minimum to maximum.
+        percentile: percentage of pixels at either end that become black or white; 0 stretches from minimum to maximum.
         limits: disparity that becomes black and white; by default the picture's own percentiles.
     """
     disparity = prediction.disparity

@@ -85,7 +85,7 @@ def from_prediction(
             OpenCV.
         focal_px: focal length in pixels, such as the photograph itself may state, where neither of them is given; if
             nothing is known, the field of view is 60 degrees.
-        max_points: of a larger photograph every n-th row and column is taken, so that no more remain; None takes all.
+        max_points: most points; a larger photograph is thinned to every n-th row and column. None takes all.
         drop_flying: leave out the points that hang in the air between a near and a far surface (`flying_pixels`).
 
     Raises:

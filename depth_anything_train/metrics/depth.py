@@ -128,7 +128,7 @@ def evaluate_image(
         label: true inverse depth (H, W); 1/m for unit "m". Exactly 0 is sky, which has no depth to compare with.
         valid: (H, W), True where the label may be used; elsewhere label and prediction may hold anything.
         protocol: pixels, alignment and range.
-        unit: of the label: "m", "px" or "unknown".
+        unit: unit of the label: "m", "px" or "unknown".
 
     Returns:
         `abs_rel_disparity` and `delta1_disparity` compare inverse depths (what the authors say they did), every other

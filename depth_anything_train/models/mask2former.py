@@ -38,7 +38,7 @@ class Mask2FormerDecoder(Mask2FormerPreTrainedModel):
 
     Args:
         config: sizes; what it says about a backbone is not used.
-        channels: of the four maps, from fine to coarse.
+        channels: channels of the four maps, from fine to coarse.
     """
 
     def __init__(self, config: Any, channels: Sequence[int]) -> None:

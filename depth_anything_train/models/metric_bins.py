@@ -41,11 +41,11 @@ class BinsConfig:
         domains: name, nearest and farthest depth in metres of each. Several domains have a head each and a router
             that looks at the image; its scores have the order of this list.
         centres: `softplus` leaves bin centres unbounded, `normed` keeps them in the domain's range.
-        count: bins.
+        count: number of bins.
         embedding: channels in which a pixel's bins are described.
         seed_hidden, hidden: channels inside the regressor of the first centres, and inside the projectors.
         attractors: how many move the centres on each of the four maps, coarse to fine.
-        strength: of an attractor, alpha; the larger, the less it moves.
+        strength: alpha of an attractor; the larger, the less it moves the centres.
         squeeze: the last network has so many times fewer channels inside than come in.
 
     Raises:

@@ -116,7 +116,7 @@ class Segmenter(nn.Module):
 
     Args:
         config: sizes.
-        encoder: of that configuration; a random one when None.
+        encoder: an encoder of that configuration; None makes a random one.
     """
 
     def __init__(self, config: SegmenterConfig, encoder: DinoV2Encoder | None = None) -> None:

@@ -38,11 +38,11 @@ def estimate(
 
     Args:
         work: what is to be done.
-        speed: of one GPU.
-        gpus: that share the work without loss.
-        price: of one GPU hour.
-        bytes_per_pixel: of a stored label.
-        peak_tflops: of one GPU, to say which share of it is used.
+        speed: speed of one GPU.
+        gpus: number of GPUs; they are taken to share the work without loss.
+        price: price of one GPU hour; None if it is not known.
+        bytes_per_pixel: bytes per pixel of a stored label.
+        peak_tflops: peak TFLOP/s of one GPU, to say which share of it is used.
 
     Raises:
         UserError: a number is out of range.

@@ -21,7 +21,7 @@ class SegmentationTask(Task):
 
     Args:
         model: a `DepthModel`, of which only the encoder is trained.
-        num_classes: of the data set.
+        num_classes: number of classes in the data set.
         decoder: the other settings of `SegmenterConfig`.
         masks: loss of (classes, masks, labels) with three names, weighted by `weights`.
         options: see `Task`.
