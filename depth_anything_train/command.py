@@ -1,6 +1,6 @@
 """From a function of a config to a command of the program.
 
-A command is `@command("name")` over `main(cfg)`, its keys are in `configs/name/name.yaml`, and `pyproject.toml` lists
+A command is `@command("name")` over `main(cfg)`, its keys are in `configs/NAME/NAME.yaml`, and `pyproject.toml` lists
 it in the entry-point group `depth_anything.commands`.
 """
 

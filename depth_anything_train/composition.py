@@ -40,7 +40,7 @@ def overrides_in(arguments: Iterable[str]) -> list[str]:
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:
-    """Compose `configs/name/name.yaml` with `key=value` overrides, without running anything.
+    """Compose `configs/NAME/NAME.yaml` with `key=value` overrides, without running anything.
 
     Raises:
         UserError: an unknown key or choice (with the nearest known one), or a value that cannot be parsed or is of

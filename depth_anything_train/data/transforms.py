@@ -175,7 +175,7 @@ def _fill(
 class StrongPerturbation:
     """Colour jitter and Gaussian blur for the student's unlabelled images: section 3.2, "strong perturbations".
 
-    The paper gives no values; see configs/data/perturbation for those used and where they come from.
+    The paper gives no values; see `configs/train/data/perturbation` for those used and where they come from.
 
     Args:
         jitter_p: probability of the colour jitter.

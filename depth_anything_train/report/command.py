@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def gather(options: dict[str, Any]) -> Page:
-    """Read everything that the page shows; the keys are those of `configs/report.yaml`.
+    """Read everything that the page shows; the keys are those of `configs/report/report.yaml`.
 
     Raises:
         UserError: a named folder is missing or unfinished, evaluations cannot be compared, or nothing was named.

@@ -27,7 +27,7 @@ from depth_anything_train.types import Disparity, Image, ImageBytes, Scalar
 
 
 class OptimizerRecipe(Protocol):
-    """What `configs/optim` builds."""
+    """What `configs/train/optim` builds."""
 
     def build(self, model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler]:
         """Optimiser and schedule, which advances every step."""
