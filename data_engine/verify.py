@@ -127,7 +127,7 @@ def verify(
     """Check all shards of a folder, in memory that does not grow with what is wrong with them.
 
     Args:
-        shards: folder or address of labelled, image or pseudo-label shards.
+        shards: folder or address of labelled, image, pseudo-label or segmented shards.
         deep: decode images and labels; else index, checksums and keys only.
         workers: processes; None is one a core, 0 works in this process.
         limits: when a label counts as dirty; None takes the defaults.

@@ -45,7 +45,7 @@ class Ingest(Protocol):
 
     @property
     def kind(self) -> str:
-        """`labelled` or `images`."""
+        """What its shards are: `labelled`, `images` or `segmented`."""
 
     @property
     def source(self) -> str:
