@@ -37,7 +37,7 @@ SAMPLE = 50_000
 
 @dataclass(frozen=True)
 class Limits:
-    """When a label counts as dirty. All of them are our defaults; photographs with sparse LiDAR pass.
+    """When a label counts as dirty. All of them are our choice; photographs with sparse LiDAR pass.
 
     Args:
         min_valid: smallest share of valid pixels.
