@@ -88,7 +88,7 @@ def command(
 
 @functools.cache
 def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
-    """End with a sentence where arguments cannot be composed, or name something to read that is not there.
+    """End with one sentence if arguments cannot be composed, or name an input that does not exist.
 
     This needs none of a command's own libraries, whose import takes seconds.
     """

@@ -1,4 +1,4 @@
-"""Several devices: the strategies by which Lightning divides the work among them, and what becomes of a lost one."""
+"""Several devices: the strategies by which Lightning divides the work among them, and detection of a lost one."""
 
 from __future__ import annotations
 

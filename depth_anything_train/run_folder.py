@@ -90,14 +90,14 @@ def open_run(run: Path, cfg: DictConfig) -> None:
 
 
 def samples_moved(run: Path, cfg: DictConfig) -> list[str]:
-    """How the paths of samples differ from those that a run began with, a phrase each."""
+    """How the paths of samples differ from those that a run began with, one phrase per path."""
     began = _config_of(run)
     pairs = {name: (OmegaConf.select(began, name), OmegaConf.select(cfg, name)) for name in _sample_paths(cfg).values()}
     return [f"{name} was {there}, is {here}" for name, (there, here) in pairs.items() if there != here]
 
 
 def check_samples(run: Path, cfg: DictConfig, content: Mapping[str, str]) -> None:
-    """Make sure that a run goes on with the samples that it began with, wherever they lie; note them if it begins.
+    """Make sure that a run continues with the samples that it began with, wherever they are; record them at its start.
 
     Which sample stands where in its order is a matter of their numbers.
 

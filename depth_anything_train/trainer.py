@@ -91,7 +91,7 @@ def device_peak(cfg: DictConfig) -> float | None:
 
 
 def quiet_lightning() -> None:
-    """Leave out what Lightning says about itself and about machines in general."""
+    """Silence Lightning's messages about itself and about machines in general."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
@@ -105,7 +105,7 @@ def _slurm() -> list[SLURMEnvironment]:
 
 
 def stopped_status(trainer: pl.Trainer) -> int:
-    """What a rank leaves with when all were asked to stop.
+    """The exit status of a rank when all were asked to stop.
 
     The launcher that Lightning is without torchrun or SLURM kills its own process if another one leaves with anything
     but 0; its own status is what the user sees.

@@ -1,4 +1,4 @@
-"""Labelling as one of several tasks that know nothing of each other but their number: a SLURM array, for instance.
+"""Labelling as one of several tasks that only know their number and how many there are, such as a SLURM array.
 
 Task k of n begins with every n-th shard, so that tasks seldom meet. When its own are done it takes what others have not
 begun, and shards whose leases were left by dead tasks. It ends when all shards are done, whoever did them. A shard that

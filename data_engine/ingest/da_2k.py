@@ -1,4 +1,4 @@
-"""DA-2K: pairs of points of which people said which is nearer. There is no depth map, so these are image shards."""
+"""DA-2K: pairs of points with the nearer one annotated. There is no depth map, so these are image shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which labels a folder holds: dataset.json says so before the first shard, and whoever labels holds on to it."""
+"""Which labels a folder holds: dataset.json says so before the first shard, and every labelling keeps to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDENTITY = ("schema", "kind", "images", "teacher", "settings")
 
 @contextmanager
 def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[None]:
-    """Write what a folder will hold before its first shard, or make sure that it is to hold just that.
+    """Before its first shard, write what a folder will hold; later, make sure that it is the same.
 
     A folder is free for other labels while it has none and nobody is at work in it: its run ended before its first
     shard. Whoever works has a shared lock on dataset.json; on a file system without locks a folder is never free.

@@ -69,7 +69,7 @@ def show(report: LeakReport, out: Path) -> None:
 
 
 def exclude(leaks: Iterable[Leak], train: Iterable[str], test: Iterable[str]) -> None:
-    """Put the copies on the lists of the training folders, in the place of what an earlier call found of these tests.
+    """Put the copies on the bad-key lists of the training folders, replacing what earlier calls found of these tests.
 
     Raises:
         UserError: a folder is not on this machine.

@@ -63,7 +63,7 @@ class LeakReport:
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on two images are called copies: bits that may differ, and least correlation."""
+    """When two images count as copies: how many bits may differ, and the smallest correlation."""
 
     max_distance: int = 10
     min_correlation: float = 0.85

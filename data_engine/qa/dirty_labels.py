@@ -125,7 +125,7 @@ def typical_disparity(label: Label) -> float | None:
 
 
 def outlying(typical: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
-    """How far each label of a data set is off the middle of all, as a factor >= 1; 0 for those that are not odd.
+    """How far each label of a data set is from the median of all, as a factor >= 1; 0 for those that are not odd.
 
     Args:
         typical: `typical_disparity` of each label, (n,); fewer than `ENOUGH` judge nobody.

@@ -20,7 +20,7 @@ from depth_anything_train.runtime import UserError, console
 
 @command("ablate")
 def main(cfg: DictConfig) -> None:
-    """Run what is not finished of the table's jobs and write the table from all that is."""
+    """Run the table's jobs that are not finished and write the table from those that are."""
     OmegaConf.resolve(cfg)
     hydra = HydraConfig.get()
     ablate(cfg, name=hydra.runtime.choices["table"], typed=list(hydra.overrides.task))

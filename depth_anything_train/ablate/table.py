@@ -52,7 +52,7 @@ class Table:
 
 
 def read_table(name: str, node: DictConfig) -> Table:
-    """Read `configs/ablate/table/NAME.yaml`; a row takes from the table what it does not say itself.
+    """Read `configs/ablate/table/NAME.yaml`; a row inherits from the table what it does not state.
 
     Raises:
         UserError: a row has no label, neither experiment nor reason, or another number of values than benchmarks.

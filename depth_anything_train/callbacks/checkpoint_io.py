@@ -63,10 +63,10 @@ class SoundCheckpointIO(CheckpointIO):
             writing.result()
 
     def look(self) -> None:
-        """Take notice of a checkpoint that could not be written, without waiting.
+        """Raise if a checkpoint could not be written, without waiting.
 
         Raises:
-            UserError: there is one.
+            UserError: one could not.
         """
         if self._writing is not None and self._writing.done():
             self.wait()
@@ -114,7 +114,7 @@ class SoundCheckpointIO(CheckpointIO):
 
 
 def newest_sound_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose size and hash are what its mark says, or None."""
+    """The newest checkpoint whose size and hash match its mark, or None."""
     for path in reversed(checkpoints(folder)):
         if is_sound(path):
             return path
@@ -134,7 +134,7 @@ def remove_half_checkpoints(folder: Path) -> None:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a checkpoint's bytes are what its mark says."""
+    """Whether a checkpoint's bytes match its mark."""
     mark = path.with_suffix(".json")
     if not path.is_file() or not mark.is_file():
         return False

@@ -1,4 +1,4 @@
-"""A step whose gradients are not finite is skipped on every rank, counted, and too many in a row stop the run."""
+"""Skip and count steps whose gradients are not finite, on every rank; too many in a row stop the run."""
 
 from __future__ import annotations
 

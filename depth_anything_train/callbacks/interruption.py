@@ -60,7 +60,7 @@ class Interruption:
         self.received = True
 
     def connect(self) -> None:
-        """Prepare to agree; every rank must call it, before the first `agree`."""
+        """Make the process group for `agree`; every rank must call it before the first `agree`."""
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             # On the CPU: the ranks' word must not wait for their GPUs.
             self._group = distributed.new_group(backend="gloo", timeout=self.timeout)

@@ -1,4 +1,4 @@
-"""Samples that stay in memory: to decode a photograph again takes as long as to learn from it."""
+"""Samples that stay in memory: decoding a photograph again takes as long as learning from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards to training batches: a loader that can be entered at any step and remembers nothing.
+"""Shards to training batches: a loader that can start at any step and has no state.
 
 StepBatches says which samples a step has; TrainingViews and Collate make a batch of them, in the workers of a loader.
 """
@@ -119,14 +119,14 @@ class ShardDataModule(LightningDataModule):
         return {name: source.digest for name, source in self.views.sources.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: what could not be used so far. Where the loader stands, the trainer's step says.
+        """For the checkpoint: what could not be used so far. The trainer's step says where the loader is.
 
         Every process must call it.
         """
         return self.bad.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting where the checkpoint stood."""
+        """Continue to count from the checkpoint."""
         self.bad = BadSamples(self.max_bad_share, before=state_dict)
 
     def train_dataloader(self) -> TrainLoader:
@@ -231,7 +231,7 @@ class ShardDataModule(LightningDataModule):
         self.teardown("fit")
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1, parts: int = 1, part: int = 0) -> Batch:
-        """The batch of any step, or a part of it, loaded here and now: what the loader gives, gave or will give.
+        """The batch of any step, or a part of it, loaded now: the same as the loader yields at that step.
 
         Raises:
             UserError: a source cannot be read.

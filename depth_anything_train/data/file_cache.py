@@ -1,4 +1,4 @@
-"""Copies of remote files on the local disk, within a limit of bytes: what was used longest ago goes first.
+"""Copies of remote files on the local disk, within a limit of bytes: the least recently used are deleted first.
 
 Any number of processes share the folder without locks. A file appears under its name complete or not at all; whoever
 asked for it gets an open descriptor, which outlives the file's name, so nothing that is being read can be taken away.

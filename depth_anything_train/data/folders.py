@@ -1,4 +1,4 @@
-"""What lies in a folder of shards, here or elsewhere, before any is opened: its tars, and what it says of them."""
+"""What a folder of shards contains, local or remote, before any is opened: its tars, and their description."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def index_problem(index: bytes, tar: AnyPath, tar_size: int | None) -> str:
 
 
 def tar_problem(tar: Path, index: bytes) -> str:
-    """Which sample of a whole local tar is the first that does not agree with a sound index; nothing if all do."""
+    """The first sample of a whole local tar that does not agree with a sound index; nothing if all do."""
     descriptor = os.open(tar, os.O_RDONLY)
     try:
         for number in range(parse_header(index, len(index), tar, None)[0]):

@@ -1,4 +1,4 @@
-"""Labels in metres: which depths of a sample teach a metric model, and what KITTI's published recipe cuts off."""
+"""Labels in metres: which depths a metric model is trained on, and the crop of KITTI's published recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sample stands where: a pure function of (seed, stream, position), so that the only state of a loader is a step.
+"""Which sample comes when: a pure function of (seed, stream, position), so that a loader's only state is a step.
 
 A stream is one kind of sample with its own share of every batch, for instance 64 labelled beside 128 unlabelled images.
 Slot `j` of step `s` in a stream with `n` slots stands at position `p = s * n + j` of an endless sequence. An `Order`
@@ -35,7 +35,7 @@ class Order(Protocol):
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Every sample once an epoch, in an order that is drawn from all of them."""
+    """Every sample once per epoch, shuffled over all of them."""
 
     length: int
 
@@ -49,7 +49,7 @@ class Shuffle:
 
 
 class BlockShuffle:
-    """Every sample once an epoch, in an order that reads few shards at a time: for object stores and slow disks.
+    """Every sample once per epoch, in an order that reads few shards at a time: for object stores and slow disks.
 
     The shards are shuffled and cut into groups of at least `group` (fewer than twice as many); the samples are shuffled
     inside each group. An epoch is set up in O(shards), a position found in O(log shards).
@@ -206,7 +206,7 @@ def _each(groups: Positions, places: Positions, change: Callable[[int, Positions
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place in a batch and the sample that stands there.
+    """One place in a batch and the sample that goes there.
 
     Attributes:
         stream: kind of sample.

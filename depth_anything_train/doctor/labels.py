@@ -42,7 +42,7 @@ class Seen:
 
 
 def look(source: Source, count: int) -> Iterator[Seen]:
-    """`count` samples at even distances over all folders of a source."""
+    """`count` samples, evenly spread over all folders of a source."""
     for k in range(min(count, len(source))):
         index = len(source) * k // min(count, len(source))
         folder, number = source.locate(index)

@@ -1,4 +1,4 @@
-"""Can the model learn one batch by heart, how fast is a step, and how fast the loader?"""
+"""Can the model overfit one batch, how fast is a step, and how fast is the loader?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Learning(pl.Callback):
 
     @property
     def seconds(self) -> float:
-        """Of a step, the median after the first ones."""
+        """Median seconds per step, without the first ones."""
         return statistics.median(end - start for start, end in itertools.pairwise(self.times[WARM_UP:]))
 
 
@@ -79,7 +79,7 @@ def check_overfit(learning: Learning) -> Outcome:
 
 
 def check_speed(data: ShardDataModule, images: int, learning: Learning, in_batch: int, seconds: float) -> Outcome:
-    """The loader beside the step, in images a second.
+    """Speed of the loader compared with that of the step, in images per second.
 
     Args:
         data: what is loaded, `in_batch` images at a time.

@@ -1,4 +1,4 @@
-"""A table of a paper as a list of benchmarks and the numbers printed there: what is on disk, what is missing."""
+"""A table of a paper: its benchmarks, the published numbers, and which data are on disk or missing."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def find_data(suite: Suite, data: Any, root: str | None) -> dict[str, str]:
 
 
 def missing_text(suite: Suite, found: Mapping[str, str], root: str | None) -> str:
-    """How to get every benchmark that is not there; empty where all are."""
+    """How to get each missing benchmark; empty if none is missing."""
     missing = [one for name, one in suite.benchmarks.items() if name not in found]
     lines = [f"  {one.how_to_get(str(Path(root or 'shards') / one.name))}" for one in missing]
     return "\n".join(["Not on disk, left out; each is made by", *lines]) if missing else ""

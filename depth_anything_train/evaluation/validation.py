@@ -91,7 +91,7 @@ class Validation(Callback, ABC):
         """How it is judged, for the record of the best model: plain JSON."""
 
     def continue_from(self, step: int) -> None:
-        """Forget what was judged behind `step`."""
+        """Forget validations after `step`."""
         self.rows.continue_from(step)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,7 +99,7 @@ class Validation(Callback, ABC):
         self.judged = trainer.strategy.broadcast(self.rows.last)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge what training starts from, or what it was stopped at."""
+        """Judge the model that training starts from or continues with."""
         self._judge_if_due(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

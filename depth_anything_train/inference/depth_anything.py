@@ -172,7 +172,7 @@ class DepthAnything:
         return self.model.config.canonical_focal_px is not None
 
     def check_camera(self, focal_px: float | None) -> None:
-        """Refuse a photograph whose focal length has to be known and is not.
+        """Refuse a photograph whose focal length is needed but unknown.
 
         Raises:
             BadSample: `no_camera`.

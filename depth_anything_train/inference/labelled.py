@@ -67,7 +67,7 @@ def group_of(record: Record, group: str, split_by: str | None) -> str:
 
 
 def no_such_field(data: Mapping[str, Records], split_by: str) -> str:
-    """What to say where no sample of the named sets has the field `split_by`."""
+    """The error message if no sample of the named sets has the field `split_by`."""
     fields = sorted({field for records in data.values() if len(records) for field in records[0].meta})
     known = ", ".join(fields) or "none"
     return f"Expected a field of the samples' json as split_by, but got {split_by}; there are {known}."

@@ -1,4 +1,4 @@
-"""What a prediction becomes on disk: pictures to look at, numbers to compute with, a map for ControlNet, points."""
+"""Output files of a prediction: pictures to look at, numbers to compute with, a map for ControlNet, points."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Outputs:
         camera(1, 1, self.fov_deg, self.intrinsics)
 
     def focal_px(self, height: int, width: int) -> float | None:
-        """Focal length in pixels of a photograph of that size, if the user said anything of the camera."""
+        """Focal length in pixels of a photograph of that size, if the user stated the camera."""
         if self.fov_deg is None and self.intrinsics is None:
             return None
         fx, fy, *_ = camera(height, width, self.fov_deg, self.intrinsics)

@@ -116,7 +116,7 @@ def _distance(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.b
 
 
 def flying_pixels(disparity: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels (H, W) between two surfaces: a network draws the edge of a thing as a ramp, whose points are nowhere.
+    """Pixels (H, W) between two surfaces: a network draws an edge as a ramp, whose points lie on neither.
 
     A plane, however steep, has a disparity that is linear in the pixels, so that it loses nothing; nor does a sharp
     step. On a ramp it rises to one side and falls to the other, each time by more than it does just beyond.

@@ -1,4 +1,4 @@
-"""What `predict` is pointed at: photographs in a folder, a pattern or a list; a video, a camera, a stream."""
+"""The sources of `predict`: photographs in a folder, a pattern or a list; a video, a camera, a stream."""
 
 from __future__ import annotations
 

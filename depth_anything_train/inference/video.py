@@ -1,4 +1,4 @@
-"""A video becomes a video of its disparity: frame by frame at the same times, with its sound, in constant memory."""
+"""Make a video of a video's disparity: frame by frame at the same times, with its sound, in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of points of which people said which is nearer, as in DA-2K: the share that a prediction gets right."""
+"""Pairs of points, annotated by people with which is nearer, as in DA-2K: the share that a prediction gets right."""
 
 from __future__ import annotations
 

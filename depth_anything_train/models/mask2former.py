@@ -20,7 +20,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 
 class Queries(NamedTuple):
-    """What Q queries say behind each of the L decoder layers, the last one being the prediction.
+    """Outputs of the Q queries after each of the L decoder layers; the last layer's are the prediction.
 
     Attributes:
         classes: L times (B, Q, K + 1) logits of the K classes and, last, of none.

@@ -1,4 +1,4 @@
-"""The `.pth` files of the released code: bare weights under our names, whose file name says what they do not.
+"""The `.pth` files of the released code: bare weights under our names; only the file name states the rest.
 
 V1 and V2 have equal names and shapes, and so have relative and metric models. Which blocks the decoder reads, and the
 farthest depth of a metric model, are therefore taken from the file's name or given, and never guessed: weights with the

@@ -41,7 +41,7 @@ class MetricTask(DepthTask):
 
 
 class RoutedMetricTask(MetricTask):
-    """Several domains with their own bins: each learns from its own images, and the router which is which.
+    """Several domains with their own bins: each learns from its own images, and the router learns to tell them apart.
 
     The stream of a batch says the domain of its images; the depth loss of each is taken alone, as the published code
     does with batches of one domain.
@@ -71,6 +71,6 @@ class RoutedMetricTask(MetricTask):
 
 
 def metres(disparity: Disparity, valid: Valid) -> tuple[DepthMetres, Valid]:
-    """Depth of inverse depth in 1/m, and where there is one."""
+    """Depth from inverse depth in 1/m, and where it is defined."""
     known = valid & (disparity > 0)
     return 1.0 / disparity.where(known, 1.0), known

@@ -17,7 +17,7 @@ from depth_anything_train.types import Scalar, SemanticBatch
 
 
 class SegmentationTask(Task):
-    """Mask2Former on the encoder of a depth model, whose own decoder is left behind.
+    """Mask2Former on the encoder of a depth model, whose own decoder is dropped.
 
     Args:
         model: a `DepthModel`, of which only the encoder is trained.
