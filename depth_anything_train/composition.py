@@ -68,11 +68,21 @@ def _as_text(value: Any) -> str:
         return "{" + ",".join(f"{k}:{_as_text(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_as_text, value)) + "]"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./*@+-]+", value):
+    if isinstance(value, str) and not _stays_text(value):
         # Hydra takes a backslash as it is, except before the quote.
         escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
         return f"'{escaped}'"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _stays_text(text: str) -> bool:
+    """Whether Hydra reads the same text without quotes: no number, not `null`, and ASCII, as its grammar wants."""
+    if not re.fullmatch(r"[\w./*@+-]+", text, re.ASCII):
+        return False
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value() == text
+    except HydraException:
+        return False
 
 
 def required_choice(name: str, overrides: list[str]) -> list[str]:

@@ -91,10 +91,15 @@ def naming(path: Path) -> Iterator[None]:
 # A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.
 
 
+LONGEST_BEGINNING = 200
+"""Bytes of its file's name that a temporary one has in its own: names may have 255."""
+
+
 def open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
     """A new file beside `path`, locked while it is open, for what is to be renamed to `path`."""
     while True:
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        beginning = os.fsdecode(os.fsencode(path.name)[:LONGEST_BEGINNING])
+        temporary = path.with_name(f".{beginning}.{uuid.uuid4().hex}.tmp")
         file = open(temporary, "wb")
         with suppress(OSError):  # no locks on this file system: then nobody deletes leftovers
             fcntl.flock(file, fcntl.LOCK_EX)

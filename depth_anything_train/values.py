@@ -68,7 +68,8 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
             key, value = override.key_or_group, _select(composed, override.key_or_group)
             several = isinstance(value, ListConfig) and key in SEVERAL.get(name, ())
             for one in value if several else [value]:
-                check_value(key, one, _select(plain, key))
+                typed = (override.input_line or "").partition("=")[2]
+                check_value(key, one, _select(plain, key), typed)
 
 
 def check_inputs(name: str, composed: DictConfig) -> None:
@@ -94,8 +95,8 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def check_value(key: str, value: Any, default: Any) -> None:
-    """Check one value against the default that it replaces (None where that says nothing).
+def check_value(key: str, value: Any, default: Any, typed: str = "") -> None:
+    """Check one value against the default that it replaces (None where that says nothing); `typed` is for the message.
 
     Raises:
         UserError: it is of another kind.
@@ -105,8 +106,10 @@ def check_value(key: str, value: Any, default: Any) -> None:
     if key.startswith("trainer."):  # Lightning checks its own; several of them are numbers or words
         return
     if last in PATHS and (isinstance(value, int | float) or value == ""):
-        hint = f"write {key}=./{value}" if value != "" else "name one"
+        hint = f"write {key}=./{typed or value}" if value != "" else "name one"
         raise UserError(f"Expected a path for {key}, but got {_shown(value)}; {hint}.")
+    if last == "source" and isinstance(value, float):
+        raise UserError(f"Expected a path, a camera's number or an address for {key}; write {key}=./{typed or value}.")
     if last in PATHS and OmegaConf.is_config(value) and not OmegaConf.is_config(default):
         raise UserError(f"Expected one path for {key}, but got {value}; write {key}=PATH.")
     if last == "out" and isinstance(value, str) and "://" in value:

@@ -27,15 +27,19 @@ def write_film(
     times=None,
     codec="libx264",
     audio="aac",
+    sound_rate=SAMPLE_RATE,
     rotation=0,
+    aspect=1,
 ):
-    """Write `count` frames at `rate` or at `times` in seconds; `rotation` in degrees is noted for the player."""
+    """Write `count` frames at `rate` or at `times` in seconds; `rotation` in degrees is noted for the player, and so
+    is `aspect`, the width of a pixel in heights."""
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=rate, width=width, height=height)
         video.codec_context.time_base = Fraction(1, rate) if times is None else Fraction(1, 90_000)
+        video.codec_context.sample_aspect_ratio = Fraction(aspect)
         if rotation:
             video.set_display_rotation(rotation)
-        sound = container.add_stream(audio, rate=SAMPLE_RATE, layout="stereo") if audio else None
+        sound = container.add_stream(audio, rate=sound_rate, layout="stereo") if audio else None
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
             seconds = number / rate if times is None else times[number]
@@ -43,9 +47,9 @@ def write_film(
             container.mux(video.encode(frame))
         if sound:
             seconds = count / rate if times is None else times[-1]
-            wave = np.sin(np.arange(round(seconds * SAMPLE_RATE)) * 440 * 2 * np.pi / SAMPLE_RATE) * 0.3
+            wave = np.sin(np.arange(round(seconds * sound_rate)) * 440 * 2 * np.pi / sound_rate) * 0.3
             samples = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), "fltp", "stereo")
-            samples.sample_rate, samples.pts = SAMPLE_RATE, 0
+            samples.sample_rate, samples.pts = sound_rate, 0
             container.mux(sound.encode(samples))
             container.mux(sound.encode(None))
         container.mux(video.encode(None))

@@ -45,13 +45,19 @@ def test_compose__text_that_is_no_override_is_named():
         3,
         0.5,
         "3",
+        "2024.10",
+        "1e5",
+        "null",
+        "true",
+        "nan",
+        "runs/ü",
     ],
 )
 def test_as_override__any_value_comes_back_equal(value):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_override(as_override("key", value)).value()
-    assert parsed == value or str(parsed) == value
+    assert parsed == value and type(parsed) is type(value)
 
 
 def test_compose__a_folder_with_commas_is_told_how_to_be_quoted():

@@ -117,8 +117,8 @@ def read_points(path: str | Path, photos: Collection[str]) -> dict[str, Points]:
                 if row["photo"] not in photos:
                     raise UserError(f"Expected a photograph of the source in {where}, but got {row['photo']!r}.")
                 found[row["photo"]].append(_numbers(row, where))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is no CSV file in UTF-8 ({error})"
         raise UserError(f"Expected measured points in {path}, but it cannot be read: {reason}.") from None
     return {photo: np.array(rows) for photo, rows in found.items()}
 

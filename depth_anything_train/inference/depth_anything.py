@@ -34,6 +34,9 @@ from depth_anything_train.types import Image
 Format = Literal["native", "hf", "original"]
 Precision = Literal["fp32", "bf16"]
 
+MARKS = {"native": "model.json", "hf": "config.json"}
+"""What tells a folder of each format from the other; their weights have one name."""
+
 BATCH = 8
 """Photographs of a list that go through the network together."""
 
@@ -77,7 +80,8 @@ class DepthAnything:
         self.model = self.model.to(self.device).to(memory_format=torch.channels_last)
         self.size = size
         self.extra = {**(extra or {}), "size": size}
-        self._network = torch.compile(self.model, dynamic=False) if compile else self.model
+        self._compile = compile
+        self._compiled: tuple[DepthModel, Any] | None = None
 
     @classmethod
     def from_pretrained(
@@ -118,8 +122,10 @@ class DepthAnything:
                 with its processor and a model card; `original` is a `.pth` for the released code.
 
         Raises:
-            UserError: the format is unknown or cannot hold the model, or the weights were rounded to bfloat16.
+            UserError: the format is unknown or cannot hold the model, the folder holds one of another format, or the
+                weights were rounded to bfloat16.
         """
+        folder = Path(folder).expanduser()
         if format != "native" and self.model.config.canonical_focal_px is not None:
             raise UserError(
                 f"Expected format=native for a model with a canonical camera: readers of format={format} know nothing "
@@ -127,6 +133,13 @@ class DepthAnything:
             )
         if self._rounded:
             raise UserError("Expected the full weights to save, but they were rounded; load with precision=fp32.")
+        if other := [
+            name for of, name in MARKS.items() if of != format and format in MARKS and (folder / name).exists()
+        ]:
+            raise UserError(
+                f"Expected no model of another format in {folder}, whose weights have the same name, but {other[0]} is "
+                "there; name another folder."
+            )
         if format == "native":
             save_model(folder, self.model, self.extra)
         elif format == "hf":
@@ -140,6 +153,15 @@ class DepthAnything:
     def hash(self) -> str:
         """SHA-256 of the weights as they came, as in `model.json`."""
         return weights_hash(self.model)
+
+    @property
+    def _network(self) -> Any:
+        """The model, compiled if it is to be; another one may have taken its place."""
+        if not self._compile:
+            return self.model
+        if self._compiled is None or self._compiled[0] is not self.model:
+            self._compiled = self.model, torch.compile(self.model, dynamic=False)
+        return self._compiled[1]
 
     @property
     def kind(self) -> Kind:

@@ -41,7 +41,7 @@ def stated_focal(image: ImageLike) -> float | None:
 def _focal(image: PIL.Image.Image) -> float | None:
     stated = image.getexif().get_ifd(PHOTOGRAPH)
     focal_mm, recorded = stated.get(FOCAL_35MM), [stated.get(name) for name in (WIDTH, HEIGHT)]
-    if not focal_mm or focal_mm <= 0:
+    if focal_mm is None or not 0 < focal_mm < math.inf:
         return None
     if all(recorded) and abs(_aspect(*recorded) / _aspect(*image.size) - 1) > SAME_ASPECT:
         return None

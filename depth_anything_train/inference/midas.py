@@ -104,7 +104,9 @@ class Midas:
         try:
             inputs = self.processor(images=images, return_tensors="pt", input_data_format="channels_last", **sides)
             outputs = self.model(inputs["pixel_values"].to(self.device))
-        except ValueError as error:
+        except (ValueError, TypeError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             height, width = images[0].shape[:2]
             raise UserError(
                 f"Expected images that MiDaS can take, but {width} x {height} pixels at size={size} do not fit: {error}"

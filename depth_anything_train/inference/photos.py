@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,14 +19,14 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
-from depth_anything_train.inference.prediction import Prediction, load_image
+from depth_anything_train.inference.prediction import Prediction, check_finite, load_image
 from depth_anything_train.inference.preprocess import network_size, prepare
 from depth_anything_train.inference.sources import Photos
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Image
 
-WAITING_PIXELS = 100_000_000
-"""The most decoded pixels that are held while batches fill up, about 300 MB."""
+WAITING_BYTES = 500_000_000
+"""The most that photographs take, decoded and prepared, while batches fill up."""
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -45,6 +46,11 @@ class _Photo:
     prepared: Image | None
     focal_px: float | None
     points: Points | None
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.image.nbytes + (0 if self.prepared is None else self.prepared.nbytes)
 
     @property
     def group(self) -> tuple[int, ...]:
@@ -92,13 +98,18 @@ class _Around:
         if isinstance(self.model, DepthAnything):
             values = self.model.to_camera(values, photo.focal_px, photo.image.shape)
             farthest_m = self.model.model.config.max_depth_m
-        prediction = Prediction(values, self.model.kind, farthest_m).resized(*photo.image.shape[:2])
         try:
+            check_finite(values)
+            prediction = Prediction(values, self.model.kind, farthest_m).resized(*photo.image.shape[:2])
             if photo.points is not None:
                 prediction = _in_metres(prediction, photo.points, photo.file)
             self.outputs.write(photo.target, photo.image, prediction, photo.focal_px)
         except UserError as error:
             return f"{photo.file}: {error}"
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return f"{photo.file}: its name is too long for those of its outputs; rename it."
         return None
 
 
@@ -175,17 +186,17 @@ def _forward(model: DepthAnything | Midas, photos: list[_Photo], size: int | Non
 def _together(decoded: Iterable[_Photo | str], batch: int) -> Iterator[list[_Photo] | str]:
     """Lists of up to `batch` photographs of one group, and what is no photograph as it comes."""
     waiting: dict[tuple[int, ...], list[_Photo]] = defaultdict(list)
-    pixels = 0
+    held = 0
     for photo in decoded:
         if isinstance(photo, str):
             yield photo
             continue
         waiting[photo.group].append(photo)
-        pixels += photo.image.size // 3
+        held += photo.nbytes
         largest = max(waiting, key=lambda group: len(waiting[group]))
-        if len(waiting[largest]) >= batch or pixels > WAITING_PIXELS:
+        if len(waiting[largest]) >= batch or held > WAITING_BYTES:
             ready = waiting.pop(largest)
-            pixels -= sum(photo.image.size // 3 for photo in ready)
+            held -= sum(photo.nbytes for photo in ready)
             yield ready
     yield from waiting.values()
 

@@ -72,12 +72,16 @@ def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video
     if not text.strip():
         raise UserError("Expected photographs, a video, a camera's number or an address as source, but got nothing.")
     path = Path(text).expanduser()
-    if text.isdecimal() or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
+    is_camera = text.isdecimal() and not path.is_dir()
+    if is_camera or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
         return as_video(text)
     if path.is_dir():
         return _checked(text, path, _below(path, out))
     if path.is_file():
-        return _shared(text, _listed(path)) if _extension(text) == "txt" else Photos(path.parent, [path.name])
+        photos = _shared(text, _listed(path)) if _extension(text) == "txt" else Photos(path.parent, [path.name])
+        if out is not None and out.resolve() in {file.parent.resolve() for file, _ in photos}:
+            raise _not_apart(out)
+        return photos
     return _shared(text, _matching(str(path), out))
 
 
@@ -99,7 +103,7 @@ def as_video(source: str | int | Path) -> Video:
     path = Path(text).expanduser()
     if not path.is_file():
         raise UserError(f"Expected a video file at {text}, but there is none; check the path.")
-    return Video(str(path), path.stem)
+    return Video(os.path.abspath(path), path.stem)  # FFmpeg takes what comes before a colon for a protocol
 
 
 def _extension(name: str) -> str:
@@ -110,8 +114,11 @@ def _below(folder: Path, out: Path | None) -> Iterator[str]:
     skipped = None if out is None else out.resolve()
     if skipped == folder.resolve():
         raise _not_apart(out)
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [f for f in folders if skipped is None or Path(parent, f).resolve() != skipped]
+    seen = {skipped, folder.resolve()}
+    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        places = {name: Path(parent, name).resolve() for name in sorted(folders)}
+        folders[:] = [name for name, place in places.items() if place not in seen]  # links may lead in circles
+        seen.update(places.values())
         here = os.path.relpath(parent, folder)
         for name in files:
             if _extension(name) in IMAGE_EXTENSIONS and not name.startswith("."):  # ._a.jpg is macOS's note on a.jpg

@@ -15,7 +15,7 @@ from depth_anything_train.files import atomic_writer
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Limits, Outputs
-from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.inference.prediction import Prediction, check_finite
 from depth_anything_train.inference.sources import as_video
 from depth_anything_train.inference.temporal import TemporalAlignment
 from depth_anything_train.inference.video_files import Frame, VideoReader, VideoWriter, video_writer
@@ -54,8 +54,8 @@ def predict_video(
         on_frame: called with the number of frames done, and of all if it is known, whenever a batch is written.
 
     Raises:
-        UserError: the video cannot be opened or holds no sound frame, an output is not for videos, or PyAV is not
-            installed.
+        UserError: the video cannot be opened or holds no sound frame, an output is not for videos, the model states
+            NaN or infinity, or PyAV is not installed.
     """
     if unfit := [name for name in outputs.names if name not in VIDEO_OUTPUTS]:
         raise UserError(f"Expected outputs of a video out of {', '.join(VIDEO_OUTPUTS)}, but got {', '.join(unfit)}.")
@@ -72,6 +72,7 @@ def predict_video(
                 focals_px = [outputs.focal_px(*frame.image.shape[:2]) for frame in together]
                 maps = model.forward([frame.image for frame in together], size, focals_px)
                 for frame, values in zip(together, maps, strict=True):
+                    check_finite(values)
                     prediction = Prediction(values, model.kind)
                     if alignment is not None:
                         prediction = alignment(prediction)
@@ -89,7 +90,7 @@ class _Files:
     """The outputs of one video, open for writing; `stack` closes them."""
 
     def __init__(self, out: Path, outputs: Outputs, reader: VideoReader, stack: contextlib.ExitStack) -> None:
-        self.outputs = outputs
+        self.outputs, self._reader = outputs, reader
         self.paths = []
         self._videos: dict[str, VideoWriter] = {}
         self._array: ArrayWriter | None = None
@@ -112,8 +113,8 @@ class _Files:
                 writer.write(pictures[name], frame)
 
     def write_sound(self, sound: Any) -> None:
-        for writer in self._videos.values():
-            writer.write_sound(sound)
+        if not all([writer.write_sound(sound) for writer in self._videos.values()]):
+            self._reader.damaged += 1
 
 
 class ArrayWriter:

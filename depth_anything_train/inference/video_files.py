@@ -19,7 +19,10 @@ from depth_anything_train.runtime import UserError, import_extra
 
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
 """What players expect in an mp4; other sound is encoded again as AAC."""
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 QUALITY = {"crf": "18", "preset": "veryfast"}  # without visible loss: maps are smooth
+WIDEST_PIXEL = 4
+DISPLAY_MATRIX = "DISPLAYMATRIX"
 BT709 = 1  # number of HD video's matrix, primaries and transfer function, each in its table of H.264
 LIMITED_RANGE = 1
 PATIENCE_S = 30.0  # with a stream that says nothing
@@ -37,9 +40,9 @@ class Frame:
 class VideoReader:
     """The frames of a video, one at a time, and its sound.
 
-    Times start at 0 for whichever of the two comes first, and grow from frame to frame. Frames are turned as the file
-    says; if their size changes on the way, they are brought to that of the first. `damaged` counts what could not be
-    decoded; where a file or stream breaks off, it ends.
+    Times start at 0 for whichever of the two comes first, and grow from frame to frame. Frames are turned and mirrored
+    as the file says, and stretched where its pixels are not square; if their size changes on the way, they are brought
+    to that of the first. `damaged` counts what could not be decoded; where a file or stream breaks off, it ends.
 
     Args:
         source: where they come from.
@@ -85,6 +88,12 @@ class VideoReader:
     def close(self) -> None:
         """Let go of the file or camera."""
         self._container.close()
+
+    @property
+    def _aspect(self) -> Fraction:
+        """Width of a pixel in heights; 1 where the file says none, or what cannot be meant."""
+        stated = self._video.sample_aspect_ratio or Fraction(1)
+        return stated if 1 / WIDEST_PIXEL <= stated <= WIDEST_PIXEL else Fraction(1)
 
     @property
     def time_base(self) -> Fraction:
@@ -150,12 +159,25 @@ class VideoReader:
             return []
 
     def _upright(self, frame: Any) -> Frame:
-        self._size = self._size or {"width": frame.width, "height": frame.height}
-        image = np.rot90(frame.to_ndarray(format="rgb24", **self._size), round(frame.rotation / 90) % 4)
+        self._size = self._size or {"width": max(round(frame.width * self._aspect), 1), "height": frame.height}
+        image = _turned(frame.to_ndarray(format="rgb24", **self._size), frame.side_data.get(DISPLAY_MATRIX))
         usual = max(round(1 / self.rate / self.time_base), 1)
         time = self._next_time if frame.pts is None else max(frame.pts, self._next_time)
         self._next_time = time + (usual if frame.pts is None else 1)
         return Frame(np.ascontiguousarray(image), time, frame.duration or usual)
+
+
+def _turned(image: NDArray[np.uint8], matrix: Any) -> NDArray[np.uint8]:
+    """A frame as its display matrix says, by quarter turns and mirroring: nine int32, of which a, b, c, d count.
+
+    A point (x, y) of the frame is shown at (a x + c y, b x + d y).
+    """
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+    if abs(a) < abs(b):  # rows become columns
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 class VideoWriter:
@@ -181,7 +203,8 @@ class VideoWriter:
         self._encodes_audio = reader.audio is not None and not reader.copies_audio
         if self._encodes_audio:
             layout = "mono" if reader.audio.codec_context.channels == 1 else "stereo"
-            self._audio = container.add_stream("aac", rate=reader.audio.rate, layout=layout)
+            rate = min(AAC_RATES, key=lambda known: abs(known - reader.audio.rate))
+            self._audio = container.add_stream("aac", rate=rate, layout=layout)
         elif reader.audio is not None:
             self._audio = container.add_stream_from_template(reader.audio)
 
@@ -195,13 +218,19 @@ class VideoWriter:
         encoded.pts, encoded.time_base, encoded.duration = frame.time, self._time_base, frame.duration
         self._container.mux(self._video.encode(encoded))
 
-    def write_sound(self, sound: Any) -> None:
-        """Append what the reader handed out as sound."""
+    def write_sound(self, sound: Any) -> bool:
+        """Append what the reader handed out as sound; False for what is damaged and left out."""
         if self._encodes_audio:
             self._container.mux(self._audio.encode(sound))
-        else:
-            sound.stream = self._audio
+            return True
+        sound.stream = self._audio
+        try:
             self._container.mux(sound)
+        except self._av.error.FFmpegError as error:
+            if isinstance(error, OSError):  # the disk's
+                raise
+            return False
+        return True
 
     def finish(self) -> None:
         """Write what the encoders still hold."""

@@ -198,5 +198,5 @@ class DinoV2Encoder(nn.Module):
 
     def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
         patches = self.patch_embed(image)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
         return tokens + resample_positions(self.pos_embed, grid, self.config.position)

@@ -34,6 +34,17 @@ BACKBONE_DEFAULTS = {
     "use_swiglu_ffn": False,
 }
 # What could be configured there and is fixed here.
+PROCESSOR_FIXED: dict[str, tuple[Any, Any]] = {
+    "do_normalize": (True, True),
+    "do_pad": (False, False),
+    "do_rescale": (True, True),
+    "do_resize": (True, True),
+    "image_mean": (list(IMAGENET_MEAN), [0.5, 0.5, 0.5]),
+    "image_std": (list(IMAGENET_STD), [0.5, 0.5, 0.5]),
+    "rescale_factor": (1 / 255, 1 / 255),
+}
+"""How we prepare photographs, and what transformers' processor does where its file does not say."""
+
 FIXED = {"head_hidden_size": 32, "head_in_index": -1, "reassemble_factors": [4, 2, 1, 0.5]}
 BACKBONE_FIXED = {
     "apply_layernorm": True,
@@ -154,9 +165,9 @@ def config_from_hf(content: Any, *, source: str) -> DepthModelConfig:
                 raise UserError(f"Expected {key}={value} in {source}, but got {part[key]}; this model cannot be built.")
     top, vit = {**DEFAULTS, **content}, {**BACKBONE_DEFAULTS, **backbone}
     max_depth = top.get("max_depth")
-    if "depth_estimation_type" not in content and max_depth not in (None, 1):
+    if top["depth_estimation_type"] == "relative" and max_depth not in (None, 1):
         raise UserError(
-            f"{source} gives max_depth={max_depth} without depth_estimation_type; set that to metric or relative."
+            f"{source} gives max_depth={max_depth} for a relative model; set max_depth=1, or the type to metric."
         )
     try:
         encoder = EncoderConfig(
@@ -217,9 +228,18 @@ def _processor_size(folder: Path) -> int | list[int]:
     path = folder / PROCESSOR
     if not path.exists():
         return RELEASED_SIZE
-    content = read_json(path)
-    size = content.get("size")
+    content = read_json(path, keys=("size",))
+    for key, (value, by_default) in PROCESSOR_FIXED.items():
+        if (found := content.get(key, by_default)) != value:
+            raise UserError(f"Expected {key}={value} in {path}, but got {found}; photographs are prepared in that way.")
+    size = content["size"]
     height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
     if not (isinstance(height, int) and isinstance(width, int)):
         raise UserError(f"Expected a size with height and width in {path}, but got {size!r}.")
-    return min(height, width) if content.get("keep_aspect_ratio", True) else [height, width]
+    if not content.get("keep_aspect_ratio", False):
+        return [height, width]
+    if height != width:
+        raise UserError(
+            f"Expected equal height and width with keep_aspect_ratio in {path}, but got {height} x {width}."
+        )
+    return height

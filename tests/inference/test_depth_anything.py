@@ -118,6 +118,33 @@ def test_save_pretrained__in_every_format_predicts_the_same_at_the_native_size(n
     assert loaded.hash == model.hash
 
 
+@pytest.mark.parametrize(("first", "then"), [("native", "hf"), ("hf", "native")])
+def test_save_pretrained__does_not_write_over_a_model_of_another_format(network, tmp_path, first, then):
+    model = DepthAnything(network, size=28, device="cpu")
+    model.save_pretrained(tmp_path / "m", format=first)
+    with pytest.raises(UserError, match="Expected no model of another format"):
+        model.save_pretrained(tmp_path / "m", format=then)
+    model.save_pretrained(tmp_path / "m", format=first)
+    assert DepthAnything.from_pretrained(tmp_path / "m", device="cpu").hash == model.hash
+
+
+def test_save_pretrained__home_is_meant_by_its_sign(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model.save_pretrained("~/m")
+    assert (tmp_path / "m" / "model.json").exists()
+
+
+def test_predict__is_by_the_model_that_took_another_ones_place(model):
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    before = model.predict(image).values
+    other = copy.deepcopy(model.model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    model.model = other
+    assert not np.allclose(model.predict(image).values, before)
+
+
 def test_save_pretrained__an_unknown_format_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="native, hf, original"):
         model.save_pretrained(tmp_path / "model", format="onnx")

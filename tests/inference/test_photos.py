@@ -94,10 +94,28 @@ def test_predict_photos__a_full_disk_stops(model, tmp_path):
 
 
 def test_predict_photos__all_of_one_shape_wait_no_longer_than_memory_allows(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WAITING_PIXELS", 5000)
+    monkeypatch.setattr(module, "WAITING_BYTES", 60_000)
     photos = write_photos(tmp_path / "photos", [(40, 60)] * 5)
     assert not any(predict_photos(model, photos, tmp_path / "out", Outputs(("npy",)), batch=100))
-    assert [shape[0] for shape in model.shapes] == [3, 2]  # 2400 pixels each
+    assert [shape[0] for shape in model.shapes] == [3, 2]  # 7,200 bytes each, and 14,112 prepared
+
+
+def test_predict_photos__a_name_too_long_for_its_outputs_is_named_and_the_rest_is_there(model, tmp_path):
+    photos = write_photos(tmp_path / "photos", [(40, 60)] * 3)
+    (tmp_path / "photos" / "0.png").rename(tmp_path / "photos" / f"{'x' * 215}.png")
+    (tmp_path / "photos" / "1.png").rename(tmp_path / "photos" / f"{'y' * 251}.png")
+    photos = find_source(tmp_path / "photos")
+    problems = [problem for problem in predict_photos(model, photos, tmp_path / "out", Outputs()) if problem]
+    assert len(problems) == 1 and "yyy.png: its name is too long" in problems[0]
+    written = [path.name[0] for path in (tmp_path / "out").iterdir()]
+    assert written.count("x") == written.count("2") > 1
+
+
+def test_predict_photos__of_a_model_that_states_nan_are_named(model, tmp_path):
+    photos = write_photos(tmp_path / "photos", [(40, 60)])
+    model.infer = lambda image: torch.full((len(image), 1, *image.shape[-2:]), torch.nan)
+    (problem,) = predict_photos(model, photos, tmp_path / "out", Outputs())
+    assert "Expected a finite prediction" in problem and not (tmp_path / "out").exists()
 
 
 def test_ahead__never_runs_further_than_asked():

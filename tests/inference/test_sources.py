@@ -91,6 +91,35 @@ def test_find_source__a_number_is_a_camera_and_an_address_a_stream(photos, monke
     assert find_source(str(photos / "clip.mp4")) == Video(str(photos / "clip.mp4"), "clip")
 
 
+def test_find_source__a_folder_with_a_number_for_a_name_is_a_folder(photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "2024").symlink_to(photos)
+    assert len(find_source(2024)) == len(find_source(photos))
+
+
+def test_find_source__follows_links_to_folders_but_not_in_circles(tmp_path):
+    for path in ("a/1.jpg", "elsewhere/2.jpg"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "a")
+    assert find_source(tmp_path / "a").files == ["1.jpg", "link/2.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["one", "list"])
+def test_find_source__outputs_beside_a_photograph_are_refused(photos, tmp_path, kind):
+    photo = next(photos.rglob("*.jpg"))
+    (tmp_path / "list.txt").write_text(str(photo))
+    with pytest.raises(UserError, match="Expected outputs apart from the photographs"):
+        find_source(photo if kind == "one" else tmp_path / "list.txt", out=photo.parent)
+
+
+def test_as_video__a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30.mp4").write_bytes(b"")
+    assert as_video("12:30.mp4").address == str(tmp_path / "12:30.mp4")
+
+
 def test_video__shows_no_password():
     assert str(as_video("rtsp://me:secret@host/door")) == "rtsp://host/door"
 

@@ -1,4 +1,5 @@
 import functools
+import struct
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -78,6 +79,70 @@ def test_reader__turns_frames_as_the_file_says(rotation, turns, tmp_path):
     assert frame.image.shape == expected.shape
     assert np.abs(frame.image.astype(int) - expected).mean() < 6
     assert read_film(tmp_path / "copy.mp4")[0].shape[1:] == expected.shape
+
+
+def write_matrix(film, a, b, c, d):
+    """Set the display matrix of the only stream, which stands after that of the whole film and equals it."""
+    content = film.read_bytes()
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    assert content.count(identity) == 2
+    numbers = (65536 * a, 65536 * b, 0, 65536 * c, 65536 * d, 0, 0, 0, 1 << 30)
+    place = content.rindex(identity)
+    film.write_bytes(content[:place] + struct.pack(">9i", *numbers) + content[place + len(identity) :])
+
+
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0), (0, 1, -1, 0)])
+def test_reader__mirrors_frames_as_the_file_says(matrix, tmp_path):
+    source = write_film(tmp_path / "film.mp4", 2, audio=None)
+    write_matrix(source, *matrix)
+    a, b, c, d = matrix
+    expected, image = picture(0, 48, 64), None
+    places = [(x, y) for y in range(48) for x in range(64)]
+    shown = [(a * x + c * y, b * x + d * y) for x, y in places]
+    left, top = (min(one[axis] for one in shown) for axis in (0, 1))
+    image = np.zeros((48, 64, 3) if a else (64, 48, 3))
+    for (x, y), (right, down) in zip(places, shown, strict=True):
+        image[down - top, right - left] = expected[y, x]
+    frame = copy(source, tmp_path / "copy.mp4")[0]
+    assert frame.image.shape == image.shape and np.abs(frame.image - image).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("aspect", "rotation", "shape"), [(2, 0, (48, 128)), ("12/11", 0, (48, 70)), (2, 90, (128, 48))]
+)
+def test_reader__pixels_that_are_not_square_are_stretched(aspect, rotation, shape, tmp_path):
+    source = write_film(tmp_path / "film.mp4", 2, aspect=aspect, rotation=rotation)
+    assert copy(source, tmp_path / "copy.mp4")[0].image.shape[:2] == shape
+    with av.open(str(tmp_path / "copy.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio in (None, 0, 1)
+
+
+@pytest.mark.parametrize("rate", [11127, 6000, 192000])
+def test_writer__sound_at_a_rate_that_aac_lacks_is_there(rate, tmp_path):
+    source = write_film(tmp_path / "film.mkv", 25, audio="pcm_s16le", sound_rate=rate)
+    copy(source, tmp_path / "copy.mp4")
+    with av.open(str(tmp_path / "copy.mp4")) as container:
+        seconds = sum(frame.samples for frame in container.decode(audio=0)) / container.streams.audio[0].rate
+    assert seconds == pytest.approx(1, abs=0.15)
+
+
+def test_writer__sound_that_the_file_cannot_hold_is_left_out(tmp_path):
+    source = write_film(tmp_path / "film.ts")
+    taken = []
+    with VideoReader(Video(str(source), "film")) as reader:
+        with video_writer(tmp_path / "copy.mp4", reader, reader.height, reader.width) as writer:
+
+            def write_sound(packet):
+                if len(taken) == 6:
+                    bad = av.Packet(b"\xff\xf1" + bytes(98))  # the beginning of a frame of AAC, and nothing behind it
+                    bad.pts, bad.dts, bad.time_base = packet.pts, packet.dts, packet.time_base
+                    packet = bad
+                taken.append(writer.write_sound(packet))
+
+            for frame in reader.frames(write_sound):
+                writer.write(frame.image, frame)
+    assert len(taken) > 10 and [number for number, was_taken in enumerate(taken) if not was_taken] == [6]
+    assert len(read_film(tmp_path / "copy.mp4")[0]) == 12
 
 
 def test_writer__adds_a_row_and_a_column_where_sides_are_odd(tmp_path):

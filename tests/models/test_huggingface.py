@@ -153,7 +153,8 @@ def test_config__defaults_are_those_of_transformers():
         ({"model_type": "dpt"}, "type depth_anything"),
         ({"backbone_config": {"model_type": "swin"}}, "type dinov2"),
         ({"head_hidden_size": 64}, "head_hidden_size=32"),
-        ({"max_depth": 20}, "without depth_estimation_type"),
+        ({"max_depth": 20}, "for a relative model"),
+        ({"max_depth": 20, "depth_estimation_type": "relative"}, "for a relative model"),
         ({"depth_estimation_type": "absolute"}, "relative or metric"),
         ({"neck_hidden_sizes": 7}, "numbers"),
         ({"backbone_config": {**RELEASED_SMALL["backbone_config"], "out_indices": ["x"]}}, "cannot be used"),
@@ -172,6 +173,39 @@ def test_load__weights_of_another_size_name_the_likely_cause(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="48 channels and 4 blocks instead of 96 and 4"):
         load_hf(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_mean": [0.5, 0.5, 0.5]}, "Expected image_mean="),
+        ({"image_std": None}, "Expected image_std="),
+        ({"do_normalize": False}, "Expected do_normalize=True"),
+        ({"do_resize": False}, "Expected do_resize=True"),
+        ({"rescale_factor": 1}, "Expected rescale_factor="),
+        ({"size": {"height": 28, "width": 56}}, "equal height and width"),
+        ({"size": "518"}, "a size with height and width"),
+    ],
+)
+def test_processor__that_prepares_in_another_way_is_refused(tmp_path, change, message):
+    save_hf(tmp_path, build(), size=28, card="")
+    path = tmp_path / "preprocessor_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | change))
+    with pytest.raises(UserError, match=message):
+        load_hf(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="is damaged"):
+        load_hf(tmp_path)
+
+
+def test_processor__without_a_word_on_the_aspect_stretches_as_transformers_does(tmp_path):
+    save_hf(tmp_path, build(), size=28, card="")
+    path = tmp_path / "preprocessor_config.json"
+    content = json.loads(path.read_text())
+    del content["keep_aspect_ratio"]
+    path.write_text(json.dumps(content))
+    assert load_hf(tmp_path)[1] == [28, 28]
 
 
 def test_processor__prepares_as_the_original():
