@@ -182,6 +182,10 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     with pytest.raises(SystemExit):
         run(*arguments, "benchmark=paper/nyu")
     assert "holds results of another protocol (relative); choose another out=" in capsys.readouterr().err
+    for changed, message in ((["split_by=domain"], "another split_by (none)"), (["limit=null"], "another limit (2)")):
+        with pytest.raises(SystemExit):
+            run(*arguments, *changed)
+        assert f"holds results of {message}; choose another out=" in capsys.readouterr().err
     assert (out / "results.json").read_bytes() == kept
 
     data = {"tests": ShardFolder(folder)}
@@ -194,6 +198,17 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     ):
         with pytest.raises(UserError, match=message):
             refuse_others(out, other, shards, {})
+
+
+def test_command__results_of_an_older_version_count_as_whole_sets(run, labelled_shards, tmp_path, capsys):
+    arguments = ["model=mean_map", f"labelled=[{labelled_shards}]", f"data={write_domains(tmp_path / 'tests')}"]
+    written = run(*arguments, "page=false")
+    older = {key: value for key, value in written.items() if key not in ("limit", "split_by")}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(older))
+    with pytest.raises(SystemExit):
+        run(*arguments, "page=false", "limit=2")
+    assert "holds results of another limit (none); choose" in capsys.readouterr().err
+    assert run(*arguments, "page=false")["mean"] == written["mean"]
 
 
 def test_command__mean_map_is_judged_like_a_model(run, labelled_shards, tmp_path):

@@ -46,8 +46,8 @@ def run_benchmark(
     Raises:
         UserError: as `refuse_others` and `evaluate`.
     """
-    judge, size = judge_of(protocol), cfg.size or protocol.size
-    refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict()})
+    judge, size, settings = judge_of(protocol), cfg.size or protocol.size, settings_of(cfg)
+    refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict(), **settings})
     keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
     results = evaluate(model, shards, protocol, ranks=here, **keys)
     if not here.first:
@@ -55,12 +55,17 @@ def run_benchmark(
     if cfg.page:
         page = result_page(results, name, prepared(model, protocol), shards, judge, size)
         write_bytes(out / PAGE, page.encode())
-    written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards)
+    written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards, settings)
     if warning := written["unit_warning"]:
         console.print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
     counts = f"{len(results.images)} images, {results.skipped.total()} skipped"
     console.print(f"{headline(written['mean'])} ({counts}): {out / 'results.md'}", soft_wrap=True)
     return written
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """What decides the numbers beside model, data and protocol, for results.json."""
+    return {"limit": cfg.limit, "split_by": cfg.split_by}
 
 
 def headline(mean: Mapping[str, float]) -> str:
@@ -93,7 +98,8 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     for name, model in models.items():
         for one, protocol in protocols.items():
             about = {"hash": model.hash, "size": cfg.size or protocol.size}
-            refuse_others(Path(cfg.out) / name / one, about, shards[one], {"protocol": protocol.to_dict()})
+            settings = {"protocol": protocol.to_dict(), **settings_of(cfg)}
+            refuse_others(Path(cfg.out) / name / one, about, shards[one], settings)
             check_kind(model, protocol, align_metric=cfg.align_metric, name=name)
 
     entries: list[Entry] = []

@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     for folder in folders.values():
         check_classes(folder.path, folder.info.get("classes"), model.config.num_classes)
     window: SlidingWindow = build(cfg.benchmark.window)
-    refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window)})
+    refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window), "limit": cfg.limit})
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
     with ranks() as here:
         counted = count(model, chosen, window, ranks=here)
@@ -80,6 +80,7 @@ def summarise(
         "model": {"name": Path(cfg.model).name, "hash": about["hash"], "experiment": about.get("experiment")},
         "data": describe_data(folders),
         "window": asdict(window),
+        "limit": cfg.limit,
         **counted.measures(),
         "best_constant_miou": best_constant_miou(counted.confusion),
         "classes": [
