@@ -31,10 +31,10 @@ from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import command
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.sources import Source
+from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.files import read_json, write_json
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem

@@ -22,7 +22,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Within the layer of commands, some build on inference, `evaluate` and `train` on the parts of evaluation, which share
 # pages with `report`.
-ALLOWED = {(name, "inference") for name in ("train", "evaluate", "evaluation", "export", "report", "plan", "app")}
+ALLOWED = {(name, "inference") for name in ("evaluate", "evaluation", "export", "report", "plan", "app")}
 ALLOWED |= {("evaluate", "evaluation"), ("train", "evaluation"), ("evaluation", "report")}
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.test_sets import Records, no_such_field
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.judges import Judge, judge_of
 from depth_anything_train.inference.flip import FlipAverage
-from depth_anything_train.inference.labelled import Records, no_such_field
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import Protocol

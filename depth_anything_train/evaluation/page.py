@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.data.test_sets import Records
 from depth_anything_train.evaluation.judges import Judge, PairSample
 from depth_anything_train.evaluation.suite import Suite
 from depth_anything_train.evaluation.table import Entry, body, head
-from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.pairs import PairProtocol

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.files import refuse_others, write_results
 from depth_anything_train.evaluation.judges import judge_of
@@ -20,7 +21,6 @@ from depth_anything_train.evaluation.suite import Suite, find_data, missing_text
 from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
 from depth_anything_train.files import write_bytes, write_json
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.protocol import Protocol

@@ -20,13 +20,12 @@ from depth_anything_train.command import command
 from depth_anything_train.data.schema import SEGMENTED, BadSample
 from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import ranks
 from depth_anything_train.evaluation.files import RESULTS, describe_data, refuse_others
 from depth_anything_train.evaluation.segmentation import Counted, count, read
-from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.files import require_writable, write_bytes, write_json
 from depth_anything_train.inference.device import choose_device
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious
 from depth_anything_train.models.segmenter import Segmenter, load_segmenter

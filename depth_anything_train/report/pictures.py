@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import PseudoLabelSource
-from depth_anything_train.inference.labelled import Records, Sample, group_of, no_such_field, open_data, read_sample
+from depth_anything_train.data.test_sets import Records, TestSample, group_of, no_such_field, open_data, read_sample
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image, fit, judged_pixels
 from depth_anything_train.ops.colormaps import colorize
@@ -100,7 +100,7 @@ def placement(protocol: DepthProtocol) -> str:
 
 
 def example_row(
-    sample: Sample, models: Mapping[str, Predictor], protocol: DepthProtocol, *, size: int | None = None
+    sample: TestSample, models: Mapping[str, Predictor], protocol: DepthProtocol, *, size: int | None = None
 ) -> PictureRow:
     """Image, ground truth, every model's prediction, aligned as the protocol says, and every model's error.
 
@@ -135,7 +135,7 @@ def example_row(
 
 
 def _aligned(
-    raw: NDArray[np.float32], sample: Sample, judged: NDArray[np.bool_], protocol: DepthProtocol
+    raw: NDArray[np.float32], sample: TestSample, judged: NDArray[np.bool_], protocol: DepthProtocol
 ) -> NDArray[np.float64]:
     """The whole prediction (H, W) on the scale of the label."""
     if not judged.any():
@@ -145,7 +145,7 @@ def _aligned(
     return scale * raw.astype(np.float64) + shift
 
 
-def _error(aligned: NDArray[np.float64], sample: Sample, judged: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _error(aligned: NDArray[np.float64], sample: TestSample, judged: NDArray[np.bool_]) -> NDArray[np.float64]:
     """|predicted depth - depth| / depth (H, W) where judged, 0 elsewhere."""
     error = np.zeros(judged.shape)
     truth = sample.disparity[judged].astype(np.float64)

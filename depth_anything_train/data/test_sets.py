@@ -1,4 +1,4 @@
-"""Labelled test images, read one by one with their labels in physical units."""
+"""Test sets: shard folders by name, or some of their samples; labelled images with their labels in physical units."""
 
 from __future__ import annotations
 
@@ -26,7 +26,21 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
-class Sample:
+class EvenlySpread:
+    """At most `limit` of the records, at even distances; all of them if it is None."""
+
+    records: Records
+    limit: int | None
+
+    def __len__(self) -> int:
+        return len(self.records) if self.limit is None else min(self.limit, len(self.records))
+
+    def __getitem__(self, index: int, /) -> Record:
+        return self.records[index * len(self.records) // len(self)]
+
+
+@dataclass(frozen=True)
+class TestSample:
     """One decoded image with its label at the label's own size: disparity in 1/unit, exactly 0 is sky.
 
     `focal_px` is the camera's focal length in pixels of the image, where it is known.
@@ -41,7 +55,7 @@ class Sample:
     focal_px: float | None = None
 
 
-def read_sample(record: Record, group: str, split_by: str | None = None) -> Sample:
+def read_sample(record: Record, group: str, split_by: str | None = None) -> TestSample:
     """Decode one record. A sky mask is left where it is: marked sky is trained on, but not judged.
 
     Raises:
@@ -50,7 +64,7 @@ def read_sample(record: Record, group: str, split_by: str | None = None) -> Samp
     group = group_of(record, group, split_by)
     image, disparity, valid = decode_pair(record)
     unit, focal_px = str(record.meta.get("unit", "unknown")), read_focal(record.meta)
-    return Sample(group, record.key, image, disparity, valid, unit, focal_px)
+    return TestSample(group, record.key, image, disparity, valid, unit, focal_px)
 
 
 def group_of(record: Record, group: str, split_by: str | None) -> str:
