@@ -123,14 +123,6 @@ def test_evaluate__a_relative_model_has_no_metres(model):
         evaluate(model, {"d": [record(0)]}, DepthProtocol(alignment="none"))
 
 
-def test_evaluate__limit_takes_the_first_of_each_set(model):
-    data = {"a": [record(k) for k in range(3)], "b": [record(k) for k in range(5)]}
-    results = evaluate(model, data, DepthProtocol(), limit=2)
-    assert [(image.group, image.key) for image in results.images] == [
-        (group, f"scene-{k:04d}") for group in "ab" for k in range(2)
-    ]
-
-
 # -- The command. ------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +190,15 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     ):
         with pytest.raises(UserError, match=message):
             refuse_others(out, other, shards, {})
+
+
+def test_command__limit_is_spread_evenly_over_each_folder(run, labelled_shards, tmp_path):
+    data = write_domains(tmp_path / "tests")
+    written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data={{a: {data}, b: {data}}}", "limit=2")
+    with open(tmp_path / "out" / "results.csv") as file:
+        rows = [(row["group"], row["key"]) for row in csv.DictReader(file)]
+    assert rows == [(group, key) for group in "ab" for key in ("scene-0000", "scene-0003")]
+    assert written["limit"] == 2 and "scene-0003" in (tmp_path / "out" / "page.html").read_text()
 
 
 def test_command__results_of_an_older_version_count_as_whole_sets(run, labelled_shards, tmp_path, capsys):

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.data.test_sets import open_data
+from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.files import refuse_others, write_results
 from depth_anything_train.evaluation.judges import judge_of
@@ -48,12 +48,13 @@ def run_benchmark(
     """
     judge, size, settings = judge_of(protocol), cfg.size or protocol.size, settings_of(cfg)
     refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict(), **settings})
-    keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
-    results = evaluate(model, shards, protocol, ranks=here, **keys)
+    keys = {key: cfg[key] for key in ("split_by", "size", "batch", "align_metric")}
+    chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in shards.items()}
+    results = evaluate(model, chosen, protocol, ranks=here, **keys)
     if not here.first:
         return {}
     if cfg.page:
-        page = result_page(results, name, prepared(model, protocol), shards, judge, size)
+        page = result_page(results, name, prepared(model, protocol), chosen, judge, size)
         write_bytes(out / PAGE, page.encode())
     written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards, settings)
     if warning := written["unit_warning"]:
