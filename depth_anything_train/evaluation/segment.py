@@ -30,8 +30,8 @@ from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious
 from depth_anything_train.models.segmenter import Segmenter, load_segmenter
 from depth_anything_train.ops.colormaps import color_classes
-from depth_anything_train.report.html import document, picture_row, table
-from depth_anything_train.report.pictures import Picture, PictureRow, encode
+from depth_anything_train.pages.html import document, picture_row, table
+from depth_anything_train.pages.pictures import Picture, PictureRow, encode
 from depth_anything_train.runtime import console, provenance
 
 

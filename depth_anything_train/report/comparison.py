@@ -12,6 +12,7 @@ from depth_anything_train.files import read_json, require_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.pages.html import spoken
 from depth_anything_train.runtime import UserError
 
 SHOWN = ("abs_rel", "delta1")
@@ -181,11 +182,6 @@ def _duel(comparison: Comparison, model: str, other: str) -> str:
 def _listed(names: Sequence[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def spoken(name: str) -> str:
-    """`mean_map` -> `mean map`."""
-    return name.replace("_", " ")
 
 
 def change(ours: float, theirs: float) -> str:
