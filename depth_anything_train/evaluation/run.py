@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from depth_anything_train.composition import plain
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import Ranks
@@ -87,7 +88,7 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
         raise UserError("A suite has the test sets of its table: leave out split_by.")
     suite = read_suite(cfg.suite)
     data = None if OmegaConf.is_missing(cfg, "data") else cfg.data
-    found = find_data(suite, OmegaConf.to_container(data) if OmegaConf.is_config(data) else data, cfg.root)
+    found = find_data(suite, plain(data), cfg.root)
     missing = missing_text(suite, found, cfg.root)
     if missing and here.first:
         console.print(missing, soft_wrap=True)
@@ -149,7 +150,7 @@ def named_models(cfg: DictConfig) -> dict[str, str]:
         raise UserError('Expected either model=... or models="{NAME: ..., NAME: ...}" for a suite.')
     if alone is not None:
         return {Path(alone).name: alone}
-    models: Any = OmegaConf.to_container(cfg.models) if OmegaConf.is_config(cfg.models) else cfg.models
+    models = plain(cfg.models)
     if not isinstance(models, dict) or not models or not all(isinstance(source, str) for source in models.values()):
         raise UserError(f'Expected models="{{NAME: what model= takes, ...}}", got {models!r}.')
     if wrong := [name for name in models if Path(str(name)).name != str(name)]:

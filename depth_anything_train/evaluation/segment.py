@@ -13,10 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from depth_anything_train.building import build
 from depth_anything_train.command import command
+from depth_anything_train.composition import plain
 from depth_anything_train.data.schema import SEGMENTED, BadSample
 from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
@@ -42,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     require_writable(out)
     model, about = load_segmenter(cfg.model)
     model.to(choose_device(cfg.device))
-    folders = open_data(OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data, kind=SEGMENTED)
+    folders = open_data(plain(cfg.data), kind=SEGMENTED)
     for folder in folders.values():
         check_classes(folder.path, folder.info.get("classes"), model.config.num_classes)
     window: SlidingWindow = build(cfg.benchmark.window)
