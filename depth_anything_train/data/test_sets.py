@@ -14,6 +14,7 @@ from depth_anything_train.data.camera import read_focal
 from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.ops.spread import evenly
 from depth_anything_train.runtime import UserError
 
 
@@ -25,18 +26,18 @@ class Records(Protocol):
     def __getitem__(self, index: int, /) -> Record: ...
 
 
-@dataclass(frozen=True)
 class EvenlySpread:
     """At most `limit` of the records, at even distances; all of them if it is None."""
 
-    records: Records
-    limit: int | None
+    def __init__(self, records: Records, limit: int | None) -> None:
+        self.records = records
+        self.places = range(len(records)) if limit is None else evenly(len(records), limit)
 
     def __len__(self) -> int:
-        return len(self.records) if self.limit is None else min(self.limit, len(self.records))
+        return len(self.places)
 
     def __getitem__(self, index: int, /) -> Record:
-        return self.records[index * len(self.records) // len(self)]
+        return self.records[self.places[index]]
 
 
 @dataclass(frozen=True)

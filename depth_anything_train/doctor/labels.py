@@ -18,6 +18,7 @@ from depth_anything_train.data.sources import Source
 from depth_anything_train.doctor.outcome import Outcome
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.colormaps import INVALID_GREY, colorize
+from depth_anything_train.ops.spread import evenly
 
 FEW_VALID = 0.05
 CONSTANT, ABSURD = 1.01, 1e4
@@ -43,8 +44,7 @@ class Seen:
 
 def look(source: Source, count: int) -> Iterator[Seen]:
     """`count` samples at even distances over all folders of a source."""
-    for k in range(min(count, len(source))):
-        index = len(source) * k // min(count, len(source))
+    for index in evenly(len(source), count):
         folder, number = source.locate(index)
         record = source.folders[folder][number]
         try:

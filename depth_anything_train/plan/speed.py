@@ -16,6 +16,7 @@ from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.device import choose_device
+from depth_anything_train.ops.spread import evenly
 from depth_anything_train.plan.work import Work
 from depth_anything_train.runtime import ProgressBar, UserError
 
@@ -114,9 +115,8 @@ def measure_labels(folder: str) -> float:
     if labels.info["kind"] != PSEUDO_LABELS:
         raise UserError(f"Expected pseudo labels in {folder}, but it holds shards of kind {labels.info['kind']}.")
     stored = pixels = 0
-    count = min(len(labels), MEASURED_LABELS)
-    for k in range(count):
-        shard, number = labels.locate(len(labels) * k // count)
+    for index in evenly(len(labels), MEASURED_LABELS):
+        shard, number = labels.locate(index)
         record = labels.shard(shard).read(number)
         stored += labels.shard(shard).entry(number).extent
         pixels += decode_label(*record.label(), record.meta)[1].size

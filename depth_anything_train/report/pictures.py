@@ -13,6 +13,7 @@ from depth_anything_train.evaluation.examples import example_row
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.ops.colormaps import colorize
+from depth_anything_train.ops.spread import evenly
 from depth_anything_train.pages.pictures import Picture, PictureRow, encode
 from depth_anything_train.runtime import UserError
 
@@ -41,9 +42,7 @@ def example_rows(
     ranks = {name: position for position, name in enumerate(order)}
     rows = []
     for group in sorted(members, key=lambda name: (ranks.get(name, len(ranks)), name)):
-        count = min(per_group, len(members[group]))
-        for k in range(count):
-            name, index = members[group][len(members[group]) * k // count]
+        for name, index in (members[group][k] for k in evenly(len(members[group]), per_group)):
             with contextlib.suppress(BadSample):  # `evaluate` counts them
                 rows.append(example_row(read_sample(folders[name][index], group), models, protocol))
     return rows
@@ -71,9 +70,9 @@ def pseudo_label_rows(folder: str, count: int) -> list[PictureRow]:
     """
     source = PseudoLabelSource([folder])
     rows = []
-    for k in range(min(count, len(source))):
+    for index in evenly(len(source), count):
         with contextlib.suppress(BadSample):
-            rows.append(_pseudo_label(source.load(len(source) * k // count)))
+            rows.append(_pseudo_label(source.load(index)))
     return rows
 
 
