@@ -9,11 +9,9 @@ from typing import Any
 
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import atomic_writer, read_json, write_bytes, write_json
-from depth_anything_train.metrics.results import Results, to_csv, to_markdown, to_rows
+from depth_anything_train.metrics.results import RESULTS_FILE, Results, to_csv, to_markdown, to_rows
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import UserError, fingerprint, provenance
-
-RESULTS = "results.json"
 
 
 def refuse_others(
@@ -31,9 +29,9 @@ def refuse_others(
     Raises:
         UserError: they are of another model, of other data or by other settings.
     """
-    if not (folder / RESULTS).exists():
+    if not (folder / RESULTS_FILE).exists():
         return
-    found = read_json(folder / RESULTS, keys={"model": dict, "data": dict})
+    found = read_json(folder / RESULTS_FILE, keys={"model": dict, "data": dict})
     theirs = found["model"]
     told = {
         "hash": f"another model ({theirs.get('name')})",
@@ -78,7 +76,7 @@ def write_results(
         _write_parquet(folder / "results.parquet", results)
     write_bytes(folder / "results.md", to_markdown(results, model["name"]).encode())
     content = to_json(results, model, data, settings)
-    write_json(folder / RESULTS, content)
+    write_json(folder / RESULTS_FILE, content)
     return content
 
 

@@ -23,11 +23,12 @@ from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import ranks
-from depth_anything_train.evaluation.files import RESULTS, describe_data, refuse_others
+from depth_anything_train.evaluation.files import describe_data, refuse_others
 from depth_anything_train.evaluation.segmentation import Counted, count, read
 from depth_anything_train.files import require_writable, write_bytes, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.segmentation import SlidingWindow
+from depth_anything_train.metrics.results import RESULTS_FILE
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious
 from depth_anything_train.models.segmenter import Segmenter, load_segmenter
 from depth_anything_train.ops.colormaps import color_classes
@@ -56,7 +57,7 @@ def main(cfg: DictConfig) -> None:
     results = summarise(cfg, counted, window, about, folders)
     write_bytes(out / "results.csv", to_csv(results["classes"]).encode())
     write_bytes(out / "page.html", page(results, pictures(model, chosen, window, cfg.pictures)).encode())
-    write_json(out / RESULTS, results)
+    write_json(out / RESULTS_FILE, results)
     console.print(
         f"mIoU {100 * results['miou']:.1f} %, accuracy {100 * results['accuracy']:.1f} % ({counted.images} images, "
         f"{counted.skipped.total()} skipped): {out / 'page.html'}",

@@ -11,7 +11,7 @@ from typing import Any
 from depth_anything_train.files import read_json, require_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.metrics.results import RESULTS_FILE, TITLES
 from depth_anything_train.pages.html import spoken
 from depth_anything_train.runtime import UserError
 
@@ -80,7 +80,7 @@ def read_evaluations(
             or they judge something other than depth.
     """
     results = {
-        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / "results.json", keys=("model",))
+        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / RESULTS_FILE, keys=("model",))
         for name, folder in folders.items()
     }
     for name, result in results.items():
