@@ -16,13 +16,10 @@ from depth_anything_train.composition import plain
 from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.distributed import ranks
 from depth_anything_train.evaluation.judges import judge_of
-from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.run import run_benchmark, run_suite
 from depth_anything_train.files import require_writable
 from depth_anything_train.runtime import UserError
-
-__all__ = ["evaluate", "main", "open_model"]
 
 OF_SUITES = ("root", "models", "against")
 

@@ -13,8 +13,9 @@ from data_engine.writer import ShardWriter
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.evaluate import evaluate, main
+from depth_anything_train.evaluate import main
 from depth_anything_train.evaluation.files import refuse_others
+from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.mean_map import MeanMap
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -13,13 +13,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from depth_anything_train.callbacks.metrics_log import MACHINE
 from depth_anything_train.callbacks.pictures import streams_of
 from depth_anything_train.callbacks.steps import ends_step, has_row
-
-
-class Counted(Protocol):
-    """A task that knows its work."""
-
-    def count_flops(self, batch: Any) -> int | None:
-        """Floating-point operations of a step on this batch; None where nobody counted."""
 
 
 class Speed(Callback):
@@ -48,8 +41,8 @@ class Speed(Callback):
         if not ends_step(trainer):
             return
         if self.start is None:
-            task: Any = pl_module
-            self.flops = getattr(task, "count_flops", lambda _: None)(batch)
+            task: Any = pl_module  # a Task, which builds on callbacks
+            self.flops = task.count_flops(batch)
             return self._begin(trainer, pl_module)
         if not has_row(trainer.global_step, trainer):
             return

@@ -86,7 +86,3 @@ def read_results(folder: str, model: DepthAnything) -> dict[str, Any]:
     if judged["hash"] != model.hash:
         raise UserError(f"The results in {folder} are of another model ({judged['name']}); evaluate this one.")
     return {**{key: results[key] for key in QUOTED}, "size": judged["size"] or model.size}
-
-
-if __name__ == "__main__":
-    main()

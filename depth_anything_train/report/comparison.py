@@ -17,6 +17,7 @@ from depth_anything_train.runtime import UserError
 
 SHOWN = ("abs_rel", "delta1")
 TEACHER, STUDENT = "teacher", "student"
+MOST_LISTED = 6  # names of test sets in a sentence
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,9 @@ def _duel(comparison: Comparison, model: str, other: str) -> str:
     )
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def change(ours: float, theirs: float) -> str:

@@ -12,7 +12,8 @@ from scenes import encode, scene
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread
-from depth_anything_train.evaluate import evaluate, open_model
+from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.midas import RELEASED, UNUSED, Midas
 from depth_anything_train.metrics.depth import DepthProtocol
