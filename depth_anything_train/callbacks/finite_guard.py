@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import safetensors.torch
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,6 +17,7 @@ from depth_anything_train.callbacks.pictures import draw_batch
 from depth_anything_train.callbacks.steps import has_row
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.later import Later
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError, console
 
 
@@ -136,8 +136,7 @@ class FiniteGuard(Callback):
             batch = data.batch(step - 1, rank=rank, world_size=trainer.world_size, parts=repeat, part=turn)
             path = self.folder / (f"{name}-{turn}.safetensors" if repeat > 1 else f"{name}.safetensors")
             write_bytes(path, pack_batch(batch, step=step, rank=rank, share=rank * repeat + turn))
-            _, png = cv2.imencode(".png", draw_batch(batch)[..., ::-1])
-            write_bytes(path.with_suffix(".png"), png.tobytes())
+            write_bytes(path.with_suffix(".png"), encode_png(draw_batch(batch)))
         return f" The batch is in {path}, and a picture beside it."
 
     def state_dict(self) -> dict[str, int]:
