@@ -34,6 +34,9 @@ Patches = Float[Tensor, "B N C"]
 Scalar = Float[Tensor, ""]
 """A loss: one number, attached to the graph."""
 
+ENCODER, BINS = "pretrained.", "depth_head.bins."
+"""How the names of a model's weights begin: those of its encoder, and those of the bins of V1's metric models."""
+
 
 class LabelledBatch(TypedDict):
     """Images with real labels; `source` names the data set of each, `key` the sample in it."""

@@ -12,8 +12,6 @@ from depth_anything_train.runtime import UserError
 
 logger = logging.getLogger(__name__)
 
-ENCODER_PREFIX = "pretrained."
-
 
 def prefix_groups(
     model: nn.Module,
