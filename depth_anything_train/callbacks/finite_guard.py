@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -19,12 +19,13 @@ from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.later import Later
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.types import Batch
 
 
 class Batches(Protocol):
     """A datamodule that can load the batch of a step once more."""
 
-    def batch(self, step: int, *, rank: int, world_size: int, parts: int, part: int) -> Any: ...  # noqa: D102
+    def batch(self, step: int, *, rank: int, world_size: int, parts: int, part: int) -> Batch: ...  # noqa: D102
 
 
 class _Look(NamedTuple):
@@ -149,15 +150,14 @@ class FiniteGuard(Callback):
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
 
-def pack_batch(batch: Any, *, step: int, rank: int, share: int) -> bytes:
+def pack_batch(batch: Batch, *, step: int, rank: int, share: int) -> bytes:
     """A batch as safetensors: its tensors by `stream/quantity`; `step`, `rank` and each list of texts as metadata.
 
     `stream/position` is the place of each image in the stream's global batch, of which this is share number `share`.
     """
-    streams: dict[str, Any] = batch if "image" not in batch else {"batch": batch}
     tensors: dict[str, Tensor] = {}
     metadata = {"step": str(step), "rank": str(rank)}
-    for stream, content in streams.items():
+    for stream, content in batch.items():
         for quantity, value in content.items():
             if isinstance(value, Tensor):
                 tensors[f"{stream}/{quantity}"] = value.contiguous()

@@ -11,7 +11,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from depth_anything_train.callbacks.metrics_log import MACHINE
-from depth_anything_train.callbacks.pictures import streams_of
 from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.ops.later import wait_for
 
@@ -37,7 +36,7 @@ class Speed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and at the steps that have a row log and begin anew."""
-        self.images += sum(len(stream["image"]) for stream in streams_of(batch).values())
+        self.images += sum(len(stream["image"]) for stream in batch.values())
         self.batches += 1
         if not ends_step(trainer):
             return
