@@ -1,5 +1,5 @@
 # make setup       install into .venv (does nothing when it is current)
-# make quickstart  the whole chain in small: teacher, pseudo labels, student, evaluation, report
+# make quickstart  the whole chain at small scale: teacher, pseudo labels, student, evaluation, report
 # make test        all tests, on several cores
 # make test-slurm  training and labelling as jobs of a real SLURM on this machine; needs slurm-wlm, munge and root
 # make test-gpu    the tests that need a CUDA device

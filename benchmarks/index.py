@@ -53,8 +53,9 @@ def write(folder: Path, samples: int, shards: int) -> None:
 
 
 def write_labels(folder: Path, images: Path) -> None:
-    """A folder that passes for pseudo labels: tars and indices are the images' own, manifests hold flags alone."""
-    rng, starts = np.random.default_rng(0), ShardFolder(images).starts
+    """A folder that passes for pseudo labels: tars and indices are the images' own, manifests little but flags."""
+    opened = ShardFolder(images)
+    rng, starts = np.random.default_rng(0), opened.starts
     folder.mkdir()
     info = {"schema": 1, "kind": "pseudo_labels", "images": "../images"}
     (folder / "dataset.json").write_text(json.dumps(info))
@@ -62,7 +63,8 @@ def write_labels(folder: Path, images: Path) -> None:
         for suffix in ("tar", "idx"):
             os.link(images / f"{number:05d}.{suffix}", folder / f"{number:05d}.{suffix}")
         flags = {FLAG: np.flatnonzero(rng.random(count) < LEFT_OUT).tolist()}
-        (folder / f"{number:05d}.json").write_text(json.dumps({"flags": flags}, indent=2))
+        manifest = {"input": opened.digest(number), "output": opened.digest(number), "flags": flags}
+        (folder / f"{number:05d}.json").write_text(json.dumps(manifest, indent=2))
 
 
 def write_list(folder: Path) -> None:

@@ -3,12 +3,12 @@
     python benchmarks/loader.py [seconds a row] [workers]
 
 raw        samples of a photograph (100 kB) and a label (150 kB), not decoded: ours verifies every byte, webdataset none
-labelled   photographs with 16-bit PNG labels in millimetres, of their size, to crops of 518: a teacher's batch
+labelled   photographs with 16-bit labels in millimetres, of their size, to crops of 518: a teacher's batch
 pseudo     photographs with pseudo labels whose shorter side is 518, to crops of 518: a student's batch, not perturbed
 
 The plain loader is what a tutorial would write: a Dataset over files, PIL, torchvision's v2 transforms in float32, the
-default collate function. It stores pseudo labels as 16-bit PNG, ours as dz16. All files are in the page cache; a row is
-one process that computes in one thread, or `workers` of them.
+default collate function. Its labels are 16-bit PNG; ours are dz16, as `prepare` and `label` write them. All files are
+in the page cache; a row is one process that computes in one thread, or `workers` of them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from data_engine.ingest.base import RawSample
+from data_engine.packing import pack_label
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.permutation import permute
 from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SCHEMA
-from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, Source
 from depth_anything_train.data.transforms import StrongPerturbation
 from depth_anything_train.files import write_json
@@ -119,14 +121,15 @@ def write_pictures(folder: Path, height: int, width: int, label_height: int, lab
             (folder / "files" / f"{number:04d}.jpg").write_bytes(jpeg)
             (folder / "files" / f"{number:04d}.png").write_bytes(png)
             members = {"jpg": jpeg} if pseudo else {"jpg": jpeg, "disparity.png": png, "json": b'{"scale": 1000}'}
-            images.add(f"{number:04d}", members)
+            images.add(f"{number:04d}", members if pseudo else pack_label(RawSample("", members)).members)
             labels.add(f"{number:04d}", {"disparity.dz16": encode_dz16(code.astype(np.float32), code > 0)})
             sizes.append(len(jpeg))
         images.commit()
         labels.commit()
     write_json(folder / "shards" / "dataset.json", {"schema": SCHEMA, "kind": kind})
     write_json(folder / "labels" / "dataset.json", {"schema": SCHEMA, "kind": PSEUDO_LABELS, "images": "../shards"})
-    write_json(folder / "labels" / "0.json", {})
+    digests = {"input": ShardFolder(folder / "shards").digest(0), "output": Shard(folder / "labels" / "0.tar").digest}
+    write_json(folder / "labels" / "0.json", digests)
     return int(np.mean(sizes))
 
 

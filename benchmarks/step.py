@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--wall", action="store_true", help="wall time on a CPU too")
     given, overrides = parser.parse_known_args()
     if given.steps <= LOGGED - WARM_UP:
-        parser.error(f"expected --steps above {LOGGED - WARM_UP}, or none of them is logged, got {given.steps}")
+        parser.error(f"expected --steps above {LOGGED - WARM_UP}, or none of them is logged, but got {given.steps}")
     device = torch.device(given.device)
     clock = Clock(device, given.wall)
     with tempfile.TemporaryDirectory() as folder:

@@ -76,7 +76,7 @@ def main() -> None:
     given = parser.parse_args()
     shard = given.images // (SHARDS * given.processes)
     if not shard:
-        parser.error(f"expected --images of at least {SHARDS} for each of --processes, got {given.images}")
+        parser.error(f"expected --images of at least {SHARDS} for each of --processes, but got {given.images}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = write_images(folder / "images", given.images, each=shard)

@@ -19,12 +19,13 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from data_engine.ingest.base import Ingest
+from data_engine.packing import PackedLabels
 from data_engine.processes import ordered_map
 from data_engine.writer import ShardWriter
 from depth_anything_train.building import build
 from depth_anything_train.command import command
-from depth_anything_train.data.index_files import index_path
-from depth_anything_train.data.schema import DATASET_FILE, META, SCHEMA, UNFINISHED_FILE, BadSample
+from depth_anything_train.data.index_files import index_path, read_header
+from depth_anything_train.data.schema import DATASET_FILE, LABELLED, META, SCHEMA, UNFINISHED_FILE, BadSample, BadShard
 from depth_anything_train.files import create_json, read_json, remove_leftovers, require_writable, write_json
 from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint
 
@@ -53,8 +54,9 @@ class Report(TypedDict):
 @command("prepare")
 def main(cfg: DictConfig) -> None:
     """Write the shards of one data set."""
+    ingest = build(cfg.dataset)
     prepare(
-        build(cfg.dataset),
+        PackedLabels(ingest) if cfg.pack_labels and ingest.kind == LABELLED else ingest,
         cfg.out,
         samples_per_shard=cfg.samples_per_shard,
         workers=cfg.workers,
@@ -80,7 +82,7 @@ def prepare(
         samples_per_shard: items a shard, dropped ones included.
         workers: processes; None is one a core, 0 works in this process. Does not change the bytes.
         max_bad_share: stop if a larger share of all items cannot be used.
-        licence: of the samples that state none themselves, for the record of models that learn from them.
+        licence: licence of the samples that state none themselves, for the record of models that learn from them.
 
     Returns:
         The content of dataset.json: count, drops by reason and so on.
@@ -89,7 +91,7 @@ def prepare(
         UserError: nothing to read, too much of it bad, or `out` holds something else.
     """
     if samples_per_shard < 1:
-        raise UserError(f"Expected samples_per_shard of at least 1, but came {samples_per_shard}.")
+        raise UserError(f"Expected samples_per_shard of at least 1, but got {samples_per_shard}.")
     out = Path(out).expanduser()
     require_writable(out)
     items = ingest.items()
@@ -114,7 +116,7 @@ def prepare(
 def _write_missing(tasks: Missing, workers: int | None, max_bad_share: float) -> Report:
     """Write the shards that are missing and add up the reports of all."""
     paths, num_items, source = tasks.paths, len(tasks.items), tasks.ingest.source
-    so_far = merge(read_json(path.with_suffix(".json")) for path in paths if index_path(path).exists())
+    so_far = merge(read_json(path.with_suffix(".json")) for path in paths if is_written(path))
     bar = ProgressBar("prepare", num_items, done=so_far["count"] + sum(so_far["drops"].values()))
     with bar, closing(ordered_map(write_shard, tasks, workers)) as reports:
         for report in reports:
@@ -126,14 +128,14 @@ def _write_missing(tasks: Missing, workers: int | None, max_bad_share: float) ->
 
 
 class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
-    """Arguments of `write_shard` for each shard that has no index yet.
+    """Arguments of `write_shard` for each shard that is not written.
 
     Items are cut out when a shard's turn comes: ten million at once would fill the memory.
     """
 
     def __init__(self, ingest: Ingest, items: Sequence[Any], paths: Sequence[Path], samples_per_shard: int) -> None:
         self.ingest, self.items, self.paths, self.samples_per_shard = ingest, items, paths, samples_per_shard
-        self.numbers = [number for number, path in enumerate(paths) if not index_path(path).exists()]
+        self.numbers = [number for number, path in enumerate(paths) if not is_written(path)]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -142,6 +144,14 @@ class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
         first = self.numbers[position] * self.samples_per_shard
         items = self.items[first : first + self.samples_per_shard]
         return self.ingest, items, self.paths[self.numbers[position]]
+
+
+def is_written(tar: Path) -> bool:
+    """Whether a shard is there whole: its index, which is written last, and a tar of the length that it says."""
+    try:
+        return tar.exists() and read_header(tar) is not None
+    except BadShard:
+        return False
 
 
 @contextmanager
@@ -231,7 +241,7 @@ def _writing(folder: Path, write: Callable[[], Result]) -> Result:
     try:
         return write()
     except OSError as error:
-        advice = "nothing finished is lost; mend it and run the same command again"
+        advice = "nothing finished is lost; fix the cause and run the same command again"
         raise UserError(f"Writing to {folder} failed ({error.strerror}); {advice}.") from None
 
 
@@ -254,9 +264,9 @@ def _stop_if_bad(total: Report, num_items: int, source: str, max_bad_share: floa
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(total["drops"].items()))
         example = next(iter(total["examples"].values()))[0]
         limit = f"more than max_bad_share={max_bad_share}" if bad < num_items else "which leaves nothing"
-        mended = " What is mended goes into another out=." if total["count"] else ""
+        fixed = " Write what you fix into another out=." if total["count"] else ""
         raise UserError(
-            f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}{mended}"
+            f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}{fixed}"
         )
 
 

@@ -27,7 +27,7 @@ from depth_anything_train.command import command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, writing_bad_keys
 from depth_anything_train.data.folders import find_shards, images_of, read_info
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
-from depth_anything_train.data.schema import PSEUDO_LABELS
+from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.files import require_folder, write_bytes
 from depth_anything_train.runtime import ProgressBar, UserError, console
@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError("Expected deep=true with bad_keys=true: what is not decoded cannot be listed as bad.")
     folder = as_path(cfg.shards)
     if cfg.bad_keys and isinstance(folder, RemotePath):
-        raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but came {folder}.")
+        raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but got {folder}.")
     if cfg.page:
         require_depth(folder)  # not when all of it is read
     kept = 0
@@ -127,7 +127,7 @@ def verify(
     """Check all shards of a folder, in memory that does not grow with what is wrong with them.
 
     Args:
-        shards: folder or address of labelled, image or pseudo-label shards.
+        shards: folder or address of labelled, image, pseudo-label or segmented shards.
         deep: decode images and labels; else index, checksums and keys only.
         workers: processes; None is one a core, 0 works in this process.
         limits: when a label counts as dirty; None takes the defaults.
@@ -141,8 +141,13 @@ def verify(
     info = read_info(folder)
     total, images = Findings(), None
     if info["kind"] == PSEUDO_LABELS:
-        images, wanted = _find_images(images_of(folder, info))
-        total.problems += _missing_partners({tar.name for tar in tars}, wanted, images)
+        images, partners = _find_images(images_of(folder, info))
+        total.problems += _missing_partners({tar.name for tar in tars}, partners, images)
+    if str(shards).endswith(".tar"):  # a pattern may leave some out
+        info = {name: value for name, value in info.items() if name not in ("shards", "count")}
+    wanted = [f"{number:05d}.tar" for number in range(info.get("shards", 0))]
+    missing = sorted(set(wanted) - {tar.name for tar in tars})
+    total.problems += [f"{name}: expected this shard by {DATASET_FILE}, but it does not exist." for name in missing]
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
     scales: dict[str, list[Scales]] = {}
 

@@ -14,7 +14,7 @@ from depth_anything_train.data.index import Entry, pack_index
 from depth_anything_train.data.index_files import index_path
 from depth_anything_train.data.schema import BadSample, BadShard, check_member_name, split_name
 from depth_anything_train.data.shards import Shard
-from depth_anything_train.data.tar import END_OF_ARCHIVE, tar_bytes
+from depth_anything_train.data.tar import END_OF_ARCHIVE, is_hidden, tar_bytes
 from depth_anything_train.files import flush_folder, naming, open_temporary, write_bytes
 
 FLUSH_BYTES = 64 * 2**20
@@ -67,6 +67,10 @@ class ShardWriter:
         """
         if key in self._keys:
             raise BadSample("duplicate_key", f"Key {key!r} comes twice in {self.path.name}; keys must be unique.")
+        if is_hidden(key):
+            raise BadSample(
+                "bad_key", f"Key {key!r} begins with a dot: readers would take its members for hidden files."
+            )
         for extension in members:
             read_back = split_name(check_member_name(f"{key}.{extension}"))
             if read_back != (key, extension):

@@ -48,7 +48,7 @@ SUMMARIES = {
     "verify": "read shards back: checksums, counts, label statistics, contact sheet",
     "leaks": "which training images are also in a test set: perceptual hashes -> a list and a page",
     "plan": "GPU hours, storage and cost of labelling and training on a stated cluster",
-    "doctor": "will a recipe train here? labels, one batch by heart, precision, speed",
+    "doctor": "will a recipe train here? labels, overfitting one batch, precision, speed",
     "train": "any stage of training: train experiment=...",
     "evaluate": "a model on labelled shards, or through a table of the papers -> numbers and a page",
     "segment": "a segmenter on segmented shards -> mIoU beside the papers', a page",

@@ -1,6 +1,6 @@
 """From a function of a config to a command of the program.
 
-A command is `@command("name")` over `main(cfg)`, its keys are in `configs/name/name.yaml`, and `pyproject.toml` lists
+A command is `@command("name")` over `main(cfg)`, its keys are in `configs/NAME/NAME.yaml`, and `pyproject.toml` lists
 it in the entry-point group `depth_anything.commands`.
 """
 
@@ -56,7 +56,7 @@ def command(
             except OSError as error:
                 where = f" with {error.filename}" if error.filename else ""
                 reason = error.strerror or error
-                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, mend it and run it again.")
+                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, fix the cause and run it again.")
             except RuntimeError as error:
                 if death := death_of_worker(error):
                     advice = "perhaps for lack of memory; nothing finished is lost, run it again with fewer workers="
@@ -88,7 +88,7 @@ def command(
 
 @functools.cache
 def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
-    """End with a sentence where arguments cannot be composed, or name something to read that is not there.
+    """End with one sentence if arguments cannot be composed, or name an input that does not exist.
 
     This needs none of a command's own libraries, whose import takes seconds.
     """

@@ -40,7 +40,7 @@ def overrides_in(arguments: Iterable[str]) -> list[str]:
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:
-    """Compose `configs/name/name.yaml` with `key=value` overrides, without running anything.
+    """Compose `configs/NAME/NAME.yaml` with `key=value` overrides, without running anything.
 
     Raises:
         UserError: an unknown key or choice (with the nearest known one), or a value that cannot be parsed or is of
@@ -81,7 +81,7 @@ def _as_text(value: Any) -> str:
 
 
 def required_choice(name: str, overrides: list[str]) -> list[str]:
-    """Some choice for a group that needs one: who asks for help cannot know the choices yet."""
+    """An arbitrary choice for a required group, so that `--help` works without one."""
     try:
         with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
             hydra.compose(name, overrides)

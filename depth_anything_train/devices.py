@@ -1,4 +1,4 @@
-"""Several devices: the strategies by which Lightning divides the work among them, and what becomes of a lost one."""
+"""Several devices: the strategies by which Lightning divides the work among them, and detection of a lost one."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def share_out(model: nn.Module, blocks: nn.ModuleList, mesh: Any, *, methods: tu
     """Share the weights of a model out among the ranks of a mesh, in place.
 
     Args:
-        model: on every rank the same.
+        model: the model, the same on every rank.
         blocks: its largest equal parts, each of which is gathered by itself.
-        mesh: of the ranks.
-        methods: what is called besides `forward`.
+        mesh: device mesh of all ranks.
+        methods: names of the methods that are called besides `forward`.
     """
     for block in blocks:
         fully_shard(block, mesh=mesh)

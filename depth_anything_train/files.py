@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 from depth_anything_train.runtime import UserError
 
 _ADDRESS = re.compile(r"(\w{2,}):/+")
-"""How one begins, even as a `Path`, which keeps a single slash."""
+"""The scheme of an address; `Path` collapses `//` to `/`."""
 
 
 def require_folder(path: str | Path, *, what: str) -> Path:
@@ -79,7 +79,7 @@ def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """A disk that is full, or fails, does not say which one it is: name the file that was to be written."""
+    """Add the file's name to an error of the disk (full, failed), which does not name it itself."""
     try:
         yield
     except OSError as error:
@@ -104,7 +104,7 @@ def open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
 
 
 def remove_leftovers(folder: Path, prefix: str = "") -> None:
-    """Delete what killed writers have left of files whose names begin so; what a living one writes stays."""
+    """Delete temporary files that killed writers left, by the start of their names; files of running writers stay."""
     for leftover in folder.glob(f".{glob.escape(prefix)}*.tmp"):
         # Locked, gone, or on a file system without locks; NFS locks only what is open for writing.
         with suppress(OSError), open(leftover, "r+b") as file:

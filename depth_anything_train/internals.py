@@ -1,4 +1,4 @@
-"""What Lightning has no public name for, in one place; looked up in and tried with pytorch-lightning 2.6.6.
+"""All uses of what is not public in Lightning, in one place; written for and tried with pytorch-lightning 2.6.6.
 
 After a change of its version read these again: `tests/callbacks/test_checkpoint.py` and `tests/test_faults.py` run
 through all of them.

@@ -24,7 +24,7 @@ LAUNCHERS = (
     *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"),
     *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
 )
-"""What launchers tell all processes of a start alike, and those of another start at the same time otherwise."""
+"""Variables that are equal in all processes of one launch and differ between launches."""
 
 
 def wait_for_lock(file: IO[Any], waiting: str) -> None:
@@ -50,8 +50,8 @@ def only_run_in(folder: Path, *, timeout_s: float = 1800) -> Iterator[None]:
     because only then nobody else changes what they are about to read.
 
     Args:
-        folder: of the run.
-        timeout_s: how long they wait for the first one.
+        folder: the run folder.
+        timeout_s: how long the other processes wait for the first one, in seconds.
 
     Raises:
         UserError: the first process did not come.

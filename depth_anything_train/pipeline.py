@@ -59,7 +59,7 @@ def plan(cfg: DictConfig) -> list[Stage]:
     """
     known = {str(node.when) for node in cfg.stages.values() if "when" in node}
     if known and cfg.data not in known:
-        raise UserError(f"Expected data={' or data='.join(sorted(known))}, but came data={cfg.data}.")
+        raise UserError(f"Expected data={' or data='.join(sorted(known))}, but got data={cfg.data}.")
     stages: list[Stage] = []
     for name, node in cfg.stages.items():
         if node.get("when", cfg.data) == cfg.data:

@@ -38,7 +38,7 @@ MAY_CHANGE = (
 
 
 PASSING = (METRICS, MACHINE_METRICS, "metrics.csv", "wandb_id", "validation", "best")
-"""What a run that never came to a step leaves, and the next one would take for its own."""
+"""Files left by a run that stopped before its first step; deleted, so that the next run does not continue them."""
 
 
 def run_key(cfg: DictConfig) -> str:
@@ -93,14 +93,14 @@ def open_run(run: Path, cfg: DictConfig) -> None:
 
 
 def samples_moved(run: Path, cfg: DictConfig) -> list[str]:
-    """How the paths of samples differ from those that a run began with, a phrase each."""
+    """How the paths of samples differ from those that a run began with, one phrase per path."""
     began = _config_of(run)
     pairs = {name: (OmegaConf.select(began, name), OmegaConf.select(cfg, name)) for name in _sample_paths(cfg).values()}
     return [f"{name} was {there}, is {here}" for name, (there, here) in pairs.items() if there != here]
 
 
 def check_samples(run: Path, cfg: DictConfig, content: Mapping[str, str]) -> None:
-    """Make sure that a run goes on with the samples that it began with, wherever they lie; note them if it begins.
+    """Make sure that a run continues with the samples that it began with, wherever they are; record them at its start.
 
     Which sample stands where in its order is a matter of their numbers.
 
@@ -135,7 +135,7 @@ def _config_of(run: Path) -> DictConfig:
     with suppress(FileNotFoundError, YAMLError):
         if isinstance(config := OmegaConf.load(run / CONFIG), DictConfig):
             return config
-    raise UserError(f"{run / CONFIG}, which says what this run is, is damaged or gone; mend it or choose another out=.")
+    raise UserError(f"{run / CONFIG}, which says what this run is, is damaged or gone; fix it or choose another out=.")
 
 
 def _difference(run: Path, decisive: DictConfig, elsewhere: Iterable[str]) -> str:

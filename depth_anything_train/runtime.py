@@ -21,7 +21,7 @@ console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class UserError(ValueError):
-    """Something the user can mend: the message says what was expected, what came and what to do.
+    """Something the user can fix: the message says what was expected, what was given and what to do.
 
     The program prints it as one sentence and exits with status 2; it never shows a traceback.
     """
@@ -59,7 +59,7 @@ def keyed_seed(*key: int | str) -> int:
 def is_first_process() -> bool:
     """Whether this is the first of the processes of a training, by what torchrun, Lightning or srun told it.
 
-    Who speaks before they know of each other asks this; errors are everybody's own.
+    For messages printed before the process group exists; every process prints its own errors.
     """
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"

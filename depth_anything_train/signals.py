@@ -1,4 +1,4 @@
-"""What asks a process to stop: signals, the exit statuses that answer them, and the end of the process above it."""
+"""Requests to stop a process: signals, the exit statuses that answer them, and the end of the parent process."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def leaving_at_once(numbers: Iterable[int], status: int, message: str) -> Iterat
 
 
 def hold_signals() -> None:
-    """Let what asks a training to stop wait until somebody listens: to import torch takes seconds, or minutes.
+    """Hold back the stop signals of a training until they can be handled: importing torch takes seconds, or minutes.
 
     Ctrl-C goes through: nothing has begun.
     """

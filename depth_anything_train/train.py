@@ -45,7 +45,7 @@ from depth_anything_train.trainer import build_trainer, device_peak, stopped_sta
 
 
 def less_memory(cfg: DictConfig) -> str:
-    """What helps a device with too little memory, and whether the run may go on with it."""
+    """What to change when the device runs out of memory, and whether the same run may continue."""
     recompute = "recompute more (model.activation_checkpointing=full)"
     if hydra.utils.get_class(cfg.task._target_).couples_images:  # type: ignore[attr-defined]
         return (

@@ -53,7 +53,7 @@ def _check_launch(trainer: pl.Trainer) -> None:
     if started != devices * nodes:
         raise UserError(
             f"Expected trainer.devices times trainer.num_nodes to be the {started} processes that torchrun started, "
-            f"but came {devices} times {nodes}; set them to --nproc-per-node and --nnodes of torchrun."
+            f"but got {devices} times {nodes}; set them to --nproc-per-node and --nnodes of torchrun."
         )
 
 
@@ -74,7 +74,7 @@ def choose_precision(wanted: str, device: str) -> str:
         UserError: it is another word. fp16 needs its losses scaled, and the guard takes what then overflows for broken.
     """
     if wanted not in PRECISIONS:
-        raise UserError(f"Expected precision to be one of {', '.join(PRECISIONS)}, got {wanted!r}.")
+        raise UserError(f"Expected precision to be one of {', '.join(PRECISIONS)}, but got {wanted!r}.")
     if wanted != "auto":
         return wanted
     if device == "cuda":
@@ -91,7 +91,7 @@ def device_peak(cfg: DictConfig) -> float | None:
 
 
 def quiet_lightning() -> None:
-    """Leave out what Lightning says about itself and about machines in general."""
+    """Silence Lightning's messages about itself and about machines in general."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
@@ -105,7 +105,7 @@ def _slurm() -> list[SLURMEnvironment]:
 
 
 def stopped_status(trainer: pl.Trainer) -> int:
-    """What a rank leaves with when all were asked to stop.
+    """The exit status of a rank when all were asked to stop.
 
     The launcher that Lightning is without torchrun or SLURM kills its own process if another one leaves with anything
     but 0; its own status is what the user sees.

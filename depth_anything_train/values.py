@@ -50,9 +50,9 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
 
     Args:
         name: the command; Hydra is initialised with its configs.
-        folder: of those configs.
+        folder: the folder of the command's configs.
         overrides: `key=value` texts that can be composed.
-        composed: the config with them.
+        composed: the config composed with the overrides.
 
     Raises:
         UserError: a number, list or path was expected and something else came.
@@ -106,34 +106,34 @@ def check_value(key: str, value: Any, default: Any) -> None:
         return
     if last in PATHS and (isinstance(value, int | float) or value == ""):
         hint = f"write {key}=./{value}" if value != "" else "name one"
-        raise UserError(f"Expected a path for {key}, but came {_shown(value)}; {hint}.")
+        raise UserError(f"Expected a path for {key}, but got {_shown(value)}; {hint}.")
     if last in PATHS and OmegaConf.is_config(value) and not OmegaConf.is_config(default):
-        raise UserError(f"Expected one path for {key}, but came {value}; write {key}=PATH.")
+        raise UserError(f"Expected one path for {key}, but got {value}; write {key}=PATH.")
     if last == "out" and isinstance(value, str) and "://" in value:
-        raise UserError(f"Expected a path of this machine for {key}, but came {value!r}; write here, copy it then.")
+        raise UserError(f"Expected a path of this machine for {key}, but got {value!r}; write here, copy it then.")
     if smallest is not None and not isinstance(value, DictConfig | ListConfig) and not isinstance(default, ListConfig):
         _check_whole(key, value, default, smallest)
     elif isinstance(default, bool):  # before numbers: a bool is an int to Python
         if not isinstance(value, bool):
-            raise UserError(f"Expected true or false for {key}, but came {_shown(value)}.")
+            raise UserError(f"Expected true or false for {key}, but got {_shown(value)}.")
     elif (last in NUMBERS or isinstance(default, int | float)) and value is not None and not _is_number(value):
-        raise UserError(f"Expected a number for {key}, but came {_shown(value)}.")
+        raise UserError(f"Expected a number for {key}, but got {_shown(value)}.")
     elif (
         isinstance(default, ListConfig)
         and last not in EITHER
         and not isinstance(value, ListConfig)
         and value is not None
     ):
-        raise UserError(f"Expected a list for {key}, but came {_shown(value)}; write {key}=[{value}].")
+        raise UserError(f"Expected a list for {key}, but got {_shown(value)}; write {key}=[{value}].")
 
 
 def _check_whole(key: str, value: Any, default: Any, smallest: int) -> None:
     if value is None and default is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise UserError(f"Expected a whole number of at least {smallest} for {key}, but came {_shown(value)}.")
+        raise UserError(f"Expected a whole number of at least {smallest} for {key}, but got {_shown(value)}.")
     if key.rpartition(".")[2] == "seed" and value > LARGEST_SEED:
-        raise UserError(f"Expected a seed of at most {LARGEST_SEED}, but came {value}.")
+        raise UserError(f"Expected a seed of at most {LARGEST_SEED}, but got {value}.")
 
 
 def _is_number(value: Any) -> bool:

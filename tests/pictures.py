@@ -45,13 +45,16 @@ def labelled_members(number: int) -> dict[str, bytes]:
 
 def write_folder(folder: Path, info: dict, shards: list[list[tuple[str, dict[str, bytes]]]]) -> Path:
     from data_engine.writer import ShardWriter
+    from depth_anything_train.data.shards import Shard
 
     for number, samples in enumerate(shards):
         with ShardWriter(folder / f"{number:05d}.tar") as writer:
             for key, members in samples:
                 writer.add(key, members)
-            writer.commit()
+            written = writer.commit()
         if info["kind"] == "pseudo_labels":
-            (folder / f"{number:05d}.json").write_text('{"flags": {}}')
+            images = Shard(folder / info["images"] / f"{number:05d}.tar")
+            manifest = {"flags": {}, "input": images.digest, "output": written.digest}
+            (folder / f"{number:05d}.json").write_text(json.dumps(manifest))
     (folder / "dataset.json").write_text(json.dumps({"schema": 1, "source": "pictures", **info}))
     return folder

@@ -60,7 +60,7 @@ class Web:
     """A folder behind a web server.
 
     Attributes:
-        address: of the folder.
+        address: address of the folder.
         gets: how often each file was asked for.
         cut: names of files -> how often they come without their second half.
         flipped: names of files -> how often they come with a flipped bit in the middle.

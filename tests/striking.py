@@ -48,10 +48,10 @@ class Fault(pl.Callback):
     """A signal that a rank sends to itself.
 
     Args:
-        number: of the signal.
+        number: the signal.
         moment: one of `MOMENTS`.
-        step: at which; steps that are done count, so that the first is 0.
-        rank: which one.
+        step: how many steps are done when it is sent; 0 before the first.
+        rank: the rank that sends it.
     """
 
     number: signal.Signals

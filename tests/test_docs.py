@@ -12,6 +12,7 @@ from depth_anything_train.composition import compose
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+CONFIG = re.compile(r"\bconfigs/[\w/.]*\w")
 KEY = re.compile(r"`([\w.@/]+=[^`\n]+)`")
 COMMAND = re.compile(r"(?:^(?:\w+=\S+ )*(?:\.venv/bin/)?|`)depth-anything ([a-z][^`\n]*)", re.MULTILINE)
 
@@ -37,6 +38,11 @@ def commands(text):
         its_own = any(f"{word.replace('=', '/')}.yaml" in text for word in words if word.startswith("experiment="))
         if "..." not in words and not its_own:
             yield words
+
+
+def modules():
+    for package in ("depth_anything_train", "data_engine"):
+        yield from sorted((ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -87,13 +93,15 @@ def test_table_of_experiments__names_all_that_there_are():
 
 def test_quoted_messages_are_those_of_the_program():
     quoted = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
-    said = [
-        text
-        for package in ("depth_anything_train", "data_engine")
-        for path in (ROOT / package).rglob("*.py")
-        for text in literals(path)
-    ]
+    said = [text for path in modules() for text in literals(path)]
     assert len(quoted) > 10
     for message in quoted:
         pattern = re.compile(".*".join(re.escape(part.strip()) for part in message.split("…")), re.DOTALL)
         assert any(pattern.search(text) for text in said), message
+
+
+def test_configs_that_docstrings_name_are_there():
+    named = {(path, name) for path in modules() for text in literals(path) for name in CONFIG.findall(text)}
+    assert len(named) > 5
+    for path, name in named:
+        assert list(ROOT.glob(name.replace("NAME", "*"))), f"{path} names {name}"

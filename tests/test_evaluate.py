@@ -111,7 +111,7 @@ def test_evaluate__what_cannot_be_judged_is_counted_by_reason(model):
 def test_evaluate__stops_where_nothing_can_be_judged(model):
     with pytest.raises(UserError, match="1 x too_few_valid_pixels"):
         evaluate(model, {"d": [record(0, valid=False)]}, DepthProtocol())
-    with pytest.raises(UserError, match="split_by, got weather; there are domain, quantity, scale, unit"):
+    with pytest.raises(UserError, match="split_by, but got weather; there are domain, quantity, scale, unit"):
         evaluate(model, {"d": [record(0)]}, DepthProtocol(), split_by="weather")
     with pytest.raises(UserError, match="1 x no_weather, 1 x too_few_valid_pixels"):
         blank = record(1, valid=False)

@@ -123,6 +123,6 @@ def test_run__a_stage_with_other_arguments_runs_again(tmp_path):
 
 
 def test_plan__a_kind_of_data_that_no_stage_knows_is_refused():
-    with pytest.raises(UserError, match="Expected data=a or data=b, but came data=c"):
+    with pytest.raises(UserError, match="Expected data=a or data=b, but got data=c"):
         stages = {"x": {"when": "a", "command": "c", "args": {}}, "y": {"when": "b", "command": "c", "args": {}}}
         plan(OmegaConf.create({"data": "c", "stages": stages}))

@@ -12,6 +12,7 @@ from scenes import encode, scene, write_shards
 
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.dz16 import encode_dz16
+from depth_anything_train.data.shards import Shard
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.depth_model import build_depth_model
@@ -82,8 +83,9 @@ def write_pseudo_labels(folder, images):
                 disparity = scene(number)[1]
                 label = encode_dz16(disparity, np.ones(disparity.shape, bool))
                 writer.add(f"scene-{number:04d}", {"disparity.dz16": label})
-            writer.commit()
-        (folder / shard.name).with_suffix(".json").write_text("{}")
+            written = writer.commit()
+        manifest = {"input": Shard(shard).digest, "output": written.digest}
+        (folder / shard.name).with_suffix(".json").write_text(json.dumps(manifest))
     info = {"schema": 1, "kind": "pseudo_labels", "source": "scenes", "images": f"../{images.name}"}
     (folder / "dataset.json").write_text(json.dumps(info))
     return folder
@@ -278,7 +280,7 @@ def test_example_rows__of_few_images_shows_each_once(tmp_path):
     folder = write_shards(tmp_path / "few", "labelled", counts=(2,))
     rows = example_rows({"few": str(folder)}, {}, DepthProtocol(), split_by=None, per_group=4)
     assert len({row.key for row in rows}) == len(rows) == 2
-    with pytest.raises(UserError, match="split_by, got weather; there are "):
+    with pytest.raises(UserError, match="split_by, but got weather; there are "):
         example_rows({"few": str(folder)}, {}, DepthProtocol(), split_by="weather", per_group=4)
 
 

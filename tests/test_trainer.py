@@ -8,7 +8,7 @@ from depth_anything_train.trainer import build_trainer, choose_precision, device
 
 @pytest.mark.parametrize("wanted", ["16-mixed", "fp16", "bf16"])
 def test_choose_precision__refuses_what_training_cannot_do(wanted):
-    with pytest.raises(UserError, match=f"auto, bf16-mixed, 32-true, got '{wanted}'"):
+    with pytest.raises(UserError, match=f"auto, bf16-mixed, 32-true, but got '{wanted}'"):
         choose_precision(wanted, "cpu")
 
 
@@ -32,7 +32,7 @@ def test_build_trainer__refuses_processes_that_would_not_know_of_each_other(monk
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert build_trainer(one, plugins=[], logger=False).world_size == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="the 2 processes that torchrun started, but came 1 times 1"):
+    with pytest.raises(UserError, match="the 2 processes that torchrun started, but got 1 times 1"):
         build_trainer(one, plugins=[], logger=False)
     two = compose("train", ["experiment=tiny_teacher", "out=x", "trainer.devices=2"])
     assert build_trainer(two, plugins=[], logger=False).world_size == 2

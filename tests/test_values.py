@@ -27,7 +27,7 @@ def test_check_values__the_settings_of_an_engine_are_counts(override):
 
 
 def test_check_values__a_word_where_a_number_stands_is_refused():
-    with pytest.raises(UserError, match="Expected a number for optim.encoder_lr, but came 'abc'"):
+    with pytest.raises(UserError, match="Expected a number for optim.encoder_lr, but got 'abc'"):
         compose("train", [*TINY, "optim.encoder_lr=abc"])
 
 
@@ -90,5 +90,5 @@ def test_check_value__a_switch_takes_both_positions_and_nothing_else(default):
 
 
 def test_check_value__nothing_is_written_to_an_address():
-    with pytest.raises(UserError, match="path of this machine for out, but came 's3://bucket/run'"):
+    with pytest.raises(UserError, match="path of this machine for out, but got 's3://bucket/run'"):
         check_value("out", "s3://bucket/run", None)

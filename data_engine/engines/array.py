@@ -1,4 +1,4 @@
-"""Labelling as one of several tasks that know nothing of each other but their number: a SLURM array, for instance.
+"""Labelling as one of several tasks that only know their number and how many there are, such as a SLURM array.
 
 Task k of n begins with every n-th shard, so that tasks seldom meet. When its own are done it takes what others have not
 begun, and shards whose leases were left by dead tasks. It ends when all shards are done, whoever did them. A shard that
@@ -49,17 +49,18 @@ class ArrayEngine:
             raise UserError("Expected engine.task= and engine.tasks= together, or none of them in a SLURM array.")
         if task is None or tasks is None:
             job, jobs = _from_slurm(TASK) - _from_slurm(FIRST_TASK), _from_slurm(TASKS)
+            job %= jobs  # an array may have gaps, 3,7 or 0-8:2, and the number only says where a task begins
             place, places = _from_slurm(PROCESS, "0"), _from_slurm(PROCESSES, "1")
             # Neighbours in the list of shards go to different jobs, and so to different GPUs.
             task, tasks = place * jobs + job, places * jobs
         self.task, self.tasks = task, tasks
         if not 0 <= self.task < self.tasks:
-            raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but came {self.task}.")
+            raise UserError(f"Expected engine.task from 0 to {self.tasks - 1}, but got {self.task}.")
         if heartbeat_s <= 0:
-            raise UserError(f"Expected engine.heartbeat_s above 0, but came {heartbeat_s}.")
+            raise UserError(f"Expected engine.heartbeat_s above 0, but got {heartbeat_s}.")
         if expiry_s < 3 * heartbeat_s:
             raise UserError(
-                f"Expected engine.expiry_s of at least 3 times engine.heartbeat_s={heartbeat_s}, but came {expiry_s}."
+                f"Expected engine.expiry_s of at least 3 times engine.heartbeat_s={heartbeat_s}, but got {expiry_s}."
             )
         self.heartbeat_s, self.expiry_s = heartbeat_s, expiry_s
 
@@ -94,7 +95,7 @@ class _Task:
         """Label a shard unless others did, or are at it; whether nothing is left to be done about it.
 
         Args:
-            number: of the shard.
+            number: number of the shard.
             then: numbers of the shards that come after it, the next one first.
             bar: told of images that have labels.
         """

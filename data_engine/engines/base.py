@@ -64,7 +64,7 @@ def label_shard(
     Args:
         labeller: teacher and settings.
         images: the image shards.
-        number: of the shard.
+        number: number of the shard.
         out: folder of the label shards.
         on_images: told how many more images are done.
         before_commit: called before there is a label shard; see `ShardLabeller.label`.
@@ -92,7 +92,7 @@ def note_failure(failures: Failures, number: int, reason: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Keep the memory of one image for the next (glibc): to give it back and take it again, page by page, costs more.
+    """Keep the memory of one image for the next (glibc): returning and requesting it again, page by page, costs more.
 
     Without this, three quarters of the processor time of decoding and resizing went into page faults.
     """
@@ -148,7 +148,7 @@ class WorkerPool(Protocol):
 
 
 class ShardQueue:
-    """Shards that wait for a worker. Each worker has the next one put by, so that it can be fetched in time.
+    """Shards that wait for a worker. The next shard of each worker is reserved, so that it can be fetched in time.
 
     Args:
         waiting: numbers of the shards.

@@ -1,4 +1,4 @@
-"""Leases on shards: hints, between processes that share nothing but a folder, about who is at work on what.
+"""Leases on shards: hints about who works on what, between processes that share nothing but a folder.
 
 A lease is a file that only one process can create; its holder changes its content again and again. Whoever wants the
 shard watches the content by its own clock: if it stays the same for long enough, the holder is gone and the lease is
@@ -104,7 +104,7 @@ class Leases:
             return None
 
     def held(self, name: str) -> bool:
-        """Whether there is a lease on a shard, of whomever; a dead holder counts too."""
+        """Whether anybody has a lease on a shard; a dead holder counts too."""
         return (self.folder / f"{name}.lease").exists()
 
     def clear(self) -> None:

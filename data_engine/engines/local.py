@@ -46,7 +46,7 @@ class LocalEngine:
 
     def __init__(self, processes: int | None = None, retries: int = 3) -> None:
         if processes is not None and (not isinstance(processes, int) or processes < 1):
-            raise UserError(f"Expected a whole number of at least 1 for engine.processes, but came {processes!r}.")
+            raise UserError(f"Expected a whole number of at least 1 for engine.processes, but got {processes!r}.")
         self.processes, self.retries = processes, retries
 
     def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:

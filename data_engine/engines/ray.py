@@ -29,7 +29,7 @@ class RayEngine:
     """Actors that label one shard at a time.
 
     Args:
-        address: of a cluster to join, `auto` for the one that this machine belongs to; None starts a Ray of its own on
+        address: address of a cluster to join, `auto` for this machine's own; None starts a Ray of its own on
             this machine, without a dashboard, which listens on the loopback address alone and ends with the command.
         workers: actors; None is as many as there are resources for.
         cpus_per_worker: cores that an actor counts for.
@@ -49,7 +49,7 @@ class RayEngine:
         retries: int = 3,
     ) -> None:
         if cpus_per_worker <= 0:
-            raise UserError(f"Expected engine.cpus_per_worker above 0, but came {cpus_per_worker}.")
+            raise UserError(f"Expected engine.cpus_per_worker above 0, but got {cpus_per_worker}.")
         self.address, self.workers, self.retries = address, workers, retries
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         os.environ.update(NO_REPORT_HOME if address else {**NO_REPORT_HOME, **ON_THIS_MACHINE})  # read at import

@@ -113,7 +113,7 @@ def open_archive(path: Path) -> Archive:
 
 
 class Tar:
-    """A tar, which may be inflated on the way. Links are listed, but not followed."""
+    """A tar, possibly compressed. Links are listed, but not followed."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

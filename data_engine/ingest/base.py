@@ -45,7 +45,7 @@ class Ingest(Protocol):
 
     @property
     def kind(self) -> str:
-        """`labelled` or `images`."""
+        """What its shards are: `labelled`, `images` or `segmented`."""
 
     @property
     def source(self) -> str:
@@ -103,7 +103,7 @@ def choose(items: Sequence[Any], count: int | None, seed: int) -> Sequence[Any]:
         UserError: `count` is below 1.
     """
     if count is not None and count < 1:
-        raise UserError(f"Expected a count of at least 1, but came {count}.")
+        raise UserError(f"Expected a count of at least 1, but got {count}.")
     if count is None or count >= len(items):
         return items
     chosen = np.random.default_rng(keyed_seed(seed, "choose")).permutation(len(items))[:count]

@@ -1,4 +1,4 @@
-"""DA-2K: pairs of points of which people said which is nearer. There is no depth map, so these are image shards."""
+"""DA-2K: pairs of points with the nearer one annotated. There is no depth map, so these are image shards."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Da2k:
     Args:
         root: the folder that the archive was unpacked in.
         count: take only so many images, drawn by `seed`; None takes all.
-        seed: of that draw.
+        seed: seed of that draw.
     """
 
     root: str
@@ -118,5 +118,5 @@ def read_pair(annotation: Any, height: int, width: int) -> dict[str, list[int]]:
         inside = [False]
     if not all(inside):
         wanted = f"two points inside {height} x {width} pixels and which is closer"
-        raise BadSample("bad_annotation", f"Expected {wanted}, but came {str(annotation)[:120]}.")
+        raise BadSample("bad_annotation", f"Expected {wanted}, but got {str(annotation)[:120]}.")
     return pair

@@ -62,7 +62,7 @@ class Ddad(LabelledSet):
     def __post_init__(self) -> None:
         object.__setattr__(self, "cameras", tuple(self.cameras))
         if not self.cameras or not set(self.cameras) <= set(CAMERAS):
-            raise UserError(f"Expected cameras out of {', '.join(CAMERAS)}, but came {list(self.cameras)}.")
+            raise UserError(f"Expected cameras out of {', '.join(CAMERAS)}, but got {list(self.cameras)}.")
 
     def find(self, root: Path) -> Iterator[Item]:
         """Images of the cameras in all samples of the part's scenes."""

@@ -47,7 +47,7 @@ class DIML(LabelledSet):
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
-            raise UserError(f"Expected a min_confidence from 0 to 1, but came {self.min_confidence}.")
+            raise UserError(f"Expected a min_confidence from 0 to 1, but got {self.min_confidence}.")
 
     def find(self, root: Path) -> Iterator[Item]:
         """Frames of the part; an outdoor one has its confidence map as `extra`."""

@@ -50,7 +50,7 @@ class Diode(LabelledSet):
 
     def __post_init__(self) -> None:
         if self.place not in ("all", *PLACES):
-            raise UserError(f"Expected place=all, indoors or outdoor, but came {self.place!r}.")
+            raise UserError(f"Expected place=all, indoors or outdoor, but got {self.place!r}.")
 
     def find(self, root: Path) -> Iterator[Item]:
         """Images and depth maps of the part and place; names keep the place, for scenes of both count from 0."""
@@ -65,7 +65,7 @@ class Diode(LabelledSet):
         """Image as it is, depth as float32 npy with 0 outside the mask."""
         depth_m, mask = read_map(root / item.label), read_map(root / item.extra[0])
         if depth_m.shape != mask.shape:
-            raise BadSample("mask_size", f"Expected a mask of the label's {depth_m.shape}, but came {mask.shape}.")
+            raise BadSample("mask_size", f"Expected a mask of the label's {depth_m.shape}, but got {mask.shape}.")
         label = RawLabel.from_array(np.where(mask == 1, depth_m, 0))
         return RawPair(read_file(root / item.image), label, {"camera": CAMERA})
 

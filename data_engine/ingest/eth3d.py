@@ -66,7 +66,7 @@ def read_depth(data: bytes, height: int, width: int) -> NDArray[np.float32]:
     """
     if len(data) != 4 * height * width:
         wanted = f"{4 * height * width:,} bytes of depth for a photograph of {width} x {height}"
-        raise BadSample("label_size", f"Expected {wanted}, but came {len(data):,}.")
+        raise BadSample("label_size", f"Expected {wanted}, but got {len(data):,}.")
     return np.frombuffer(data, "<f4").reshape(height, width)
 
 

@@ -51,6 +51,6 @@ class Ibims(LabelledSet):
         pixels, depth_m, sound, opaque, calibration = (np.asarray(content[name]) for name in FIELDS)
         if not depth_m.shape == sound.shape == opaque.shape:
             shapes = f"{depth_m.shape}, {sound.shape} and {opaque.shape}"
-            raise BadSample("mask_size", f"Expected depth and masks of one size, but came {shapes}.")
+            raise BadSample("mask_size", f"Expected depth and masks of one size, but got {shapes}.")
         label = RawLabel.from_array(np.where((sound != 0) & (opaque != 0), depth_m, 0))
         return RawPair(encode_rgb(pixels), label, {"camera": pinhole(calibration.T, first_pixel=1)})

@@ -29,7 +29,7 @@ class Images:
             path of a file or archive a line, relative to its folder.
         source: name of the set; the root's name if empty.
         count: take only so many, drawn by `seed`; None takes all.
-        seed: of that draw.
+        seed: seed of that draw.
         decode: decode every image to find damaged ones; else only type, size and end are checked, which is 50 times
             as fast.
     """

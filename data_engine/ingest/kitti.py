@@ -101,7 +101,7 @@ class Kitti(LabelledSet):
         found = _PATHS.search(line) or _FRAME_AND_SIDE.search(line)
         if found is None:
             wanted = "paths of raw frames, or `DRIVE FRAME SIDE`,"
-            raise UserError(f"Expected {wanted} in {self.file_list}, but came {line[:120]!r}.")
+            raise UserError(f"Expected {wanted} in {self.file_list}, but got {line[:120]!r}.")
         parts = found.groupdict()
         camera = parts["camera"] if "camera" in parts else CAMERAS[parts["side"]]
         return _item(drive=parts["drive"], camera=camera, frame=parts["frame"].zfill(10))

@@ -63,7 +63,7 @@ class PairedSet(ABC):
         root: the folder that the official archives were unpacked in.
         part: which of the set's own splits; `PARTS` lists them, the first is the default in its config.
         count: take only so many, drawn by `seed`; None takes all.
-        seed: of that draw.
+        seed: seed of that draw.
     """
 
     root: str
@@ -97,7 +97,7 @@ class PairedSet(ABC):
             UserError: no such folder or part, or nothing in it.
         """
         if self.part not in self.PARTS:
-            raise UserError(f"Expected part={' or '.join(self.PARTS)} of {self.source}, but came {self.part!r}.")
+            raise UserError(f"Expected part={' or '.join(self.PARTS)} of {self.source}, but got {self.part!r}.")
         root = require_folder(Path(self.root), what=f"the data set {self.source}")
         found = sorted(self.find(root), key=lambda item: natural_order(item.name))
         if not found:
@@ -176,9 +176,9 @@ def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, An
     """A checked sample: both decode, their shapes agree, and at least one pixel is valid. Dirt is noted, not dropped.
 
     Args:
-        key: of the sample.
+        key: key of the sample.
         image: encoded JPEG, PNG or WebP.
-        label: as a shard holds it.
+        label: the label as a shard holds it.
         facts: for the json, beside quantity, unit, scale and invalid.
 
     Raises:

@@ -49,7 +49,7 @@ class NyuLabelled(LabelledSet):
 
     def __post_init__(self) -> None:
         if self.depth not in FIELDS:
-            raise UserError(f"Expected depth=raw or depth=filled, but came {self.depth!r}.")
+            raise UserError(f"Expected depth=raw or depth=filled, but got {self.depth!r}.")
 
     def find(self, root: Path) -> Iterable[Item]:
         """The images of the part by their number in the file, from 1 as in splits.mat."""
@@ -105,7 +105,7 @@ class NyuSync(LabelledSet):
     def _listed(self, line: str) -> Item:
         paths = [path.lstrip("/") for path in line.split()[:2]]  # training lists start with "/", test lists do not
         if len(paths) < 2:
-            raise UserError(f"Expected lines `IMAGE DEPTH FOCAL` in {self.file_list}, but came {line!r}.")
+            raise UserError(f"Expected lines `IMAGE DEPTH FOCAL` in {self.file_list}, but got {line!r}.")
         image, label = paths
         return Item(stem(image).replace("/rgb_", "/"), image, label)
 

@@ -149,12 +149,12 @@ class Pairs:
 
     def _check_settings(self) -> None:
         if self.quantity not in QUANTITIES:
-            raise UserError(f"Expected quantity=depth or quantity=disparity, but came {self.quantity!r}.")
+            raise UserError(f"Expected quantity=depth or quantity=disparity, but got {self.quantity!r}.")
         if self.part not in ("all", "train", "test") or not 0 <= self.test_share <= 1:
             came = f"part={self.part} test_share={self.test_share}"
-            raise UserError(f"Expected part=all, train or test and a test_share from 0 to 1, but came {came}.")
+            raise UserError(f"Expected part=all, train or test and a test_share from 0 to 1, but got {came}.")
         if self.scale is not None and not 0 < self.scale < float("inf"):
-            raise UserError(f"Expected a scale > 0 (stored value / scale = metres or pixels), but came {self.scale}.")
+            raise UserError(f"Expected a scale > 0 (stored value / scale = metres or pixels), but got {self.scale}.")
 
     def _find(self, what: str, path: str) -> Path:
         file = self.folder / path

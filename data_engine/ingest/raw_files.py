@@ -104,5 +104,5 @@ def encode_rgb(pixels: NDArray[np.uint8]) -> bytes:
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         came = f"{pixels.dtype} of shape {pixels.shape}"
-        raise BadSample("image_type", f"Expected an image of 8 bits and 3 channels, but came {came}.")
+        raise BadSample("image_type", f"Expected an image of 8 bits and 3 channels, but got {came}.")
     return cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes()

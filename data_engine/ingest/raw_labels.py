@@ -77,7 +77,7 @@ def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:
         read_png16(data)
         return "png", data, {}
     if extension not in LABEL_FILES:
-        raise BadSample("label_type", f"Expected a label of type {', '.join(LABEL_FILES)}, but came {path.name}.")
+        raise BadSample("label_type", f"Expected a label of type {', '.join(LABEL_FILES)}, but got {path.name}.")
     stored = read_pfm(data) if extension == "pfm" else read_npy(data)
     as_it_is = extension == "npy" and stored.dtype == np.dtype("<f4")
     return "npy", data if as_it_is else to_npy(stored), count_odd(stored)
@@ -118,7 +118,7 @@ def read_pfm(data: bytes) -> NDArray[np.float32]:
     """
     header = _PFM_HEADER.match(data)
     if header is None or header[1] != b"Pf":
-        raise BadSample("label_type", f"Expected a one-channel PFM (Pf) as label, but came {data[:8]!r}.")
+        raise BadSample("label_type", f"Expected a one-channel PFM (Pf) as label, but got {data[:8]!r}.")
     width, height = int(header[2]), int(header[3])
     order = "<" if header[4].startswith(b"-") else ">"
     if not width * height or len(data) - header.end() != 4 * width * height:
@@ -145,7 +145,7 @@ def read_exr(path: Path) -> NDArray[np.float32]:
         raise BadSample("damaged_label", f"{path.name} is damaged or no OpenEXR file.") from None
     if not is_label:
         came = f"{len(header['channels'])} of {width} x {height} pixels"
-        raise BadSample("label_type", f"Expected an OpenEXR label of one channel, but came {came}.")
+        raise BadSample("label_type", f"Expected an OpenEXR label of one channel, but got {came}.")
     (channel,) = channels.values()
     return channel.pixels.astype(np.float32)
 
@@ -164,7 +164,7 @@ def read_h5(path: Path, name: str) -> NDArray[Any]:
             if not isinstance(stored, h5py.Dataset) or stored.ndim != 2 or stored.dtype.kind not in "fiu":
                 raise BadSample("label_type", f"Expected numbers (H, W) as {name!r}, but {path.name} has none.")
             if not 0 < stored.size <= MAX_PIXELS:
-                raise BadSample("label_type", f"Expected 1 to {MAX_PIXELS:,} pixels, but came {stored.size:,}.")
+                raise BadSample("label_type", f"Expected 1 to {MAX_PIXELS:,} pixels, but got {stored.size:,}.")
             return stored[:]
     except FileNotFoundError:
         raise BadSample("unreadable_file", f"{path.name} cannot be read: no such file.") from None
@@ -195,5 +195,5 @@ def keep_valid(codes: NDArray[np.uint16], valid: NDArray[np.bool_]) -> NDArray[n
         BadSample: `mask_size` if the two differ in size.
     """
     if codes.shape != valid.shape:
-        raise BadSample("mask_size", f"Expected a mask of the label's {codes.shape}, but came {valid.shape}.")
+        raise BadSample("mask_size", f"Expected a mask of the label's {codes.shape}, but got {valid.shape}.")
     return np.where(valid, codes, np.uint16(0))

@@ -49,7 +49,7 @@ class SkySegmenter:
 
         Args:
             source: a folder, or a name on the hub.
-            revision: of a name on the hub.
+            revision: branch, tag or commit of the model on the hub.
             device: where it runs; a CUDA device where there is one.
 
         Raises:
@@ -59,7 +59,7 @@ class SkySegmenter:
         folder = Path(source).expanduser()
         if not folder.is_dir():
             if not is_hub_name(source):
-                raise UserError(f"Expected {wanted}, but came {source}, which is no folder.")
+                raise UserError(f"Expected {wanted}, but got {source}, which is no folder.")
             # Without a network transformers would ask for one file after another, again and again.
             folder = from_hub(source, files=HUB_FILES, what="a SegFormer", revision=revision)
         transformers = import_extra("transformers", extra="hf")

@@ -32,7 +32,7 @@ class Sintel(LabelledSet):
     root/training/depth/alley_1/frame_0001.dpt               "depth data" (MPI-Sintel-depth-training-20150305.zip)
     root/training/camdata_left/alley_1/frame_0001.cam        the same archive
 
-    Licence: of the film, CC BY 3.0, (c) Blender Foundation. The label is the depth along the optical axis in metres,
+    Licence: the film's, CC BY 3.0, (c) Blender Foundation. The label is the depth along the optical axis in metres,
     float32 (.dpt). Every pixel has one: the set's own tools mark neither invalid pixels nor the sky, which lies on a
     far background. So nothing is masked here; evaluations leave out what is 72 m away or more (`sintel`). The set's
     `invalid` images are about optical flow and are not used.
@@ -70,7 +70,7 @@ def read_dpt(data: bytes) -> NDArray[np.float32]:
     """
     tag, width, height = _DPT_HEADER.unpack_from(data.ljust(_DPT_HEADER.size, b"\0"))
     if tag != TAG:
-        raise BadSample("label_type", f"Expected a .dpt file, which starts with {TAG}, but came {data[:4]!r}.")
+        raise BadSample("label_type", f"Expected a .dpt file, which starts with {TAG}, but got {data[:4]!r}.")
     if min(width, height) < 1 or len(data) - _DPT_HEADER.size != 4 * width * height:
         raise BadSample("damaged_label", f"The .dpt label of {width} x {height} pixels has a wrong number of bytes.")
     return np.frombuffer(data, "<f4", offset=_DPT_HEADER.size).reshape(height, width)
@@ -83,5 +83,5 @@ def read_cam(data: bytes) -> NDArray[np.float64]:
         BadSample: `damaged_calibration`.
     """
     if len(data) != _CAM.size or _CAM.unpack(data)[0] != TAG:
-        raise BadSample("damaged_calibration", f"Expected a .cam file of {_CAM.size} bytes, but came {len(data)}.")
+        raise BadSample("damaged_calibration", f"Expected a .cam file of {_CAM.size} bytes, but got {len(data)}.")
     return np.array(_CAM.unpack(data)[1:10]).reshape(3, 3)

@@ -47,7 +47,7 @@ class Sky:
     Args:
         root: folder of labelled shards.
         segmenter: a transformers folder or a name on the hub.
-        revision: of a name on the hub.
+        revision: branch, tag or commit of the model on the hub.
         device: where it runs: `auto`, `cpu`, `cuda`.
         confidence: probability from which on a pixel is sky.
         smallest: smallest region, as a share of the pixels.
@@ -73,7 +73,7 @@ class Sky:
     def __post_init__(self) -> None:
         shares = (self.confidence, self.smallest, self.max_labelled)
         if not all(0 <= share <= 1 for share in shares):
-            raise UserError(f"Expected confidence, smallest and max_labelled from 0 to 1, but came {shares}.")
+            raise UserError(f"Expected confidence, smallest and max_labelled from 0 to 1, but got {shares}.")
 
     @property
     def source(self) -> str:
@@ -116,7 +116,7 @@ class Sky:
         """The sky among the pixels without a label.
 
         Args:
-            probability: of sky, (h, w), 0 to 1, of any size.
+            probability: probability of sky, (h, w), 0 to 1, at any size.
             valid: where the label is valid, (H, W).
 
         Returns:

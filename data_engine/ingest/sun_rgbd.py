@@ -52,7 +52,7 @@ class SunRgbd(LabelledSet):
 
     def __post_init__(self) -> None:
         if self.depth not in DEPTHS:
-            raise UserError(f"Expected depth=depth_bfx or depth=depth, but came {self.depth!r}.")
+            raise UserError(f"Expected depth=depth_bfx or depth=depth, but got {self.depth!r}.")
 
     def find(self, root: Path) -> Iterator[Item]:
         """The folders of the part; each holds one image and one depth map, whose names may differ."""

@@ -45,7 +45,7 @@ class Pictures(Sequence[Picture]):
     """One picture in `every` of many videos, made when they are asked for; a slice is a list.
 
     Args:
-        paths: of the videos.
+        paths: paths of the videos.
         counts: how many pictures each has.
         every: 1 takes all.
     """
@@ -78,7 +78,7 @@ class Video:
         every: take the first picture of so many.
         encoding: `jpg` (quality 95) or `png` (nothing is lost, some five times the bytes).
         count: take only so many pictures, drawn by `seed`; None takes all.
-        seed: of that draw.
+        seed: seed of that draw.
     """
 
     root: str
@@ -93,7 +93,7 @@ class Video:
     def __post_init__(self) -> None:
         if self.every < 1 or self.encoding not in OPTIONS:
             came = f"every={self.every} encoding={self.encoding}"
-            raise UserError(f"Expected every=1 or more and encoding={' or '.join(OPTIONS)}, but came {came}.")
+            raise UserError(f"Expected every=1 or more and encoding={' or '.join(OPTIONS)}, but got {came}.")
         root = Path(self.root).expanduser().resolve()
         object.__setattr__(self, "source", self.source or (root.stem if root.is_file() else root.name))
 

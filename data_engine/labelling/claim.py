@@ -1,4 +1,4 @@
-"""Which labels a folder holds: dataset.json says so before the first shard, and whoever labels holds on to it."""
+"""Which labels a folder holds: dataset.json says so before the first shard, and every labelling keeps to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDENTITY = ("schema", "kind", "images", "teacher", "settings")
 
 @contextmanager
 def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[None]:
-    """Write what a folder will hold before its first shard, or make sure that it is to hold just that.
+    """Before its first shard, write what a folder will hold; later, make sure that it is the same.
 
     A folder is free for other labels while it has none and nobody is at work in it: its run ended before its first
     shard. Whoever works has a shared lock on dataset.json; on a file system without locks a folder is never free.
@@ -39,7 +39,7 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
         "schema": SCHEMA,
         "kind": PSEUDO_LABELS,
         "source": str(images.info.get("source", images.path.name)),
-        "images": os.path.relpath(images.path, out) if isinstance(images.path, Path) else str(images.path),
+        "images": os.path.relpath(images.path, out) if isinstance(images.path, Path) else str(images.address),
         "teacher": labeller.teacher.hash,
         "settings": labeller.config,
         # For the record of models that learn from these labels.
@@ -47,7 +47,8 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
     }
     mark = out / DATASET_FILE
     if not mark.exists():
-        if tars := [path.name for path in out.glob("*.tar")]:
+        tars = [path.name for path in out.glob("*.tar")]
+        if tars and not _are_known(tars, out, images, labeller):
             raise UserError(
                 f"Expected an empty folder or labels in out={out}, but it holds {min(tars)}; choose another."
             )
@@ -79,6 +80,16 @@ def _different(mark: Path, description: dict[str, Any]) -> list[str]:
 
 def _has_labels(out: Path) -> bool:
     return any(path.name != DATASET_FILE for pattern in ("*.tar", "*.json") for path in out.glob(pattern))
+
+
+def _are_known(tars: list[str], out: Path, images: ShardFolder, labeller: ShardLabeller) -> bool:
+    """Whether tars without a dataset.json, which somebody deleted, are the labels that are to be made."""
+    try:
+        return all((out / tar).with_suffix(".json").exists() for tar in tars) and _are_labelled_here(
+            out, images, labeller
+        )
+    except UserError:
+        return False
 
 
 def _are_labelled_here(out: Path, images: ShardFolder, labeller: ShardLabeller) -> bool:

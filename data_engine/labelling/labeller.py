@@ -74,7 +74,7 @@ class ShardLabeller:
 
     def __init__(self, teacher: Teacher, settings: LabelSettings, *, max_bad_share: float = 0.1, workers: int = 4):
         if not 0 <= max_bad_share <= 1:
-            raise UserError(f"Expected max_bad_share from 0 to 1, but came {max_bad_share}.")
+            raise UserError(f"Expected max_bad_share from 0 to 1, but got {max_bad_share}.")
         if teacher.compile and not settings.aspects:
             raise UserError("compile=true compiles once for each size of image: name a few aspects=[...] as well.")
         self.teacher, self.settings = teacher, settings

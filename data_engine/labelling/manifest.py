@@ -69,7 +69,7 @@ def read_manifest(out: Path, images: ShardFolder, number: int, identity: dict[st
     Args:
         out: folder of the label shards.
         images: the image shards.
-        number: of the shard.
+        number: number of the shard.
         identity: teacher and config, as `ShardLabeller.identity`.
 
     Raises:

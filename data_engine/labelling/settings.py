@@ -44,11 +44,11 @@ class LabelSettings:
         for name in ("size", "batch_size", "patience"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise UserError(f"Expected a whole number of at least 1 for {name}, but came {value!r}.")
+                raise UserError(f"Expected a whole number of at least 1 for {name}, but got {value!r}.")
         aspects = self.aspects or []
         if len(aspects) > MAX_ASPECTS or not all(isinstance(a, int | float) and 0.1 <= a <= 10 for a in aspects):
             raise UserError(
-                f"Expected at most {MAX_ASPECTS} values of width / height, 0.1 to 10, as aspects, but came {aspects}."
+                f"Expected at most {MAX_ASPECTS} values of width / height, 0.1 to 10, as aspects, but got {aspects}."
             )
 
 
@@ -59,12 +59,12 @@ class Teacher(Protocol):
     in other processes it must pickle, as the description of what is to be loaded there rather than with its weights.
 
     Attributes:
-        hash: of the weights.
+        hash: hash of the weights.
         size: shorter side in pixels at which it was trained.
         device: where it runs: `cpu`, `cuda`, or `auto` for a GPU where there is one.
         precision: `fp32` or `bf16`.
         compile: whether it is compiled, once for each size of image.
-        threads: that it has on a CPU. They change the rounding, so it has the same number in every worker.
+        threads: its threads on a CPU. They change the rounding, so it has the same number in every worker.
         record: what is known about it, for the record of models that learn from its labels.
     """
 

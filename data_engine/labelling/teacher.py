@@ -33,7 +33,7 @@ class ModelTeacher:
         device: `auto`, `cpu`, `cuda`, ...
         precision: `fp32` or `bf16`.
         compile: compile the network, once for each size of image.
-        threads: of torch on a CPU.
+        threads: threads of torch on a CPU.
 
     Raises:
         UserError: there is no such model, it is metric, or `threads` is no whole number of at least 1.
@@ -50,7 +50,7 @@ class ModelTeacher:
     ) -> None:
         self.source = str(Path(source).resolve()) if Path(source).exists() else str(source)  # else a name on the hub
         if not isinstance(threads, int) or threads < 1:
-            raise UserError(f"Expected a whole number of at least 1 for threads, but came {threads!r}.")
+            raise UserError(f"Expected a whole number of at least 1 for threads, but got {threads!r}.")
         self.device, self.threads = device, threads
         self.precision, self.compile = precision, compile
         self._loaded = DepthAnything.from_pretrained(self.source, device="cpu")

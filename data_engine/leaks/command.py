@@ -16,7 +16,7 @@ from rich.table import Table
 from data_engine.leaks.page import render
 from data_engine.leaks.search import Leak, LeakReport, Limits, find_leaks, open_images
 from depth_anything_train.command import command
-from depth_anything_train.data.exclusions import BadKey, read_bad_keys, write_bad_keys
+from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, write_bad_keys
 from depth_anything_train.files import write_bytes
 from depth_anything_train.runtime import UserError, console
 
@@ -30,14 +30,17 @@ def main(cfg: DictConfig) -> None:
     out, limits = Path(cfg.out).expanduser(), Limits(cfg.max_distance, cfg.min_correlation)
     train, test = ([str(name)] if isinstance(name, str) else list(map(str, name)) for name in (cfg.train, cfg.test))
     if cfg.exclude:
-        for name in train:
-            _local(name)  # refused before the search
+        local = {_local(name) for name in train}  # refused before the search
+        if both := local & {open_images(name).path for name in test}:
+            raise UserError(
+                f"Expected other folders in test than in train for exclude=true, but got {both.pop()} in both."
+            )
     report = find_leaks(train, test, out, limits=limits, workers=cfg.workers)
     write_csv(out / "leaks.csv", report.leaks)
     write_bytes(out / "leaks.html", render(report, cfg.num_pairs).encode())
     show(report, out)
     if cfg.exclude:
-        exclude(report.leaks, train)
+        exclude(report.leaks, train, test)
     if report.leaks:
         raise SystemExit(1)
 
@@ -65,8 +68,8 @@ def show(report: LeakReport, out: Path) -> None:
     console.print(f"{len(report.leaks)} copies: {out / 'leaks.csv'}, {out / 'leaks.html'}", soft_wrap=True)
 
 
-def exclude(leaks: Iterable[Leak], train: Iterable[str]) -> None:
-    """Put the copies on the lists of the training folders, in the place of those of an earlier call.
+def exclude(leaks: Iterable[Leak], train: Iterable[str], test: Iterable[str]) -> None:
+    """Put the copies on the bad-key lists of the training folders, replacing what earlier calls found of these tests.
 
     Raises:
         UserError: a folder is not on this machine.
@@ -75,12 +78,20 @@ def exclude(leaks: Iterable[Leak], train: Iterable[str]) -> None:
     for leak in leaks:
         folder = open_images(leak.train)
         digest = next(folder.digest(n) for n, path in enumerate(folder.shards) if path.name == leak.train_shard)
-        message = f"copy of {leak.test_shard} {leak.test_key} of {leak.test}"
+        message = f"copy of {leak.test_shard} {leak.test_key}{_of(leak.test)}"
         bad = BadKey(leak.train_shard, leak.train_number, leak.train_key, REASON, message, digest)
         by_folder[_local(leak.train)].setdefault((bad.shard, bad.number), bad)
+    replaced = tuple(_of(name) for name in test)
     for path, found in by_folder.items():
-        others = (one for one in read_bad_keys(path) if one.reason != REASON)
+        others = [one for one in read_bad_keys(path) if one.reason != REASON or not one.message.endswith(replaced)]
         write_bad_keys(path, chain(others, found.values()))
+        if stay := sum(one.reason == REASON for one in others):
+            console.print(f"{stay} lines of {path / BAD_KEYS_FILE} about other test sets stay.", soft_wrap=True)
+
+
+def _of(test: str) -> str:
+    """How the message of a line ends that is about a test folder."""
+    return f" of {test}"
 
 
 def _local(name: str) -> Path:

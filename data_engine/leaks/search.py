@@ -6,6 +6,7 @@ their shard: a run that was stopped continues, and another test set costs no sec
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +34,7 @@ class Leak:
         test, test_shard, test_number, test_key: where the test image lies.
         distance: bits of 64 in which the nearest of their hashes differ.
         mirrored: one is the mirror image of the other.
-        correlation: of their aligned detail; 1 is equal.
+        correlation: correlation of their aligned detail; 1 is equal.
     """
 
     train: str
@@ -62,7 +63,7 @@ class LeakReport:
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on two images are called copies: bits that may differ, and least correlation."""
+    """When two images count as copies: how many bits may differ, and the smallest correlation."""
 
     max_distance: int = 10
     min_correlation: float = 0.85
@@ -70,10 +71,10 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 <= self.max_distance <= 20:
             raise UserError(
-                f"Expected max_distance from 0 to 20, but came {self.max_distance}; different images have 32."
+                f"Expected max_distance from 0 to 20, but got {self.max_distance}; different images have 32."
             )
         if not 0 < self.min_correlation <= 1:
-            raise UserError(f"Expected min_correlation above 0 and up to 1, but came {self.min_correlation}.")
+            raise UserError(f"Expected min_correlation above 0 and up to 1, but got {self.min_correlation}.")
 
 
 def find_leaks(
@@ -140,8 +141,8 @@ def hash_shard(folder: str, number: int, out: Path, of_tests: bool) -> tuple[Pat
     """Hash the images of one shard, unless that was done before.
 
     Args:
-        folder: of the shard.
-        number: of the shard in it.
+        folder: the folder of the shard.
+        number: number of the shard in it.
         out: where hashes are kept.
         of_tests: hash mirror images too, and keep the squares that were hashed.
 
@@ -151,7 +152,7 @@ def hash_shard(folder: str, number: int, out: Path, of_tests: bool) -> tuple[Pat
     """
     shard = open_images(folder).shard(number)
     path = out / ("tests" if of_tests else "hashes") / f"{shard.digest}.npz"
-    if not path.exists():
+    if not zipfile.is_zipfile(path):  # not there, or cut off
         numbers, squares, skipped = _read_squares(shard)
         arrays: dict[str, Any] = {
             "numbers": np.array(numbers, np.uint32),

@@ -39,7 +39,7 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
 
     Args:
         tar: the shard.
-        kind: of the folder: `labelled`, `images`, `pseudo_labels` or `segmented`.
+        kind: kind of the folder: `labelled`, `images`, `pseudo_labels` or `segmented`.
         images: folder of the image shards, for pseudo labels.
         deep: decode images and labels.
         limits: when a label counts as dirty.
@@ -51,7 +51,7 @@ def check_shard(tar: AnyPath, kind: str, images: AnyPath | None, deep: bool, lim
         partner = _open(images / tar.name, others=True) if images and (images / tar.name).exists() else None
         if kind == PSEUDO_LABELS:
             findings.problems += _check_manifest(shard, partner)
-    except UserError as error:
+    except (UserError, OSError) as error:
         findings.problems.append(f"{tar.name}: {error}")
         return findings
     _ShardCheck(shard, partner, kind, deep, limits, findings).run()
@@ -133,7 +133,7 @@ class _ShardCheck:
         if self.deep and self.images is not None and number < self.images.count:
             image = self.images.read(number)
             if record.key != image.key:
-                raise BadSample("wrong_key", f"Expected the label of {image.key!r}, but came that of {record.key!r}.")
+                raise BadSample("wrong_key", f"Expected the label of {image.key!r}, but got that of {record.key!r}.")
         if not self.deep:
             return
         if self.kind == PSEUDO_LABELS:

@@ -37,7 +37,7 @@ SAMPLE = 50_000
 
 @dataclass(frozen=True)
 class Limits:
-    """When a label counts as dirty. All of them are our defaults; photographs with sparse LiDAR pass.
+    """When a label counts as dirty. All of them are our choice; photographs with sparse LiDAR pass.
 
     Args:
         min_valid: smallest share of valid pixels.
@@ -66,9 +66,9 @@ class Limits:
     def __post_init__(self) -> None:
         shares = (self.min_valid, self.max_negative, self.mismatch)
         if not (all(0 <= share <= 1 for share in shares) and 0 <= self.nearest_m < self.farthest_m):
-            raise UserError(f"Expected shares from 0 to 1 and nearest_m below farthest_m in limits, but came {self}.")
+            raise UserError(f"Expected shares from 0 to 1 and nearest_m below farthest_m in limits, but got {self}.")
         if self.scale_factor <= 1 or self.scale_sigmas < 0:
-            raise UserError(f"Expected limits.scale_factor above 1 and scale_sigmas of 0 or more, but came {self}.")
+            raise UserError(f"Expected limits.scale_factor above 1 and scale_sigmas of 0 or more, but got {self}.")
 
 
 class Diagnosis(NamedTuple):
@@ -125,7 +125,7 @@ def typical_disparity(label: Label) -> float | None:
 
 
 def outlying(typical: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
-    """How far each label of a data set is off the middle of all, as a factor >= 1; 0 for those that are not odd.
+    """How far each label of a data set is from the median of all, as a factor >= 1; 0 for those that are not odd.
 
     Args:
         typical: `typical_disparity` of each label, (n,); fewer than `ENOUGH` judge nobody.

@@ -22,9 +22,9 @@ class LabelFacts:
     Attributes:
         shard, number, key: where the label lies.
         stored: bytes in the shard.
-        valid_share: of its pixels.
+        valid_share: share of the label's pixels that are valid.
         middle: median of the valid disparities.
-        extent: from their 2nd to their 98th percentile.
+        extent: difference between their 98th and 2nd percentile.
         side, aspect: shorter side of the image in pixels, width / height.
         scores: how suspicious the label is, by reason; see `suspicions`.
     """

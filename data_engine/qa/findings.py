@@ -86,7 +86,7 @@ class ShardFindings:
         problems: what is wrong with the whole shard, one sentence each.
         bad: samples that are damaged or dirty, and those with a score that are suspected.
         statistics: sums over its samples.
-        scales: of real labels, by data set.
+        scales: data set -> scales of its real labels.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -162,7 +162,7 @@ def odd_scales(folder: AnyPath, shards: Iterable[Scales], limits: Limits) -> Ite
     """Labels of one data set whose scale is far off that of all; what is odd is read again, for its key.
 
     Args:
-        folder: of the shards.
+        folder: the folder of the shards.
         shards: the scales in each of them.
         limits: what counts as odd.
     """

@@ -17,7 +17,7 @@ from data_engine.qa.facts import LabelFacts, facts
 from data_engine.qa.findings import Findings
 from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.files import read_json
 from depth_anything_train.runtime import ProgressBar, keyed_seed
 
@@ -126,8 +126,9 @@ def examine(path: str, drawn: dict[int, list[int]], workers: int | None) -> list
 
 
 def _examine_shard(path: str, number: int, samples: Sequence[int]) -> list[LabelFacts]:
-    labels, images = open_folder(path)
-    shard, partner = labels.shard(number), images.shard(number)
+    shard, partner = open_folder(path)[0].shard(number), image_shard(path, number)
+    if partner is None:
+        return []
     found = []
     for sample in samples:
         with suppress(BadSample):
@@ -135,6 +136,22 @@ def _examine_shard(path: str, number: int, samples: Sequence[int]) -> list[Label
             image = record if partner is shard else partner.read(sample)
             found.append(facts(number, sample, shard.entry(sample).extent, record, image))
     return found
+
+
+def image_shard(path: str, number: int) -> Shard | None:
+    """The images of a label shard, found by name: labels may be under way, or images were added. None if gone."""
+    labels, images = open_folder(path)
+    if images is labels:
+        return labels.shard(number)
+    place = _numbers(path).get(labels.shards[number].name)
+    shard = None if place is None else images.shard(place)
+    return shard if shard is not None and shard.count == labels.starts[number + 1] - labels.starts[number] else None
+
+
+@lru_cache(maxsize=4)
+def _numbers(path: str) -> dict[str, int]:
+    """Number of each image shard by its name."""
+    return {tar.name: number for number, tar in enumerate(open_folder(path)[1].shards)}
 
 
 @lru_cache(maxsize=4)

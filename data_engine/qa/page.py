@@ -11,7 +11,7 @@ import numpy as np
 
 from data_engine.qa.facts import LabelFacts
 from data_engine.qa.findings import Findings
-from data_engine.qa.gather import EXAMPLES, Summary, draw, examine, open_folder, summarise
+from data_engine.qa.gather import EXAMPLES, Summary, draw, examine, image_shard, open_folder, summarise
 from depth_anything_train.data.folders import find_shards, read_info
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_label
@@ -53,17 +53,23 @@ def write_page(
         findings: what `verify` found, for the page to repeat.
         num_shards, num_labels: how many labels are drawn, from how many shards, for histograms and suspicions.
         num_samples: how many of them are shown without a reason.
-        seed: of the draw.
+        seed: seed of the draw.
         workers: processes; None is one a core, 0 works in this process.
 
     Raises:
-        UserError: the folder holds no depth, or cannot be opened.
+        UserError: the folder holds no depth.
     """
     require_depth(shards)
-    folder = open_folder(shards)[0]
+    try:
+        folder = open_folder(shards)[0]
+        summary = summarise(folder, findings)
+    except UserError as error:  # a shard or a manifest that is damaged: the page says so, and draws nothing
+        title = f"Labels of {Path(shards).name}"
+        nothing = f"<p>Nothing is drawn, because the folder cannot be opened: {escape(str(error))}</p>"
+        write_bytes(out, document(title, f"<h1>{escape(title)}</h1>\n{_wrong(findings)}\n{nothing}").encode())
+        return
     drawn = examine(shards, draw(folder, num_shards, num_labels, seed), workers)
     title = f"Labels of {folder.info.get('source', Path(shards).name)}"
-    summary = summarise(folder, findings)
     write_bytes(out, render(title, shards, summary, drawn, findings, num_samples, seed).encode())
 
 
@@ -90,10 +96,7 @@ def render(
     """The HTML of the page."""
     parts = [f"<h1>{escape(title)}</h1>", _cards(summary, findings.num_wrong)]
     if findings.num_wrong:
-        listed = "".join(f"<li>{escape(problem)}</li>" for problem in findings.wrong[:SHOWN_PROBLEMS])
-        left = findings.num_wrong - SHOWN_PROBLEMS
-        more = f"<li>and {left} more</li>" if left > 0 else ""
-        parts.append(f'<h2>Wrong</h2>\n<ul class="verdict">{listed}{more}</ul>')
+        parts.append(_wrong(findings))
     if rows := list(_reasons(summary)):
         head = ["reason", "where from", "samples", "share"]
         parts += ["<h2>By reason</h2>", table(head, rows)]
@@ -199,6 +202,13 @@ def _suspicious(shards: str, summary: Summary, drawn: Sequence[LabelFacts]) -> I
             yield _pairs(shards, ((shard, number, "") for shard, number in reason.samples))
 
 
+def _wrong(findings: Findings) -> str:
+    listed = "".join(f"<li>{escape(problem)}</li>" for problem in findings.wrong[:SHOWN_PROBLEMS])
+    left = findings.num_wrong - SHOWN_PROBLEMS
+    more = f"<li>and {left} more</li>" if left > 0 else ""
+    return f'<h2>Wrong</h2>\n<ul class="verdict">{listed}{more}</ul>'
+
+
 def _legend() -> str:
     return f'<p class="soft">{_gradient_words()}</p>'
 
@@ -217,13 +227,14 @@ def _pairs(shards: str, samples: Iterable[tuple[int, int, str]]) -> str:
 
 def _pair(shards: str, shard: int, number: int, note: str) -> PictureRow:
     """Image and label side by side; an image that cannot be read is left out."""
-    labels, images = open_folder(shards)
+    labels, images = open_folder(shards)[0], image_shard(shards, shard)
     record = labels.shard(shard).read(number)
     disparity, valid = decode_label(*record.label(), record.meta)
     pictures = []
     with suppress(BadSample):
-        image = decode_image(images.shard(shard).read(number).image)
-        pictures.append(Picture("image", labels.shards[shard].name, f"Image {record.key}", encode(image)))
+        if images is not None:
+            image = decode_image(images.read(number).image)
+            pictures.append(Picture("image", labels.shards[shard].name, f"Image {record.key}", encode(image)))
     coloured = encode(colorize(*shrink(disparity, valid)))
     pictures.append(Picture(note or "label", record.key, f"Label of {record.key} {note}".rstrip(), coloured))
     return PictureRow("", record.key, pictures)

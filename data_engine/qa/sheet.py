@@ -24,7 +24,7 @@ def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
         UserError: `num_samples` is below 1, or the folder has none.
     """
     if num_samples < 1:
-        raise UserError(f"Expected num_samples of at least 1 for the sheet, but came {num_samples}.")
+        raise UserError(f"Expected num_samples of at least 1 for the sheet, but got {num_samples}.")
     if not len(folder):
         raise UserError(f"Expected samples for the sheet in {folder.path}, but there are none.")
     kind = folder.info["kind"]

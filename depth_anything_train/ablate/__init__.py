@@ -20,7 +20,7 @@ from depth_anything_train.runtime import UserError, console
 
 @command("ablate")
 def main(cfg: DictConfig) -> None:
-    """Run what is not finished of the table's jobs and write the table from all that is."""
+    """Run the table's jobs that are not finished and write the table from those that are."""
     OmegaConf.resolve(cfg)
     hydra = HydraConfig.get()
     ablate(cfg, name=hydra.runtime.choices["table"], typed=list(hydra.overrides.task))
@@ -31,7 +31,7 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
 
     Args:
         cfg: as `configs/ablate/ablate.yaml`, resolved.
-        name: of the table, for its files.
+        name: name of the table, as in the names of its files.
         typed: the keys of the command, for a launcher that does not wait: its last job is the command itself.
 
     Raises:
@@ -39,7 +39,7 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
         SystemExit: with `RUN_AGAIN` if a job was asked to stop and saved its state; the same call continues.
     """
     if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
-        raise UserError(f"Expected one seed or several different ones, but came seeds={list(cfg.seeds)}.")
+        raise UserError(f"Expected one seed or several different ones, but got seeds={list(cfg.seeds)}.")
     table, out = read_table(name, cfg.table), Path(cfg.out)
     plan = make_plan(table, cfg)
     require_writable(out)

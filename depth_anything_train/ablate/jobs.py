@@ -51,7 +51,7 @@ class Job:
         return Stage(self.name, self.arguments, key=self.name)
 
     def finished(self) -> bool:
-        """Whether its outcome is there and whole."""
+        """Whether its outcome is there and complete."""
         return _FINISHED[self.command](self.out)
 
 
@@ -81,7 +81,7 @@ def path_of(folder: Folder) -> str:
 
 
 def content_of(folder: Folder) -> str:
-    """What tells it from others: a job by what decides its outcome, a folder of the user's by its path."""
+    """What identifies it: for a job whatever determines its outcome, for a folder of the user its path."""
     return folder if isinstance(folder, str) else folder.name
 
 

@@ -16,7 +16,7 @@ class Local:
     """Runs what is not finished; an interrupted job continues where it stood."""
 
     def run(self, jobs: Sequence[Job], out: Path, typed: Sequence[str]) -> None:
-        """Run the jobs, each of which stands after those it needs.
+        """Run the jobs in order; each comes after those it needs.
 
         Raises:
             UserError: a job failed.

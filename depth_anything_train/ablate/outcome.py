@@ -40,11 +40,11 @@ class Line:
     Attributes:
         row: what was trained.
         cells: column -> ours.
-        mean: of the columns that count, by seed; of those alone for which the paper has numbers, if it has any.
-        change: of the mean against the first row's, as a share, by seed: equal seeds share teacher and labels.
+        mean: mean over the columns that count, by seed; if the paper has numbers, only over the columns with one.
+        change: relative change of `mean` from the first row's, by seed: equal seeds share teacher and labels.
         paper: column -> the paper's number.
-        paper_mean: over the same columns; over all of the paper's where it has none of them.
-        paper_change: of that against the first row's.
+        paper_mean: the paper's mean over the same columns; over all of the paper's where it has none of them.
+        paper_change: relative change of `paper_mean` from the first row's.
     """
 
     row: Row

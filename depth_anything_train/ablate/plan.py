@@ -26,7 +26,7 @@ class Column:
 
     Attributes:
         name, title: short, and for the reader.
-        keys: of `evaluate`, the protocol among them.
+        keys: keys of `evaluate` and their values, the protocol among them.
         sets: names or patterns of test sets; None means all that are evaluated.
         in_mean: whether the mean of a row counts it.
         doubt: why the paper's number may not be comparable.
@@ -45,7 +45,7 @@ class Plan:
     """All jobs of a table, each after those it needs.
 
     Attributes:
-        columns: of the table, in order.
+        columns: the table's columns, in order.
         jobs: by name.
         cells: (label of the row, seed) -> name of the column -> the evaluation that has its number.
         reasons: label of a row that is not trained -> why.
@@ -63,7 +63,7 @@ def make_plan(table: Table, cfg: DictConfig) -> Plan:
     """Work out what the table needs; writes nothing.
 
     Args:
-        table: of the papers.
+        table: a table of the papers, as `read_table` returns it.
         cfg: as `configs/ablate/ablate.yaml`, resolved.
 
     Raises:
@@ -110,7 +110,7 @@ class _Planner:
         if TESTS in self.cfg.scale.prepare:
             return list(known.values())
         if unknown := self.given[TESTS].keys() - known.keys():
-            raise UserError(f"Expected benchmarks among {', '.join(known)}, but came {', '.join(sorted(unknown))}.")
+            raise UserError(f"Expected benchmarks among {', '.join(known)}, but got {', '.join(sorted(unknown))}.")
         if not self.given[TESTS]:
             raise UserError("Expected test sets to evaluate on: add benchmarks={kitti: FOLDER, ...}.")
         return [column for name, column in known.items() if name in self.given[TESTS]]
@@ -215,12 +215,12 @@ def _training(choices: tuple[str, ...]) -> DictConfig:
 def _overrides(given: Any, key: str) -> tuple[str, ...]:
     keys = plain(given) or {}
     if not isinstance(keys, dict):
-        raise UserError(f"Expected {key}={{KEY: VALUE, ...}}, but came {key}={given}.")
+        raise UserError(f"Expected {key}={{KEY: VALUE, ...}}, but got {key}={given}.")
     return tuple(as_override(str(name), value) for name, value in keys.items())
 
 
 def _folders(given: Any, key: str) -> dict[str, str]:
     folders = plain(given) or {}
     if not isinstance(folders, dict) or not all(isinstance(folder, str) for folder in folders.values()):
-        raise UserError(f"Expected {key}={{NAME: FOLDER, ...}}, but came {key}={given}.")
+        raise UserError(f"Expected {key}={{NAME: FOLDER, ...}}, but got {key}={given}.")
     return folders

@@ -20,8 +20,8 @@ class Slurm:
     """Submits what is neither finished nor in the queue, and does not wait for it.
 
     Args:
-        options: of `sbatch`, by command: name -> value, true for a flag, null to leave it out; those of `ablate` are
-            for the job that writes the table.
+        options: command -> options of `sbatch`: name -> value, true for a flag, null to leave it out; those of `ablate`
+            are for the job that writes the table.
 
     Raises:
         UserError: there is no SLURM here, or no checkout of this project.

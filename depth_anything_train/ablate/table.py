@@ -21,8 +21,8 @@ class Row:
 
     Attributes:
         label: what the table calls it.
-        experiment: of `train`; None if this project cannot train the row.
-        ablation: of `train`, the change to the experiment.
+        experiment: the `experiment=` of `train`; None if this project cannot train the row.
+        ablation: the `ablation=` of `train`, a change to the experiment; None if there is none.
         labelled: names of the labelled sets.
         unlabelled: names of the sets of unlabelled images.
         paper: metric -> benchmark -> published number.
@@ -52,7 +52,7 @@ class Table:
 
 
 def read_table(name: str, node: DictConfig) -> Table:
-    """Read `configs/ablate/table/NAME.yaml`; a row takes from the table what it does not say itself.
+    """Read `configs/ablate/table/NAME.yaml`; a row inherits from the table what it does not state.
 
     Raises:
         UserError: a row has no label, neither experiment nor reason, or another number of values than benchmarks.
@@ -83,7 +83,7 @@ def _read_row(table: str, content: Mapping[str, Any], benchmarks: Sequence[str])
             if len(content[metric]) != len(benchmarks):
                 raise UserError(
                     f"Expected {len(benchmarks)} values of {TITLES[metric]} for {label} in table {table}, one for each "
-                    f"of {', '.join(benchmarks)}, but came {len(content[metric])}."
+                    f"of {', '.join(benchmarks)}, but got {len(content[metric])}."
                 )
             paper[metric] = dict(zip(benchmarks, content[metric], strict=True))
     return Row(

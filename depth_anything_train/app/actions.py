@@ -1,4 +1,4 @@
-"""What happens when a visitor drops, chooses or moves something; given None, an action answers as before any of it."""
+"""What happens when a visitor drops, chooses or moves something; given None, an action returns the initial state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from depth_anything_train.runtime import UserError
 
 
 def told(action: Callable[..., Any]) -> Callable[..., Any]:
-    """What goes wrong is told in the page, which then looks as if nothing had been given; the server goes on."""
+    """Show an error in the page, which then looks as if nothing had been given; the server goes on."""
 
     @functools.wraps(action)
     def run(self: Actions, given: Any, *others: Any) -> Any:
@@ -55,7 +55,7 @@ class Actions:
         return predict(Path(photo), self.models[model], size=size or None, cache=self.cache) if photo else None
 
     def forget(self) -> list[gr.DownloadButton]:
-        """Make all downloads grey: they are of the result before, until those of the new one are there."""
+        """Grey out all downloads: they belong to the previous result until those of the new one are ready."""
         return [download()] * 5
 
     @told
@@ -120,5 +120,5 @@ class Actions:
 
 
 def download(path: str | None = None) -> gr.DownloadButton:
-    """What a download button becomes: ready for that file, or grey."""
+    """The new state of a download button: ready for that file, or grey."""
     return gr.DownloadButton(value=path, interactive=path is not None)

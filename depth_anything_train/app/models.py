@@ -18,7 +18,7 @@ WEIGHTS = ("model.safetensors", "model/model.safetensors")
 
 
 class Models:
-    """Models by name, at most `kept` of them in memory: those used last.
+    """Models by name; the `kept` most recently used stay in memory.
 
     Args:
         sources: {name: what `load_predictor` takes}.

@@ -1,4 +1,4 @@
-"""What stands where on the page, and which action belongs to which event."""
+"""The layout of the page, and which action belongs to which event."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ class Result:
 
     Attributes:
         cache: folder for its files. Each call writes into a new one in there, so that no address changes its content.
-        name: of the photograph's file without extension; its files are called after it.
+        name: file name of the photograph without extension; the result's files are named after it.
         image: RGB uint8 (H, W, 3).
-        prediction: (H, W).
-        seconds: that the prediction took.
+        prediction: what the model said, (H, W).
+        seconds: how long the prediction took.
         focal_px: focal length in pixels of the photograph by its EXIF; None where that states none.
     """
 

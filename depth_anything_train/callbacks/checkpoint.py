@@ -19,14 +19,14 @@ class CheckpointEvery(Callback):
     """Save the whole state of training every `every_n_steps` steps, at the end, and when the run is asked to stop.
 
     Args:
-        folder: of the checkpoints.
-        every_n_steps: optimiser steps between two.
+        folder: the folder of the checkpoints.
+        every_n_steps: optimiser steps between two checkpoints.
         interruption: tells whether to save and stop now.
     """
 
     def __init__(self, folder: str | Path, *, every_n_steps: int, interruption: Interruption) -> None:
         if every_n_steps < 1:
-            raise UserError(f"Expected checkpoint.every_n_steps to be at least 1, but came {every_n_steps}.")
+            raise UserError(f"Expected checkpoint.every_n_steps to be at least 1, but got {every_n_steps}.")
         self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.interruption = interruption
 
@@ -38,7 +38,7 @@ class CheckpointEvery(Callback):
             remove_half_checkpoints(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What came while the state was being loaded counts too."""
+        """Handle a request to stop that came while the state was being loaded."""
         self.interruption.check()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -55,7 +55,7 @@ class CheckpointEvery(Callback):
             self.interruption.check_agreed()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Tell Lightning's loops where they are: they count batches, of which a step may have other numbers now."""
+        """Tell Lightning's loops where they are: they count batches, of which a step may now have more or fewer."""
         set_batches_done(checkpoint, checkpoint["global_step"] * trainer.accumulate_grad_batches)
 
     @staticmethod

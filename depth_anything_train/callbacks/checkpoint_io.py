@@ -34,7 +34,7 @@ class SoundCheckpointIO(CheckpointIO):
 
     def __init__(self, *, keep: int = 2, background: bool = False) -> None:
         if keep < 1:
-            raise UserError(f"Expected checkpoint.keep to be at least 1, but came {keep}.")
+            raise UserError(f"Expected checkpoint.keep to be at least 1, but got {keep}.")
         self.keep, self.background = keep, background
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
@@ -63,10 +63,10 @@ class SoundCheckpointIO(CheckpointIO):
             writing.result()
 
     def look(self) -> None:
-        """Take notice of a checkpoint that could not be written, without waiting.
+        """Raise if a checkpoint could not be written, without waiting.
 
         Raises:
-            UserError: there is one.
+            UserError: one could not.
         """
         if self._writing is not None and self._writing.done():
             self.wait()
@@ -104,7 +104,7 @@ class SoundCheckpointIO(CheckpointIO):
                 raise
             raise UserError(
                 f"Could not write {path}: {cause.strerror or cause}. The checkpoint before it holds: make room, or "
-                "mend what is wrong, and run the same command again."
+                "fix what is wrong, and run the same command again."
             ) from None
         others = checkpoints(path.parent)
         # What lies ahead was torn, or the run would have continued from it.
@@ -114,7 +114,7 @@ class SoundCheckpointIO(CheckpointIO):
 
 
 def newest_sound_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose size and hash are what its mark says, or None."""
+    """The newest checkpoint whose size and hash match its mark, or None."""
     for path in reversed(checkpoints(folder)):
         if is_sound(path):
             return path
@@ -134,7 +134,7 @@ def remove_half_checkpoints(folder: Path) -> None:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a checkpoint's bytes are what its mark says."""
+    """Whether a checkpoint's bytes match its mark."""
     mark = path.with_suffix(".json")
     if not path.is_file() or not mark.is_file():
         return False

@@ -1,4 +1,4 @@
-"""A step whose gradients are not finite is skipped on every rank, counted, and too many in a row stop the run."""
+"""Skip and count steps whose gradients are not finite, on every rank; too many in a row stop the run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Look(NamedTuple):
 
 
 class FiniteGuard(Callback):
-    """Look at the gradient norm before each optimiser step (design rule: losses are guarded).
+    """Look at the gradient norm before each optimiser step.
 
     Gradients are averaged over ranks before this hook, and one NaN makes the average NaN everywhere: every rank sees
     the same norm and comes to the same decision without talking. A fused optimiser skips the step on the device itself,

@@ -22,7 +22,9 @@ class Stopped(Exception):
 
 
 class Interruption:
-    """Whether this run was asked to stop; as a context it has the signals. A second Ctrl-C stops at once.
+    """Whether this run was asked to stop.
+
+    Inside the `with` block it handles the stop signals. A second Ctrl-C stops at once.
 
     Attributes:
         received: this rank was asked.
@@ -58,7 +60,7 @@ class Interruption:
         self.received = True
 
     def connect(self) -> None:
-        """Prepare to agree; every rank must call it, before the first `agree`."""
+        """Make the process group for `agree`; every rank must call it before the first `agree`."""
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             # On the CPU: the ranks' word must not wait for their GPUs.
             self._group = distributed.new_group(backend="gloo", timeout=self.timeout)

@@ -20,7 +20,7 @@ def draw_batch(batch: Batch, predictions: Mapping[str, Tensor] | None = None) ->
     """RGB picture of a batch: image, label (grey where invalid), and prediction if there is one for its stream.
 
     Args:
-        batch: of each stream by its name.
+        batch: the batch of each stream, by the stream's name.
         predictions: stream -> disparity (n, 1, H, W) of its first n images; only those are drawn then.
     """
     rows = []

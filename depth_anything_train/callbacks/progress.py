@@ -13,7 +13,7 @@ from depth_anything_train.runtime import ProgressBar
 
 
 class StepProgress(Callback):
-    """One bar for the run: steps done, time, time left, and the loss of the step before, which is surely there."""
+    """One bar for the run: steps done, time, time left, and the loss of the step before, which is ready."""
 
     def __init__(self, description: str) -> None:
         self.description = description

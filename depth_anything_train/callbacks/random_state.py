@@ -1,4 +1,4 @@
-"""The state of all random numbers, in the checkpoint: a continued run draws on where the other one stood."""
+"""The state of all random numbers, in the checkpoint: a continued run draws the numbers that come next."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RandomState(Callback):
         self._loaded = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go back to where the checkpoint stood."""
+        """Restore the state from the checkpoint."""
         state, self._loaded = self._loaded, None
         if state is None:
             return

@@ -1,4 +1,4 @@
-"""How fast the run is and what holds it up: numbers of the machine, apart from those of the method."""
+"""How fast the run is and what slows it down: numbers about the machine, separate from those about the method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the losses and the task watch, logged at the steps that have a row."""
+"""Log what the losses and the task watch, at the steps that have a row."""
 
 from __future__ import annotations
 

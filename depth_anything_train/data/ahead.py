@@ -1,4 +1,4 @@
-"""Remote shards come into the cache before they are asked for: the next group, while the training is at this one."""
+"""Fetch remote shards into the cache before they are needed: the next group, while training is at the current one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FETCHERS = 4
 
 
 class ShardsAhead:
-    """Fetches the shards of the group that a training stands in, and of the one after it.
+    """Fetches the shards of the group that training is at, and of the next one.
 
     Nothing depends on it: a shard that does not come is asked for again by whoever reads it, and its error told there.
     To be entered after workers were forked, which must not inherit the threads.

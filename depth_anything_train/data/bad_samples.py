@@ -1,4 +1,4 @@
-"""Samples that cannot be used: counted by reason over a whole run, which they stop when they are too many."""
+"""Samples that cannot be used: counted by reason over a whole run; too many of them stop it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BadSamples:
             )
 
     def note_used(self) -> None:
-        """What was counted is trained on by now; what is loaded ahead of a checkpoint is loaded again behind it."""
+        """Mark what was counted as trained on; samples loaded ahead of a checkpoint are loaded again after it."""
         self._used = self.seen, self.reasons.copy()
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Samples that stay in memory: to decode a photograph again takes as long as to learn from it."""
+"""Samples that stay in memory: decoding a photograph again takes as long as learning from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SampleCache:
 
     def __init__(self, megabytes: float) -> None:
         if not megabytes >= 0:
-            raise UserError(f"Expected data.cache_mb to be 0 or more megabytes, but came {megabytes}.")
+            raise UserError(f"Expected data.cache_mb to be 0 or more megabytes, but got {megabytes}.")
         self.free_bytes = megabytes * 2**20
         self._kept: dict[Hashable, Sample] = {}
 

@@ -1,4 +1,4 @@
-"""The focal length of a sample's camera, and what becomes of it when the image is resized."""
+"""The focal length of a sample's camera, and how it changes when the image is resized."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class CutMix:
         if not (0 <= self.probability <= 1 and fits):
             raise UserError(
                 "Expected a CutMix probability in 0 to 1, an area between 0 and 1 and an aspect range around 1, but "
-                f"came {self}; mend data.cutmix."
+                f"got {self}; fix data.cutmix."
             )
 
     def boxes(self, size: int, seed: int, step: int, positions: Sequence[int]) -> list[Box | None]:
@@ -49,8 +49,8 @@ class CutMix:
 
         Args:
             size: side of the images in pixels.
-            seed: of the run.
-            step: of the run.
+            seed: the run's seed.
+            step: the optimiser step.
             positions: places in the global batch.
         """
         keys = (keyed_seed(seed, "cutmix", step, position) for position in positions)

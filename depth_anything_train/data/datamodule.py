@@ -1,4 +1,4 @@
-"""Shards to training batches: a loader that can be entered at any step and remembers nothing.
+"""Shards to training batches: a loader that can start at any step and has no state.
 
 StepBatches says which samples a step has; TrainingViews and Collate make a batch of them, in the workers of a loader.
 """
@@ -39,7 +39,7 @@ class ShardDataModule(LightningDataModule):
         batch: stream -> number of samples in a global batch, over all processes.
         size: side of the square crops in pixels, or the [height, width] to which samples are stretched.
         steps: length of the run in optimizer steps.
-        seed: of order and augmentation.
+        seed: seed of order and augmentation.
         weights: stream -> share of each of its folders, whole numbers; None takes the folders as one.
         shuffle_shards: shuffle inside groups of so many shards instead of over all samples; for object stores.
         workers: processes that load; 0 loads in the main process.
@@ -48,7 +48,7 @@ class ShardDataModule(LightningDataModule):
         geometry: how a view is cut, given size, flip and rotate_deg.
         colour: what the colours of all other images than the student's unlabelled ones go through.
         perturbation: what the student's unlabelled images go through.
-        cutmix: rectangles exchanged between them.
+        cutmix: rectangles exchanged between the student's unlabelled images.
         max_bad_share: share of samples that may be unusable.
         cache_mb: megabytes of decoded samples that stay in memory, in this process or shared out to its workers.
         max_per_device: the largest micro-batch: images that a device takes at a time. A larger share of the batch comes
@@ -100,7 +100,7 @@ class ShardDataModule(LightningDataModule):
         self.loaders: list[TrainLoader] = []
         views = geometry(size, flip=flip, rotate_deg=rotate_deg)
         if cutmix is not None and views.stretched:
-            raise UserError(f"Expected one number as data.size where CutMix is used, but came {size}.")
+            raise UserError(f"Expected one number as data.size where CutMix is used, but got {size}.")
         chosen = {name: perturbation if name == UNLABELLED else colour for name in sources}
         perturbations = {name: perturb for name, perturb in chosen.items() if perturb is not None}
         self.views = TrainingViews(sources, views, perturbations, seed, SampleCache(cache_mb / max(workers, 1)))
@@ -120,14 +120,14 @@ class ShardDataModule(LightningDataModule):
         return {name: source.digest for name, source in self.views.sources.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: what could not be used so far. Where the loader stands, the trainer's step says.
+        """For the checkpoint: what could not be used so far. The trainer's step says where the loader is.
 
         Every process must call it.
         """
         return self.bad.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting where the checkpoint stood."""
+        """Continue to count from the checkpoint."""
         self.bad = BadSamples(self.max_bad_share, before=state_dict)
 
     def train_dataloader(self) -> TrainLoader:
@@ -140,7 +140,7 @@ class ShardDataModule(LightningDataModule):
         assert trainer is not None
         if not 0 <= trainer.max_steps <= self.steps:
             raise UserError(
-                f"Expected trainer.max_steps in 0 to data.steps={self.steps}, but came {trainer.max_steps}; "
+                f"Expected trainer.max_steps in 0 to data.steps={self.steps}, but got {trainer.max_steps}; "
                 "set both by steps=."
             )
         return self.loader(
@@ -232,7 +232,7 @@ class ShardDataModule(LightningDataModule):
         self.teardown("fit")
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1, parts: int = 1, part: int = 0) -> Batch:
-        """The batch of any step, or a part of it, loaded here and now: what the loader gives, gave or will give.
+        """The batch of any step, or a part of it, loaded now: the same as the loader yields at that step.
 
         Raises:
             UserError: a source cannot be read.

@@ -1,4 +1,4 @@
-"""The dz16 codec, for pseudo labels and renderings: a disparity map in 16 bits, compressed without loss.
+"""The dz16 codec: a map in 16 bits, compressed without loss. For pseudo labels, renderings, and in place of 16-bit PNG.
 
 A dz16 label is an xxh3 checksum and a zstd frame; in the frame H, W, offset, step and the two byte planes of the
 zigzagged 2-D differences of uint16 codes: 0 is invalid, code c >= 1 stands for offset + (c - 1) * step.
@@ -53,17 +53,25 @@ def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> byt
     step = np.float32((float(largest) - float(offset)) / (_LAST_CODE - 1))
     if step < _SMALLEST_STEP:
         step = np.float32(1)  # constant: any step will do
-    content = bytearray(_HEADER.size + 2 * disparity.size)
-    _HEADER.pack_into(content, 0, *disparity.shape, offset, step)
-    planes = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, *disparity.shape)
+    content, planes = _new_content(disparity.shape, float(offset), float(step))
     above = np.zeros(disparity.shape[1], np.uint16)
     for strip in _strips(disparity.shape, _ENCODED_PIXELS):
         steps, (codes, *temporaries) = _kept.of(disparity[strip].shape)
         _quantise(disparity[strip], valid[strip], offset, step, steps, codes)
         _pack(codes, above, planes[:, strip], *temporaries)
         above = codes[-1].copy()
-    frame = zstandard.ZstdCompressor(level=1).compress(content)
-    return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(frame)) + frame
+    return _compress(content)
+
+
+def encode_codes(codes: NDArray[np.uint16]) -> bytes:
+    """Encode the codes of a 16-bit PNG as they are: `decode_dz16` returns them as float32, and 0 as invalid.
+
+    Args:
+        codes: (H, W) uint16.
+    """
+    content, planes = _new_content(codes.shape, offset=1, step=1)
+    _pack(codes, np.zeros(codes.shape[1], np.uint16), planes, *np.empty((2, *codes.shape), np.uint16))
+    return _compress(content)
 
 
 def decode_dz16(data: Encoded) -> Label:
@@ -94,6 +102,19 @@ def decode_dz16(data: Encoded) -> Label:
     if not valid.all():
         disparity[~valid] = 0
     return disparity, valid
+
+
+def _new_content(shape: tuple[int, ...], offset: float, step: float) -> tuple[bytearray, NDArray[np.uint8]]:
+    """What is to be compressed: its header is written, and its planes, (2, H, W), are views to be filled."""
+    height, width = shape
+    content = bytearray(_HEADER.size + 2 * height * width)
+    _HEADER.pack_into(content, 0, height, width, offset, step)
+    return content, np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, height, width)
+
+
+def _compress(content: bytearray) -> bytes:
+    frame = zstandard.ZstdCompressor(level=1).compress(content)
+    return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(frame)) + frame
 
 
 def _decompress(frame: Encoded) -> bytes:

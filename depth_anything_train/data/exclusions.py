@@ -36,11 +36,11 @@ class BadKey:
 
     Attributes:
         shard: name of the tar.
-        number: of the sample in it.
-        key: of the sample; empty where it cannot be read.
+        number: number of the sample in the shard, from 0.
+        key: key of the sample; empty where it cannot be read.
         reason: a short slug, such as `constant_label`.
         message: the same for a person.
-        digest: of the shard, so that a list is never applied to other shards than those it was made from.
+        digest: digest of the shard, so that a list is never applied to other shards than those it was made from.
         score: None where there is no doubt; else the evidence of a suspicion, and small is worse.
     """
 
@@ -83,14 +83,18 @@ def read_bad_keys(folder: AnyPath) -> Iterator[BadKey]:
         return
     with open(path, "rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as file:
         for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
             try:
                 one = BadKey(**{"key": "", **json.loads(line.decode())})
                 if [*map(type, (one.shard, one.number, one.reason, one.digest))] != [str, int, str, str]:
                     raise TypeError  # people write lines by hand
-            except (ValueError, TypeError):
+                if not isinstance(one.score, float | int | None):
+                    raise TypeError
+            except (ValueError, TypeError, RecursionError):
                 wanted = 'an object such as {"shard": "00000.tar", "number": 3, "reason": "constant_label"}'
                 what = f"Line {number} of {path} cannot be read: expected {wanted}"
-                raise UserError(f"{what}; mend or delete it.") from None
+                raise UserError(f"{what}; fix or delete it.") from None
             yield one
 
 

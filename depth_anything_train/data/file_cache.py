@@ -1,4 +1,4 @@
-"""Copies of remote files on the local disk, within a limit of bytes: what was used longest ago goes first.
+"""Copies of remote files on the local disk, within a limit of bytes: the least recently used are deleted first.
 
 Any number of processes share the folder without locks. A file appears under its name complete or not at all; whoever
 asked for it gets an open descriptor, which outlives the file's name, so nothing that is being read can be taken away.
@@ -47,7 +47,7 @@ def cache_limit() -> int:
     except ValueError:
         gigabytes = -1.0
     if not 0 < gigabytes < float("inf"):
-        raise UserError(f"Expected a number of gigabytes above 0 in {CACHE_GB}, but it is {given!r}; unset or mend it.")
+        raise UserError(f"Expected a number of gigabytes above 0 in {CACHE_GB}, but it is {given!r}; unset or fix it.")
     return int(gigabytes * 1e9)
 
 
@@ -72,7 +72,7 @@ class FileCache:
         """Open a file for reading; the descriptor belongs to the caller.
 
         Args:
-            name: of the file; equal names must mean equal content.
+            name: name of the file in the cache; equal names must mean equal content.
             fetch: writes the content to the path it is given; called if the file is not there.
             size: bytes it will have, for which room is made beforehand.
 

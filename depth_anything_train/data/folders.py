@@ -1,4 +1,4 @@
-"""What lies in a folder of shards, here or elsewhere, before any is opened: its tars, and what it says of them."""
+"""What a folder of shards contains, local or remote, before any is opened: its tars, and their description."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[
     else:
         local = folder = require_folder(folder, what="shards")
         with os.scandir(local) as entries:
-            files = {entry.name: local / entry.name for entry in entries if entry.is_file()}
-    shards = [files[name] for name in sorted(files) if name.endswith(".tar") and not name.startswith(".")]
+            found = list(entries)
+        files = {entry.name: local / entry.name for entry in found if entry.is_file()}
+        if broken := [entry.path for entry in found if _is_shard(entry.name) and not os.path.exists(entry.path)]:
+            raise UserError(f"{min(broken)} is a link to what does not exist; mount it, or delete the link.")
+    shards = [files[name] for name in sorted(files) if _is_shard(name)]
     if not shards:
         raise UserError(f"Expected shards (*.tar) in {folder}, but there are none; was `prepare` run?")
     return folder, shards, frozenset(files)
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(".tar") and not name.startswith(".")
 
 
 def read_info(folder: AnyPath) -> dict[str, Any]:

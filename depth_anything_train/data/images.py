@@ -87,7 +87,7 @@ def _sniff(data: Encoded) -> tuple[ImageHeader, bool]:
         return header, _PNG_LAST_CHUNK in bytes(data[-4096:])  # some writers leave padding behind the last chunk
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data), len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    came = f"came data that starts with {bytes(data[:8])!r}" if data else "it is empty"
+    came = f"got data that starts with {bytes(data[:8])!r}" if data else "it is empty"
     raise BadSample("image_type", f"Expected a JPEG, PNG or WebP image, but {came}.")
 
 

@@ -17,7 +17,7 @@ import xxhash
 
 from depth_anything_train.data.remote import AnyPath, as_path, open_file
 from depth_anything_train.data.schema import BadSample, BadShard, split_name
-from depth_anything_train.data.tar import END_OF_ARCHIVE, FILE, end_of, walk
+from depth_anything_train.data.tar import END_OF_ARCHIVE, FILE, end_of, is_hidden, walk
 
 PIECE = 2**22
 """Bytes that are read and hashed at a time."""
@@ -49,18 +49,18 @@ def build_index(tar: str | AnyPath) -> bytes:
         FileNotFoundError, or UserError if the store that holds it does not answer.
     """
     path = as_path(tar)
-    descriptor = open_file(path)
     try:
-        size = os.fstat(descriptor).st_size
-        if not size:
-            raise BadShard(f"{path} is empty; write it again.")
-        return pack_index(list(_entries(descriptor, size)), size)
+        with os.fdopen(open_file(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                raise BadShard(f"{path} is empty; write it again.")
+            return pack_index(list(_entries(file.fileno(), size)), size)
     except BadSample as error:
         raise BadShard(f"{path} cannot be used as a shard: {error}") from None
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise BadShard(f"{path} cannot be read ({error.strerror}); check the disk or the network.") from None
-    finally:
-        os.close(descriptor)
 
 
 def _entries(descriptor: int, size: int) -> Iterator[Entry]:
@@ -72,7 +72,7 @@ def _entries(descriptor: int, size: int) -> Iterator[Entry]:
     for entry in walk(lambda position, length: read_at(descriptor, length, position), size):
         name, kind, first, _, _ = entry
         end = end_of(entry)
-        if kind not in FILE:
+        if kind not in FILE or is_hidden(name):
             continue
         key, extension = split_name(name)
         if not keys or key != current:
@@ -141,7 +141,8 @@ def parse_header(header: bytes, size: int, tar: AnyPath, tar_size: int | None) -
         raise BadShard(f"The index of {tar} is damaged or of another version; delete it and it is built again.")
     if tar_size not in (None, expected):
         raise BadShard(
-            f"{tar} has {tar_size:,} bytes, its index says {expected:,}; it was cut off or changed: write it again."
+            f"{tar} has {tar_size:,} bytes, its index says {expected:,}; it was cut off or changed: write it again, or "
+            "if it was replaced on purpose delete its index."
         )
     return count, checksum
 
@@ -166,7 +167,7 @@ def index_problem(index: bytes, tar: AnyPath, tar_size: int | None) -> str:
 
 
 def tar_problem(tar: Path, index: bytes) -> str:
-    """Which sample of a whole local tar is the first that does not agree with a sound index; nothing if all do."""
+    """The first sample of a whole local tar that does not agree with a sound index; nothing if all do."""
     descriptor = os.open(tar, os.O_RDONLY)
     try:
         for number in range(parse_header(index, len(index), tar, None)[0]):

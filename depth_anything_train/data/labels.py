@@ -3,11 +3,13 @@
 disparity (H, W) float32 is inverse depth, larger is nearer, >= 0; valid (H, W) bool is True where it may be used.
 Exactly 0 and valid is the farthest there is (sky). Where valid is False disparity is 0.
 
-| codec  | holds                                             | invalid                                        |
-|--------|---------------------------------------------------|------------------------------------------------|
-| `png`  | 16-bit grey, physical = stored / json["scale"]    | 0, and json["invalid"] if given                |
-| `npy`  | float32 (H, W), physical = stored / json["scale"] | not finite, <= 0, and json["invalid"] if given |
-| `dz16` | our codec for pseudo labels and renderings        | code 0; see `dz16`                             |
+| codec  | holds                         | invalid                                        |
+|--------|-------------------------------|------------------------------------------------|
+| `png`  | 16-bit grey                   | 0, and json["invalid"] if given                |
+| `npy`  | float32 (H, W)                | not finite, <= 0, and json["invalid"] if given |
+| `dz16` | our 16-bit codec; see `dz16`  | code 0                                         |
+
+physical = stored / json["scale"]; dz16 alone may do without a scale, which is then 1.
 """
 
 from __future__ import annotations
@@ -42,10 +44,14 @@ def decode_label(extension: str, data: Encoded, meta: dict[str, Any]) -> Label:
     quantity, _, codec = extension.partition(".")
     if codec == "dz16":
         stored, valid = decode_dz16(data)
+        if meta.get("scale", 1) != 1:
+            stored = _divide(stored, meta["scale"])
+            if not (finite := np.isfinite(stored)).all():
+                stored[~finite], valid = 0, valid & finite
     elif codec in ("png", "npy"):
         stored, valid = _physical(read_png16(data) if codec == "png" else read_npy(data), meta)
     else:
-        raise BadSample("label_type", f"Expected a label of type png, npy or dz16, but came {extension!r}.")
+        raise BadSample("label_type", f"Expected a label of type png, npy or dz16, but got {extension!r}.")
     return (_inverse(stored, valid), valid) if quantity == "depth" else (stored, valid)
 
 
@@ -112,18 +118,23 @@ def add_sky(label: Label, sky: NDArray[np.bool_]) -> Label:
 
 
 def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
-    scale, invalid = meta.get("scale"), meta.get("invalid")
-    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a png or npy label, but came {scale!r}.")
+    values, invalid = _divide(stored, meta.get("scale")), meta.get("invalid")
     if not isinstance(invalid, int | float | None):
-        raise BadSample("label_meta", f"Expected a number as invalid in the json of a label, but came {invalid!r}.")
-    with np.errstate(all="ignore"):
-        values = stored.astype(np.float32) / np.float32(scale)
+        raise BadSample("label_meta", f"Expected a number as invalid in the json of a label, but got {invalid!r}.")
     valid = (values > 0) & np.isfinite(values)  # after the division, which may leave what float32 can hold
     if invalid is not None:
         valid &= stored != invalid
     values[~valid] = 0
     return values, valid
+
+
+def _divide(stored: NDArray[Any], scale: Any) -> NDArray[np.float32]:
+    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a label, but got {scale!r}.")
+    with np.errstate(all="ignore"):
+        values = stored.astype(np.float32)
+        values /= np.float32(scale)
+    return values
 
 
 def _inverse(depth_m: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -153,7 +164,7 @@ def read_grey_png(data: Encoded, *, bits: int, what: str) -> NDArray[Any]:
     header = read_header(data)
     if header.extension != "png" or data[24:26] != bytes((bits, 0)):  # bit depth, colour type grey
         kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if header.extension == "png" else header.extension
-        raise BadSample("label_type", f"Expected a {bits}-bit greyscale PNG as {what}, but came {kind}.")
+        raise BadSample("label_type", f"Expected a {bits}-bit greyscale PNG as {what}, but got {kind}.")
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise BadSample("damaged_label", f"The PNG {what} cannot be decoded; it is damaged.")
@@ -174,7 +185,7 @@ def read_npy(data: Encoded) -> NDArray[Any]:
     except Exception as error:  # NumPy parses the header as Python: damage shows as almost any error
         raise BadSample("label_type", f"Expected a .npy array as label, but its header is bad: {error}.") from None
     if dtype.kind not in "fiu" or len(shape) != 2 or 0 in shape or shape[0] * shape[1] > MAX_PIXELS:
-        raise BadSample("label_type", f"Expected a 2-D array of numbers as label, but came {dtype} of shape {shape}.")
+        raise BadSample("label_type", f"Expected a 2-D array of numbers as label, but got {dtype} of shape {shape}.")
     if len(data) - file.tell() != shape[0] * shape[1] * dtype.itemsize:
         raise BadSample("damaged_label", f"The .npy label of shape {shape} has a wrong number of bytes; it is cut off.")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")

@@ -1,4 +1,4 @@
-"""Batches as the training asks for them: from the workers that load, to the end of these workers."""
+"""Iterate training batches: start the workers that load them, and end them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels in metres: which depths of a sample teach a metric model, and what KITTI's published recipe cuts off."""
+"""Labels in metres: which depths a metric model is trained on, and the crop of KITTI's published recipe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MetricSource(Source):
         min_depth_m, max_depth_m: depths that are trained on lie strictly between, after the next step.
         canonical_focal_px: brings the metres of all cameras to those of one, as `DepthModelConfig` has it; every sample
             has to state its focal length then.
-        size: of the views, as of `Geometry`, on which a focal length in pixels depends.
+        size: size of the views in pixels, as in `Geometry`; a focal length in pixels depends on it.
         crop: `kb` cuts image and label to KITTI's benchmark window, 352 x 1216 at the bottom's middle.
 
     Raises:
@@ -54,12 +54,12 @@ class MetricSource(Source):
     ) -> None:
         super().__init__(folders, skip=skip)
         if not 0 < min_depth_m < max_depth_m:
-            raise UserError(f"Expected 0 < min_depth_m < max_depth_m, got {min_depth_m} and {max_depth_m}.")
+            raise UserError(f"Expected 0 < min_depth_m < max_depth_m, but got {min_depth_m} and {max_depth_m}.")
         if crop not in get_args(Crop):
-            raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, got {crop!r}.")
+            raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, but got {crop!r}.")
         if canonical_focal_px is not None and (size is None or canonical_focal_px <= 0):
             raise UserError(
-                "Expected a canonical_focal_px above 0 together with the size of the views, got "
+                "Expected a canonical_focal_px above 0 together with the size of the views, but got "
                 f"{canonical_focal_px} and size={size}."
             )
         self.min_depth_m, self.max_depth_m, self.crop = min_depth_m, max_depth_m, crop

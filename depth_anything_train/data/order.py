@@ -1,4 +1,4 @@
-"""Which sample stands where: a pure function of (seed, stream, position), so that the only state of a loader is a step.
+"""Which sample comes when: a pure function of (seed, stream, position), so that a loader's only state is a step.
 
 A stream is one kind of sample with its own share of every batch, for instance 64 labelled beside 128 unlabelled images.
 Slot `j` of step `s` in a stream with `n` slots stands at position `p = s * n + j` of an endless sequence. An `Order`
@@ -35,7 +35,7 @@ class Order(Protocol):
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Every sample once an epoch, in an order that is drawn from all of them."""
+    """Every sample once per epoch, shuffled over all of them."""
 
     length: int
 
@@ -49,7 +49,7 @@ class Shuffle:
 
 
 class BlockShuffle:
-    """Every sample once an epoch, in an order that reads few shards at a time: for object stores and slow disks.
+    """Every sample once per epoch, in an order that reads few shards at a time: for object stores and slow disks.
 
     The shards are shuffled and cut into groups of at least `group` (fewer than twice as many); the samples are shuffled
     inside each group. An epoch is set up in O(shards), a position found in O(log shards).
@@ -64,7 +64,7 @@ class BlockShuffle:
 
     def __init__(self, counts: Sequence[int], group: int) -> None:
         if not isinstance(group, int) or group < 1:
-            raise UserError(f"Expected data.shuffle_shards to be null or at least 1 shard, but came {group!r}.")
+            raise UserError(f"Expected data.shuffle_shards to be null or at least 1 shard, but got {group!r}.")
         self.counts, self.group = np.asarray(counts, np.int64), group
         self.starts = _starts(counts)
         self._epoch = lru_cache(maxsize=4)(self._shuffle_shards)
@@ -118,8 +118,8 @@ class Mixture:
 
     Args:
         parts: the order of each source.
-        weights: its share.
-        name: of the stream, for messages.
+        weights: share of each source, whole numbers.
+        name: name of the stream, for messages.
 
     Raises:
         UserError: the weights do not fit the sources, or a source is empty.
@@ -130,7 +130,7 @@ class Mixture:
         if not whole or len(weights) != len(parts):
             raise UserError(
                 f"Expected data.weights.{name} to be null or a whole number of at least 1 for each of {len(parts)} "
-                f"folders, such as {[1] * len(parts)}, but came {weights!r}."
+                f"folders, such as {[1] * len(parts)}, but got {weights!r}."
             )
         if not all(map(len, parts)):
             raise UserError(f"Expected samples in every folder of data.weights.{name}, but one is empty; leave it out.")
@@ -174,7 +174,7 @@ def make_order(
 
     Args:
         folders: number of samples in each shard of each folder.
-        name: of the stream, for messages.
+        name: name of the stream, for messages.
         weights: share of each folder; None takes them as one, so that a folder has the share of its samples.
         shards: shuffle inside groups of so many shards; None shuffles over all samples.
 
@@ -206,13 +206,13 @@ def _each(groups: Positions, places: Positions, change: Callable[[int, Positions
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place in a batch and the sample that stands there.
+    """One place in a batch and the sample that goes there.
 
     Attributes:
         stream: kind of sample.
         epoch: how often the samples of its source were all used before.
         index: the sample.
-        step: of the run.
+        step: the optimiser step.
         position: place among the stream's slots of the global batch, over all ranks.
     """
 

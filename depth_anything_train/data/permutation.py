@@ -1,4 +1,4 @@
-"""A shuffle that is a function: where any one of 62 million samples goes, without a table of the others."""
+"""A shuffle as a function: where any one of 62 million samples goes, without a table of the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SORTED_LENGTH = 256
 
 
 def permute(position: NDArray[np.integer] | Sequence[int] | int, length: int, *key: int | str) -> NDArray[np.int64]:
-    """Where a keyed shuffle of `length` samples has put what stands at `position`.
+    """The sample that a keyed shuffle of `length` samples puts at `position`.
 
     A Feistel network permutes the next power of four; whoever lands outside [0, length) walks on until inside. It costs
     the same for any length and holds no table, so 62 million samples are entered anywhere at once.

@@ -135,7 +135,7 @@ class RemotePath:
         """Open a small file that belongs to this one and is kept for ever: made the first time, for this version.
 
         Args:
-            suffix: of the small file.
+            suffix: suffix of the small file's name.
             make: writes it to the path given, for this file with its size and version.
 
         Returns:
@@ -195,21 +195,21 @@ def as_path(path: str | Path | RemotePath) -> AnyPath:
     if not isinstance(path, str):
         return path
     if path.startswith("pipe:"):
-        raise UserError(f"Expected a folder or an address, but came the command {path!r}; commands are never run.")
+        raise UserError(f"Expected a folder or an address, but got the command {path!r}; commands are never run.")
     scheme, is_address, rest = path.partition("://")
     if not is_address:
         return Path(path).expanduser()
     if scheme not in LIBRARIES or not rest.strip("/"):
         known = ", ".join(f"{name}://" for name in LIBRARIES)
-        raise UserError(f"Expected a folder or an address with {known}, but came {path!r}; mount or copy it first.")
+        raise UserError(f"Expected a folder or an address with {known}, but got {path!r}; mount or copy it first.")
     return RemotePath(path.rstrip("/"))
 
 
 def join(folder: AnyPath, other: str) -> AnyPath:
-    """What a file in `folder` names: an address, or a path relative to the folder."""
+    """What a file in `folder` names: an address, or a path relative to the folder, or to what a link to it names."""
     if "://" in other:
         return as_path(other)
-    return folder / other if isinstance(folder, RemotePath) else Path(os.path.normpath(folder / other))
+    return folder / other if isinstance(folder, RemotePath) else Path(os.path.realpath(folder / other))
 
 
 def open_file(path: AnyPath) -> int:
@@ -256,7 +256,7 @@ def _expand(pattern: RemotePath) -> list[RemotePath]:
     try:
         shards = [RemotePath(address) for address in braceexpand(pattern.address)]
     except ValueError as error:
-        raise UserError(f"Expected a pattern such as {{00000..00127}}.tar, but came {pattern}: {error}.") from None
+        raise UserError(f"Expected a pattern such as {{00000..00127}}.tar, but got {pattern}: {error}.") from None
     if len({shard.parent for shard in shards}) > 1:
         raise UserError(f"Expected shards of one folder, but {pattern} names several; name each folder by itself.")
     return shards
@@ -272,8 +272,8 @@ def in_parallel(
     """Call a function that waits for a store or a disk, in several threads; results come in the order of the items.
 
     Args:
-        function: of one item.
-        items: to call it with.
+        function: called with one item.
+        items: the items.
         perhaps_quick: begin without threads, and go on so while an item takes less than `QUICK_S` in the mean.
     """
     waiting = iter(items)

@@ -91,7 +91,7 @@ def check_member_name(name: str) -> str:
         BadSample: `unsafe_name` if it is absolute, climbs with `..`, or is empty.
     """
     if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
-        raise BadSample("unsafe_name", f"Expected a relative member name, but came {name!r}; repack the shard.")
+        raise BadSample("unsafe_name", f"Expected a relative member name, but got {name!r}; repack the shard.")
     return name.removeprefix("./")
 
 

@@ -32,7 +32,7 @@ class SegmentedSource(SemanticSource):
 
     Args:
         folders, skip: as those of any source.
-        num_classes: of the model.
+        num_classes: number of classes of the model, equal to that of the folders.
 
     Raises:
         UserError: as any source, or a folder has another number of classes.
@@ -106,11 +106,11 @@ class ScaledCrops(Geometry):
     ) -> None:
         super().__init__(size, flip=flip)
         if rotate_deg:
-            raise UserError(f"Expected data.rotate_deg=0 for maps of classes, but came {rotate_deg}.")
+            raise UserError(f"Expected data.rotate_deg=0 for maps of classes, but got {rotate_deg}.")
         if not scales or min(scales) <= 0 or max_side < max(self.shape) or not 0 < max_share <= 1:
             raise UserError(
                 "Expected data.geometry to have scales above 0, max_side of at least the size of a view and max_share "
-                f"in 0 to 1, but came {list(scales)}, {max_side} and {max_share}."
+                f"in 0 to 1, but got {list(scales)}, {max_side} and {max_share}."
             )
         self.scales, self.max_side, self.max_share = list(scales), max_side, max_share
 
@@ -175,7 +175,7 @@ class PhotometricDistortion:
         if not 0 <= p <= 1 or min(brightness, hue_deg) < 0 or not all(0 < a <= b for a, b in (contrast, saturation)):
             raise UserError(
                 "Expected data.colour to have p in 0 to 1, brightness and hue_deg >= 0 and ranges of numbers above 0, "
-                f"but came {p}, {brightness}, {hue_deg}, {contrast} and {saturation}."
+                f"but got {p}, {brightness}, {hue_deg}, {contrast} and {saturation}."
             )
         self.p, self.brightness, self.hue_deg = p, brightness, hue_deg
         self.contrast, self.saturation = (contrast[0], contrast[1]), (saturation[0], saturation[1])

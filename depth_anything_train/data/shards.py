@@ -156,6 +156,7 @@ class ShardFolder:
 
     Attributes:
         path: the folder.
+        address: what opens the same shards again: the folder, or the pattern that stands for some of its shards.
         shards: path of each tar.
         files: names of all files in the folder.
         info: content of dataset.json; a folder without one counts as images of others.
@@ -167,12 +168,14 @@ class ShardFolder:
 
     def __init__(self, path: str | AnyPath) -> None:
         self.path, self.shards, self.files = find_shards(path)
+        by_pattern = isinstance(self.path, RemotePath) and str(path).endswith(".tar")
+        self.address = as_path(path) if by_pattern else self.path
         self.info = read_info(self.path)
         headers = self._read_headers()
         self.starts = [0, *itertools.accumulate(count for count, _ in headers)]
         """Index of the first sample of each shard, and the number of samples."""
         self._checksums = [checksum for _, checksum in headers]
-        if not (isinstance(self.path, RemotePath) and str(path).endswith(".tar")):  # a pattern may leave some out
+        if not by_pattern:  # which may leave some out
             self._refuse_if_incomplete()
 
     def _read_headers(self) -> list[tuple[int, int]]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import add_sky, decode_classes, decode_label, decode_pair, decode_sky
-from depth_anything_train.data.remote import RemotePath
+from depth_anything_train.data.remote import AnyPath, RemotePath, in_parallel
 from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.files import read_json
 from depth_anything_train.runtime import UserError, fingerprint
 
 Sample = dict[str, Any]
@@ -46,7 +47,7 @@ class Source(ABC):
 
     def __init__(self, folders: Sequence[str | Path], *, skip: Collection[str] = ()) -> None:
         if isinstance(folders, str | Path) or not folders or not all(isinstance(f, str | Path) for f in folders):
-            raise UserError(f"Expected a list of folders with {self.kind} shards, but came {folders!r}; use [DIR,...].")
+            raise UserError(f"Expected a list of folders with {self.kind} shards, but got {folders!r}; use [DIR,...].")
         self.folders = [ShardFolder(folder) for folder in folders]
         first = Counter(folder.shards[0].resolve() for folder in self.folders)
         if twice := [str(shard.parent) for shard, count in first.items() if count > 1]:
@@ -170,7 +171,7 @@ class PseudoLabelSource(Source):
     ) -> None:
         super().__init__(folders, skip=skip)
         if not (reduce_to is None or (isinstance(reduce_to, int) and reduce_to >= 1)):
-            raise UserError(f"Expected reduce_to to be a number of pixels or null, but came {reduce_to!r}.")
+            raise UserError(f"Expected reduce_to to be a number of pixels or null, but got {reduce_to!r}.")
         self.reduce_to = reduce_to
 
     def _images_of(self, folder: ShardFolder) -> ShardFolder:
@@ -233,9 +234,26 @@ def _image_folder(labels: ShardFolder) -> ShardFolder:
             f"{len(missing)} of {len(images.shards)} shards of {images.path} have no labels in {labels.path} yet "
             f"(first {missing[0]}); run the same `label` again and it continues."
         )
-    if len(labels.shards) != len(images.shards) or labels.starts != images.starts:
-        raise UserError(f"The labels in {labels.path} belong to other images than those in {images.path}; label again.")
+    names = {shard.name for shard in images.shards}
+    if surplus := [shard.name for shard in labels.shards if shard.name not in names]:
+        raise UserError(
+            f"{len(surplus)} shards of {labels.path} have no images in {images.path} (first {surplus[0]}); put the "
+            "images back, or delete these labels: the tar, its .idx and its .json."
+        )
+    marks = [shard.with_suffix(".json") for shard in labels.shards]
+    for number, made_from in enumerate(in_parallel(_read_manifest, marks, perhaps_quick=True)):
+        if made_from != (images.digest(number), labels.digest(number)):
+            raise UserError(
+                f"By its manifest {marks[number]} labels another {images.shards[number]} than there is now; put back "
+                "what was labelled, or delete that manifest and run the same `label` again."
+            )
     return images
+
+
+def _read_manifest(mark: AnyPath) -> tuple[str, str]:
+    """Digests of the images that were labelled and of their labels."""
+    manifest = read_json(mark, keys={"input": str, "output": str})
+    return manifest["input"], manifest["output"]
 
 
 def _sample(key: str, image: NDArray[np.uint8], disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> Sample:

@@ -39,14 +39,20 @@ def tar_bytes(name: str, data: bytes) -> bytes:
 def iter_members(extent: bytes) -> Iterator[tuple[str, memoryview]]:
     """Name and content of each file in a piece of a tar that starts at a header and ends after a member.
 
-    Contents are views of the piece, not copies.
+    Hidden files are left out, as webdataset does. Contents are views of the piece, not copies.
 
     Raises:
         BadSample: as `walk`.
     """
     piece = memoryview(extent)
     entries = list(walk(lambda position, size: extent[position : position + size], len(extent)))
-    return ((name, piece[offset : offset + size]) for name, kind, _, offset, size in entries if kind in FILE)
+    files = (entry for entry in entries if entry[1] in FILE and not is_hidden(entry[0]))
+    return ((name, piece[offset : offset + size]) for name, _, _, offset, size in files)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a member is none of a sample: `.DS_Store`, or the `._photo.jpg` that macOS puts beside `photo.jpg`."""
+    return name.rpartition("/")[2].startswith(".")
 
 
 def walk(read: Callable[[int, int], bytes], length: int) -> Iterator[Entry]:
@@ -143,6 +149,9 @@ def _parse_pax(content: bytes, position: int) -> tuple[str | None, int | None]:
             key, _, value = record[len(digits) + 1 : -1].partition(b"=")
             records[key] = value
         path, size = records.get(b"path"), records.get(b"size")
-        return path.decode("utf-8", "surrogateescape") if path else None, abs(int(size)) if size else None
+        found = path.decode("utf-8", "surrogateescape") if path else None, abs(int(size)) if size else None
     except ValueError:
         raise BadSample("damaged_tar", f"The extended header at byte {position:,} of the tar is damaged.") from None
+    if any(key.startswith(b"GNU.sparse.") for key in records):
+        raise BadSample("not_a_file", f"The member at byte {position:,} has holes (GNU sparse); pack it without them.")
+    return found

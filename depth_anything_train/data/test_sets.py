@@ -82,10 +82,10 @@ def group_of(record: Record, group: str, split_by: str | None) -> str:
 
 
 def no_such_field(data: Mapping[str, Records], split_by: str) -> str:
-    """What to say where no sample of the named sets has the field `split_by`."""
+    """The error message if no sample of the named sets has the field `split_by`."""
     fields = sorted({field for records in data.values() if len(records) for field in records[0].meta})
     known = ", ".join(fields) or "none"
-    return f"Expected a field of the samples' json as split_by, got {split_by}; there are {known}."
+    return f"Expected a field of the samples' json as split_by, but got {split_by}; there are {known}."
 
 
 def open_data(data: Any, *, kind: str = LABELLED) -> dict[str, ShardFolder]:
@@ -99,12 +99,12 @@ def open_data(data: Any, *, kind: str = LABELLED) -> dict[str, ShardFolder]:
     if isinstance(data, list):
         names = [Path(str(folder)).name for folder in data]
         if len(set(names)) < len(names):
-            raise UserError(f'Expected test folders of different names, got {names}; use data="{{a: DIR, b: DIR}}".')
+            raise UserError(f'Expected test folders with unique names, but got {names}; use data="{{a: DIR, b: DIR}}".')
         data = dict(zip(names, data, strict=True))
     if not isinstance(data, dict) or not all(isinstance(folder, str | Path) for folder in data.values()):
-        raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, got {data!r}.")
+        raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, but got {data!r}.")
     folders = {str(name): ShardFolder(folder) for name, folder in data.items()}
     for name, folder in folders.items():
         if (found := folder.info["kind"]) != kind:
-            raise UserError(f"Expected {kind} shards for {name}, got shards of kind {found}.")
+            raise UserError(f"Expected {kind} shards for {name}, but got shards of kind {found}.")
     return folders

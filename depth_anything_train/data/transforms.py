@@ -47,11 +47,11 @@ class Geometry:
         sides = [size, size] if isinstance(size, int) else list(size)
         if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides) or not 0 <= flip <= 1:
             raise UserError(
-                "Expected data.size >= 1, or [height, width], and a flip probability in 0 to 1, but came "
+                "Expected data.size >= 1, or [height, width], and a flip probability in 0 to 1, but got "
                 f"{size} and {flip}."
             )
         if not 0 <= rotate_deg < 90:
-            raise UserError(f"Expected data.rotate_deg in 0 to 90, but came {rotate_deg}.")
+            raise UserError(f"Expected data.rotate_deg in 0 to 90, but got {rotate_deg}.")
         self.shape, self.stretched = (sides[0], sides[1]), not isinstance(size, int)
         self.flip, self.rotate_deg = flip, rotate_deg
 
@@ -175,7 +175,7 @@ def _fill(
 class StrongPerturbation:
     """Colour jitter and Gaussian blur for the student's unlabelled images: section 3.2, "strong perturbations".
 
-    The paper gives no values; see configs/data/perturbation for those used and where they come from.
+    The paper gives no values; see `configs/train/data/perturbation` for those used and where they come from.
 
     Args:
         jitter_p: probability of the colour jitter.
@@ -246,7 +246,7 @@ class MildColour:
     ) -> None:
         if not 0 <= p <= 1 or not all(0 < low <= high for low, high in (gamma, brightness, colour)):
             raise UserError(
-                "Expected data.colour to have p in 0 to 1 and ranges of numbers above 0, but came "
+                "Expected data.colour to have p in 0 to 1 and ranges of numbers above 0, but got "
                 f"{p}, {gamma}, {brightness} and {colour}."
             )
         self.p, self.gamma, self.brightness, self.colour = p, gamma, brightness, colour

@@ -1,4 +1,4 @@
-"""What there is to train with."""
+"""The hardware and libraries available for training."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Seen:
 
 
 def look(source: Source, count: int) -> Iterator[Seen]:
-    """`count` samples at even distances over all folders of a source."""
+    """`count` samples, evenly spread over all folders of a source."""
     for index in evenly(len(source), count):
         folder, number = source.locate(index)
         record = source.folders[folder][number]

@@ -1,4 +1,4 @@
-"""Does the model say the same in sixteen bits?"""
+"""Does the model give the same output in sixteen bits?"""
 
 from __future__ import annotations
 

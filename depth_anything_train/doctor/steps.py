@@ -1,4 +1,4 @@
-"""Can the model learn one batch by heart, how fast is a step, and how fast the loader?"""
+"""Can the model overfit one batch, how fast is a step, and how fast is the loader?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Learning(pl.Callback):
 
     @property
     def seconds(self) -> float:
-        """Of a step, the median after the first ones."""
+        """Median seconds per step, without the first ones."""
         return statistics.median(end - start for start, end in itertools.pairwise(self.times[WARM_UP:]))
 
 
@@ -45,10 +45,10 @@ def learn(task: Task, batch: Any, *, steps: int, share: float, device: torch.dev
     """Train on one batch again and again.
 
     Raises:
-        UserError: so few steps have none that is timed.
+        UserError: `steps` is not larger than `WARM_UP`.
     """
     if steps <= WARM_UP:
-        raise UserError(f"Expected overfit.steps of at least {WARM_UP + 1}, but came {steps}.")
+        raise UserError(f"Expected overfit.steps of at least {WARM_UP + 1}, but got {steps}.")
     learning = Learning(share)
     trainer = pl.Trainer(
         max_steps=steps,
@@ -79,7 +79,7 @@ def check_overfit(learning: Learning) -> Outcome:
 
 
 def check_speed(data: ShardDataModule, images: int, learning: Learning, in_batch: int, seconds: float) -> Outcome:
-    """The loader beside the step, in images a second.
+    """Speed of the loader compared with that of the step, in images per second.
 
     Args:
         data: what is loaded, `in_batch` images at a time.

@@ -17,7 +17,7 @@ from depth_anything_train.runtime import UserError, fingerprint, provenance
 def refuse_others(
     folder: Path, model: Mapping[str, Any], data: Mapping[str, ShardFolder], settings: Mapping[str, Any]
 ) -> None:
-    """Keep results that are in the folder already, if they are of something else, from being replaced.
+    """Refuse to replace results in the folder that belong to something else.
 
     Args:
         folder: for the results.

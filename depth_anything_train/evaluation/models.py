@@ -1,4 +1,4 @@
-"""What a user names as a model to evaluate, opened: whatever predicts, or the mean map as a baseline."""
+"""Open whatever a user names as a model to evaluate: a predictor, or the mean map as a baseline."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def result_page(
     """The page of one model under one protocol; three images a test set are predicted again.
 
     Args:
-        results: of the evaluation.
-        name: of the model.
+        results: results of the evaluation.
+        name: name of the model.
         model: as the protocol looks through it.
         data: records by the names in the results' origins.
         judge: reads the samples.

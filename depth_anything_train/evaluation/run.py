@@ -39,7 +39,7 @@ def run_benchmark(
     out: Path,
     here: Ranks,
 ) -> dict[str, Any]:
-    """One model under one protocol: writes the results and says the headline.
+    """One model under one protocol: write the results and print the headline.
 
     Returns:
         The content of results.json; nothing on the processes that do not write.
@@ -128,7 +128,7 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
 
 
 def write_table(out: Path, suite: Suite, entries: list[Entry], captions: Mapping[str, str], missing: str) -> None:
-    """The table in four forms; the page leads to those of the evaluations."""
+    """The table in four forms; its page links to the pages of the evaluations."""
     pages = dict.fromkeys(f"{entry.model}/{entry.benchmark}/{PAGE}" for entry in entries if entry.ours is not None)
     page = suite_page(suite, entries, [path for path in pages if (out / path).exists()])
     write_bytes(out / PAGE, page.encode())
@@ -152,9 +152,9 @@ def named_models(cfg: DictConfig) -> dict[str, str]:
         return {Path(alone).name: alone}
     models = plain(cfg.models)
     if not isinstance(models, dict) or not models or not all(isinstance(source, str) for source in models.values()):
-        raise UserError(f'Expected models="{{NAME: what model= takes, ...}}", got {models!r}.')
+        raise UserError(f'Expected models="{{NAME: what model= takes, ...}}", but got {models!r}.')
     if wrong := [name for name in models if Path(str(name)).name != str(name)]:
-        raise UserError(f"Expected names of models that can be folders, got {', '.join(wrong)}.")
+        raise UserError(f"Expected names of models that can be folders, but got {', '.join(wrong)}.")
     return {str(name): source for name, source in models.items()}
 
 

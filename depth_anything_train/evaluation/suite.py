@@ -1,4 +1,4 @@
-"""A table of a paper as a list of benchmarks and the numbers printed there: what is on disk, what is missing."""
+"""A table of a paper: its benchmarks, the published numbers, and which data are on disk or missing."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Suite:
         if against is None:
             return next((row for row in self.rows.values() if encoder is not None and row.encoder == encoder), None)
         if against not in self.rows:
-            raise UserError(f"Expected against to be one of {', '.join(self.rows)}, got {against!r}.")
+            raise UserError(f"Expected against to be one of {', '.join(self.rows)}, but got {against!r}.")
         return self.rows[against]
 
 
@@ -106,7 +106,7 @@ def read_suite(cfg: DictConfig) -> Suite:
     if len(families := {one.protocol.family for one in benchmarks.values()}) != 1:
         raise UserError(f"Numbers of two families never stand in one table, but this suite has {sorted(families)}.")
     if unknown := [cell.metric for cell in cells if cell.metric not in METRICS]:
-        raise UserError(f"Expected cells out of {', '.join(METRICS)}, got {', '.join(unknown)}.")
+        raise UserError(f"Expected cells out of {', '.join(METRICS)}, but got {', '.join(unknown)}.")
     rows = {
         name: PaperRow(name, row["title"], row.get("encoder"), _values(name, row["values"], benchmarks, len(cells)))
         for name, row in content["rows"].items()
@@ -138,7 +138,7 @@ def find_data(suite: Suite, data: Any, root: str | None) -> dict[str, str]:
     if not isinstance(given, dict) or not (given or root):
         raise UserError(
             f'Expected data="{{NAME: DIR, ...}}" with names out of {", ".join(suite.benchmarks)}, or root=DIR that '
-            f"holds folders of these names; got data={data}."
+            f"holds folders of these names, but got data={data}."
         )
     if unknown := set(given) - set(suite.benchmarks):
         names = ", ".join(suite.benchmarks)
@@ -156,7 +156,7 @@ def find_data(suite: Suite, data: Any, root: str | None) -> dict[str, str]:
 
 
 def missing_text(suite: Suite, found: Mapping[str, str], root: str | None) -> str:
-    """How to get every benchmark that is not there; empty where all are."""
+    """How to get each missing benchmark; empty if none is missing."""
     missing = [one for name, one in suite.benchmarks.items() if name not in found]
     lines = [f"  {one.how_to_get(str(Path(root or 'shards') / one.name))}" for one in missing]
     return "\n".join(["Not on disk, left out; each is made by", *lines]) if missing else ""

@@ -45,7 +45,7 @@ class Validation(Callback, ABC):
         run: folder of the run.
         interruption: tells whether to stop now.
         data: folders of shards by name, none of which is trained on.
-        size: of the views that are trained on.
+        size: size in pixels of the views in training.
         every_n_steps: optimiser steps between two.
         limit: at most so many images of each folder, evenly spread.
     """
@@ -67,7 +67,7 @@ class Validation(Callback, ABC):
         limit: int | None = None,
     ) -> None:
         if every_n_steps < 1:
-            raise UserError(f"Expected validate.every_n_steps >= 1, got {every_n_steps}.")
+            raise UserError(f"Expected validate.every_n_steps >= 1, but got {every_n_steps}.")
         self.run, self.interruption, self.size, self.every_n_steps = Path(run), interruption, size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
         self.judged_on = [limit, sorted(folder.content for folder in data.values())]
@@ -89,7 +89,7 @@ class Validation(Callback, ABC):
         """How it is judged, for the record of the best model: plain JSON."""
 
     def continue_from(self, step: int) -> None:
-        """Forget what was judged behind `step`."""
+        """Forget validations after `step`."""
         self.rows.continue_from(step)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,7 +97,7 @@ class Validation(Callback, ABC):
         self.judged = trainer.strategy.broadcast(self.rows.last)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge what training starts from, or what it was stopped at."""
+        """Judge the model that training starts from or continues with."""
         self._judge_if_due(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

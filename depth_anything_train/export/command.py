@@ -60,10 +60,10 @@ def check_place(out: Path, format: str) -> None:
         UserError: an unknown format, a folder that is none or cannot be written to, or one with other things in it.
     """
     if format not in FORMATS:
-        raise UserError(f"Expected a format out of {', '.join(FORMATS)}, got {format!r}.")
+        raise UserError(f"Expected a format out of {', '.join(FORMATS)}, but got {format!r}.")
     if format == "onnx":
         if out.is_dir():
-            raise UserError(f"Expected a file such as {out / 'model.onnx'} as out, got the folder {out}.")
+            raise UserError(f"Expected a file such as {out / 'model.onnx'} as out, but got the folder {out}.")
         require_writable(out.parent)
         return
     require_writable(out)

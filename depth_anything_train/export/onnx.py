@@ -193,7 +193,7 @@ def _sides(size: int | Sequence[int] | None, model: DepthAnything) -> Size | Non
     patch = model.model.config.encoder.patch_size
     if len(sides) != 2 or any(side < 1 or side % patch for side in sides):
         raise UserError(
-            f"Expected size as a multiple of the patch size {patch}, or [height,width] of such, got {size}."
+            f"Expected size as a multiple of the patch size {patch}, or [height,width] of such, but got {size}."
         )
     return sides[0], sides[1]
 

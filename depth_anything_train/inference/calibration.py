@@ -57,16 +57,17 @@ def calibrate(prediction: Prediction, points: Points) -> Calibration:
     least = 1 if prediction.kind == "metric" else 2
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < least:
         raise UserError(
-            f"Expected at least {least} measured points (N, 3) for a {prediction.kind} prediction, got {points.shape}."
+            f"Expected at least {least} measured points (N, 3) for a {prediction.kind} prediction, but got "
+            f"{points.shape}."
         )
     if not (np.isfinite(points).all() and (points[:, 2] > 0).all()):
-        raise UserError("Expected measured points of finite numbers with metres above 0, got others.")
+        raise UserError("Expected measured points of finite numbers with metres above 0, but got others.")
     height, width = prediction.values.shape
     columns, rows = np.rint(points[:, 0]).astype(int), np.rint(points[:, 1]).astype(int)
     outside = (columns < 0) | (columns >= width) | (rows < 0) | (rows >= height)
     if outside.any():
         x, y = points[outside][0, :2]
-        raise UserError(f"Expected measured points inside of {width} x {height} pixels, got x={x:g}, y={y:g}.")
+        raise UserError(f"Expected measured points inside of {width} x {height} pixels, but got x={x:g}, y={y:g}.")
     disparity, metres = prediction.disparity[rows, columns].astype(np.float64), points[:, 2]
     if prediction.kind == "metric":
         scale, shift = float(np.median(1 / (metres * disparity))), 0.0
@@ -114,7 +115,7 @@ def read_points(path: str | Path, photos: Collection[str]) -> dict[str, Points]:
             for row in reader:
                 where = f"line {reader.line_num} of {path}"
                 if row["photo"] not in photos:
-                    raise UserError(f"Expected a photograph of the source in {where}, got {row['photo']!r}.")
+                    raise UserError(f"Expected a photograph of the source in {where}, but got {row['photo']!r}.")
                 found[row["photo"]].append(_numbers(row, where))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
@@ -128,5 +129,5 @@ def _numbers(row: dict[str, str], where: str) -> list[float]:
     except (TypeError, ValueError):
         numbers = []
     if not numbers or not all(map(math.isfinite, numbers)) or numbers[2] <= 0:
-        raise UserError(f"Expected x, y and metres above 0 as numbers in {where}, got {row}.")
+        raise UserError(f"Expected x, y and metres above 0 as numbers in {where}, but got {row}.")
     return numbers

@@ -66,7 +66,7 @@ class DepthAnything:
         compile: bool = False,
     ) -> None:
         if precision not in get_args(Precision):
-            raise UserError(f"Expected precision to be one of {', '.join(get_args(Precision))}, got {precision!r}.")
+            raise UserError(f"Expected precision to be one of {', '.join(get_args(Precision))}, but got {precision!r}.")
         self.device = choose_device(device)
         self.model = model.eval()
         set_kernel(self.model, attention)
@@ -134,7 +134,7 @@ class DepthAnything:
         elif format == "original":
             save_original(folder, self.model)
         else:
-            raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, got {format!r}.")
+            raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, but got {format!r}.")
 
     @cached_property
     def hash(self) -> str:
@@ -172,7 +172,7 @@ class DepthAnything:
         return self.model.config.canonical_focal_px is not None
 
     def check_camera(self, focal_px: float | None) -> None:
-        """Refuse a photograph whose focal length has to be known and is not.
+        """Refuse a photograph whose focal length is needed but unknown.
 
         Raises:
             BadSample: `no_camera`.
@@ -218,8 +218,8 @@ class DepthAnything:
             image: path, encoded bytes, a Pillow image, or uint8: RGB (H, W, 3), with alpha (H, W, 4), grey (H, W); or
                 a list of such.
             size: shorter side in pixels for the network; the size it was trained at by default.
-            focal_px: of the camera, in pixels of the photograph, where its EXIF does not state it; read by models with
-                a canonical camera alone.
+            focal_px: focal length of the camera in pixels of the photograph, where its EXIF does not state it; only
+                read by models with a canonical camera.
 
         Raises:
             UserError: no such file, an array of another shape, or a size or focal length that cannot be.
@@ -231,7 +231,7 @@ class DepthAnything:
 
     def _predict_all(self, images: Sequence[ImageLike], size: Size | None, focal_px: float | None) -> list[Prediction]:
         if focal_px is not None and not 0 < focal_px < math.inf:
-            raise UserError(f"Expected focal_px above 0, in pixels of the photograph, got {focal_px}.")
+            raise UserError(f"Expected focal_px above 0, in pixels of the photograph, but got {focal_px}.")
         loaded = [load_image(image) for image in images]
         unknown = self.needs_camera and focal_px is None
         focals_px = [stated_focal(image) if unknown else focal_px for image in images]

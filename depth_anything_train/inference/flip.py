@@ -9,7 +9,7 @@ from depth_anything_train.inference.prediction import Focals, Kind, Predictor
 
 
 class FlipAverage:
-    """Averages what a predictor states about an image and about its mirror image, turned back.
+    """Averages what a predictor states about an image and about its mirror image, mirrored back.
 
     Disparity of a relative model, metres of a metric one.
 

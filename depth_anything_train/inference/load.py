@@ -1,4 +1,4 @@
-"""What a user calls a model, opened: Depth Anything in any form, or MiDaS beside it."""
+"""Open whatever a user names as a model: Depth Anything in any form, or MiDaS."""
 
 from __future__ import annotations
 

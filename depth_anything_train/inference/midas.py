@@ -61,7 +61,7 @@ class Midas:
         if str(source) not in RELEASED and not Path(name).is_dir() and not is_hub_name(source):
             raise UserError(
                 f"Expected MiDaS as {', '.join(RELEASED)}, a transformers folder of a DPT or its name on the hub "
-                f"(owner/name), got {source}, which is neither known nor a folder."
+                f"(owner/name), but got {source}, which is neither known nor a folder."
             )
         transformers = import_extra("transformers", extra="hf")
         try:

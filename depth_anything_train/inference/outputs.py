@@ -1,4 +1,4 @@
-"""What a prediction becomes on disk: pictures to look at, numbers to compute with, a map for ControlNet, points."""
+"""Output files of a prediction: pictures to look at, numbers to compute with, a map for ControlNet, points."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Outputs:
 
     Args:
         names: some of `SUFFIXES`.
-        colormap: of the colour picture and the side by side; any name matplotlib knows, near is its upper end.
-        percentile: of pixels at either end that the control map gives up for contrast between them.
+        colormap: matplotlib's name of the colour map of the colour picture and the side by side; near is its upper end.
+        percentile: percentage of pixels at either end that the control map clips, for more contrast between them.
         pointcloud: `ply` or `glb` for a point cloud as well.
         fov_deg: field of view across the photograph's longer side in degrees, for the point cloud and for metres of a
             model with a canonical camera.
@@ -65,20 +65,20 @@ class Outputs:
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.names if name not in SUFFIXES]:
-            raise UserError(f"Expected outputs out of {', '.join(SUFFIXES)}, got {', '.join(map(str, unknown))}.")
+            raise UserError(f"Expected outputs out of {', '.join(SUFFIXES)}, but got {', '.join(map(str, unknown))}.")
         if len(set(self.names)) < len(self.names):
-            raise UserError(f"Expected every output once, got {', '.join(self.names)}.")
+            raise UserError(f"Expected every output once, but got {', '.join(self.names)}.")
         if self.pointcloud not in (None, *FORMATS):
-            raise UserError(f"Expected ply or glb as pointcloud, got {self.pointcloud}.")
+            raise UserError(f"Expected ply or glb as pointcloud, but got {self.pointcloud}.")
         if not self.names and self.pointcloud is None:
             raise UserError(f"Expected something to write; choose outputs out of {', '.join(SUFFIXES)}.")
         if not 0 <= self.percentile < 50:
-            raise UserError(f"Expected a percentile of at least 0 and below 50, got {self.percentile}.")
+            raise UserError(f"Expected a percentile of at least 0 and below 50, but got {self.percentile}.")
         check_colormap(self.colormap)
         camera(1, 1, self.fov_deg, self.intrinsics)
 
     def focal_px(self, height: int, width: int) -> float | None:
-        """Focal length in pixels of a photograph of that size, if the user said anything of the camera."""
+        """Focal length in pixels of a photograph of that size, if the user stated the camera."""
         if self.fov_deg is None and self.intrinsics is None:
             return None
         fx, fy, *_ = camera(height, width, self.fov_deg, self.intrinsics)
@@ -93,7 +93,7 @@ class Outputs:
             target: path without extension; its folder is made.
             image: the photograph, RGB (H, W, 3).
             prediction: (H, W).
-            focal_px: of the camera in pixels, for the point cloud if neither `fov_deg` nor `intrinsics` was chosen.
+            focal_px: focal length in pixels, for the point cloud if neither `fov_deg` nor `intrinsics` was chosen.
         """
         paths = []
         for suffix, content in self._encoded(image, prediction, focal_px):
@@ -156,7 +156,7 @@ def control_map(prediction: Prediction, percentile: float = 0.0, limits: Limits 
 
     Args:
         prediction: (H, W).
-        percentile: of pixels at either end that all become black or white; 0 stretches from minimum to maximum.
+        percentile: percentage of pixels at either end that become black or white; 0 stretches from minimum to maximum.
         limits: disparity that becomes black and white; by default the picture's own percentiles.
     """
     disparity = prediction.disparity

@@ -50,7 +50,7 @@ class PointCloud:
             BadSample: `no_points`.
         """
         if kind not in FORMATS:
-            raise UserError(f"Expected ply or glb as the kind of point cloud, got {kind}.")
+            raise UserError(f"Expected ply or glb as the kind of point cloud, but got {kind}.")
         if not len(self.points):
             raise BadSample("no_points", "Expected points, but every pixel is infinitely far.")
         trimesh = import_extra("trimesh", extra="points")
@@ -85,7 +85,7 @@ def from_prediction(
             OpenCV.
         focal_px: focal length in pixels, such as the photograph itself may state, where neither of them is given; if
             nothing is known, the field of view is 60 degrees.
-        max_points: of a larger photograph every n-th row and column is taken, so that no more remain; None takes all.
+        max_points: most points; a larger photograph is thinned to every n-th row and column. None takes all.
         drop_flying: leave out the points that hang in the air between a near and a far surface (`flying_pixels`).
 
     Raises:
@@ -116,7 +116,7 @@ def _distance(prediction: Prediction) -> tuple[NDArray[np.float32], NDArray[np.b
 
 
 def flying_pixels(disparity: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels (H, W) between two surfaces: a network draws the edge of a thing as a ramp, whose points are nowhere.
+    """Pixels (H, W) between two surfaces: a network draws an edge as a ramp, whose points lie on neither.
 
     A plane, however steep, has a disparity that is linear in the pixels, so that it loses nothing; nor does a sharp
     step. On a ramp it rises to one side and falls to the other, each time by more than it does just beyond.
@@ -153,15 +153,15 @@ def camera(
     """
     if intrinsics is not None:
         if fov_deg is not None:
-            raise UserError("Expected either fov_deg or intrinsics, got both; leave one out.")
+            raise UserError("Expected either fov_deg or intrinsics, but got both; leave one out.")
         numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in intrinsics)
         if len(intrinsics) != 4 or not numbers or min(intrinsics[:2]) <= 0:
-            raise UserError(f"Expected intrinsics (fx, fy, cx, cy) with fx and fy above 0, got {tuple(intrinsics)}.")
+            raise UserError(f"Expected intrinsics (fx, fy, cx, cy) with fx, fy above 0, but got {tuple(intrinsics)}.")
         return intrinsics
     if fov_deg is not None or focal_px is None:
         fov_deg = DEFAULT_FOV_DEG if fov_deg is None else fov_deg
         if not 0 < fov_deg < 180:
-            raise UserError(f"Expected a field of view between 0 and 180 degrees, got {fov_deg}.")
+            raise UserError(f"Expected a field of view between 0 and 180 degrees, but got {fov_deg}.")
         focal_px = max(height, width) / 2 / math.tan(math.radians(fov_deg) / 2)
     return focal_px, focal_px, (width - 1) / 2, (height - 1) / 2
 

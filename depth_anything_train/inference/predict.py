@@ -66,7 +66,7 @@ def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> lis
 
 def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[str]:
     if cfg.measured is not None:
-        raise UserError("Expected photographs for measured points, got a video; leave measured out.")
+        raise UserError("Expected photographs for measured points, but got a video; leave measured out.")
     with VideoReader(video) as reader:
         model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
         total = min((count for count in (reader.count, cfg.limit) if count is not None), default=None)

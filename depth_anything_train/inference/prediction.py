@@ -104,7 +104,7 @@ def load_image(image: ImageLike) -> NDArray[np.uint8]:
         return decode_image(image)
     if not isinstance(image, str | Path):
         kind = type(image).__name__
-        raise UserError(f"Expected a photograph as a path, bytes, a Pillow image or a numpy array, got a {kind}.")
+        raise UserError(f"Expected a photograph as a path, bytes, a Pillow image or a numpy array, but got a {kind}.")
     try:
         return decode_image(Path(image).expanduser().read_bytes())
     except OSError as error:
@@ -115,7 +115,7 @@ def _from_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     pixels = image[..., None] if image.ndim == 2 else image
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
         raise UserError(
-            "Expected an image as uint8, RGB (H, W, 3), with alpha (H, W, 4) or grey (H, W), got "
+            "Expected an image as uint8, RGB (H, W, 3), with alpha (H, W, 4) or grey (H, W), but got "
             f"{image.dtype} {image.shape}."
         )
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[..., :3])
@@ -128,7 +128,7 @@ def _from_pillow(image: PIL.Image.Image) -> NDArray[np.uint8]:
         if upright.mode.startswith("I;16"):
             return _from_array((np.asarray(upright) >> 8).astype(np.uint8))
         if upright.mode in ("I", "F"):
-            raise UserError(f"Expected a photograph, got a Pillow image of mode {image.mode}; make it L or RGB.")
+            raise UserError(f"Expected a photograph, but got a Pillow image of mode {image.mode}; make it L or RGB.")
         return np.asarray(upright.convert("RGB"))
     except OSError as error:  # Pillow reads a file when its pixels are first asked for
         raise BadSample("undecodable_image", f"The Pillow image cannot be decoded: {error}.") from None

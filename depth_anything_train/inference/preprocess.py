@@ -36,11 +36,12 @@ def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tup
         sides = list(size) if isinstance(size, Sequence) else []
         if len(sides) != 2 or any(not isinstance(side, int) or side < patch or side % patch for side in sides):
             raise UserError(
-                f"Expected a size as a whole number, or [height, width] in multiples of {patch} pixels, got {size!r}."
+                f"Expected a size as a whole number, or [height, width] in multiples of {patch} pixels, but got "
+                f"{size!r}."
             )
         return sides[0], sides[1]
     if size < patch:
-        raise UserError(f"Expected a size of at least one patch ({patch} pixels), got {size}.")
+        raise UserError(f"Expected a size of at least one patch ({patch} pixels), but got {size}.")
     scale = size / min(height, width)
     sides = [round(scale * side / patch) * patch for side in (height, width)]
     new_height, new_width = (side if side >= size else side + patch for side in sides)

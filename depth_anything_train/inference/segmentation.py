@@ -47,7 +47,7 @@ class SlidingWindow:
         sides = [self.crop, self.max_side, *([] if self.size is None else [self.size])]
         if min(sides) < 1 or not 0 < self.stride <= self.crop or not self.scales or min(self.scales) <= 0:
             raise UserError(
-                "Expected a window with sides of at least 1 pixel, a stride of 1 to crop and scales above 0, but came "
+                "Expected a window with sides of at least 1 pixel, a stride of 1 to crop and scales above 0, but got "
                 f"size={self.size}, crop={self.crop}, stride={self.stride}, max_side={self.max_side} and "
                 f"scales={list(self.scales)}."
             )

@@ -1,4 +1,4 @@
-"""What `predict` is pointed at: photographs in a folder, a pattern or a list; a video, a camera, a stream."""
+"""The sources of `predict`: photographs in a folder, a pattern or a list; a video, a camera, a stream."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video
     """
     text = str(source)
     if not text.strip():
-        raise UserError("Expected photographs, a video, a camera's number or an address as source, got nothing.")
+        raise UserError("Expected photographs, a video, a camera's number or an address as source, but got nothing.")
     path = Path(text).expanduser()
     if text.isdecimal() or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
         return as_video(text)
@@ -90,7 +90,7 @@ def as_video(source: str | int | Path) -> Video:
     text = str(source)
     if text.isdecimal():
         if sys.platform not in CAMERAS:
-            raise UserError(f"Expected a stream's address, got camera {text}; only Linux and macOS number cameras.")
+            raise UserError(f"Expected a stream's address, but got camera {text}; only Linux and macOS number cameras.")
         device, address = CAMERAS[sys.platform]
         return Video(address.format(text), f"camera{text}", device, live=True)
     if "://" in text:
@@ -135,7 +135,7 @@ def _matching(pattern: str, out: Path | None) -> list[str]:
 
 
 def _not_apart(out: Path | None) -> UserError:
-    return UserError(f"Expected outputs apart from the photographs, got {out}; name another folder, or one in it.")
+    return UserError(f"Expected outputs apart from the photographs, but got {out}; name another folder, or one in it.")
 
 
 def _listed(path: Path) -> list[str]:

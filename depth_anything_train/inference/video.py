@@ -1,4 +1,4 @@
-"""A video becomes a video of its disparity: frame by frame at the same times, with its sound, in constant memory."""
+"""Make a video of a video's disparity: frame by frame at the same times, with its sound, in constant memory."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def predict_video(
             installed.
     """
     if unfit := [name for name in outputs.names if name not in VIDEO_OUTPUTS]:
-        raise UserError(f"Expected outputs of a video out of {', '.join(VIDEO_OUTPUTS)}, got {', '.join(unfit)}.")
+        raise UserError(f"Expected outputs of a video out of {', '.join(VIDEO_OUTPUTS)}, but got {', '.join(unfit)}.")
     if outputs.pointcloud is not None:
-        raise UserError("Expected photographs for point clouds, got a video; leave pointcloud out.")
+        raise UserError("Expected photographs for point clouds, but got a video; leave pointcloud out.")
     alignment = TemporalAlignment() if temporal else None
     done = 0
     with contextlib.ExitStack() as stack:

@@ -162,10 +162,10 @@ class VideoWriter:
     """An mp4 of pictures at given times, with the sound of the video that they come from.
 
     Args:
-        container: PyAV's, open for writing.
+        container: a container of PyAV, open for writing.
         reader: the video; the times are in its `time_base`.
-        height: of the pictures, which get one more row or column where theirs are odd, as H.264 needs it.
-        width: of the pictures.
+        height: height of the pictures; an odd number of rows or columns gets one more, as H.264 needs it.
+        width: width of the pictures.
     """
 
     def __init__(self, container: Any, reader: VideoReader, height: int, width: int) -> None:

@@ -13,7 +13,7 @@ from depth_anything_train.types import Disparity, Scalar, Valid
 
 
 class AffineInvariantLoss(nn.Module):
-    """Mean absolute error after each map's own median and mean absolute deviation are taken out.
+    """Mean absolute error after each map is normalised by its own median and mean absolute deviation.
 
     Averaged over the valid pixels of each image first and over the images second, so that a sparse label counts as
     much as a dense one. The second average divides by all B images, also by those without a valid pixel, which add

@@ -1,4 +1,4 @@
-"""The loss that keeps the student's features near those of the frozen encoder."""
+"""The loss that keeps the student's features close to those of the frozen encoder."""
 
 from __future__ import annotations
 

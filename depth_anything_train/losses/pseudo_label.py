@@ -32,7 +32,7 @@ class PseudoLabelLoss(nn.Module):
     def __init__(self, trim: float = 0.1) -> None:
         super().__init__()
         if not 0 <= trim <= 0.5:
-            raise UserError(f"Expected trim in [0, 0.5], got {trim}; the paper's value is 0.1.")
+            raise UserError(f"Expected trim in [0, 0.5], but got {trim}; the paper's value is 0.1.")
         self.trim = trim
 
     @in_float32

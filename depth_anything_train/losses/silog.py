@@ -34,7 +34,7 @@ class SILog(nn.Module):
         super().__init__()
         if not (factor > 0 and 0 <= keep <= 1 and epsilon >= 0):
             raise UserError(
-                f"Expected factor > 0, keep in 0 to 1 and epsilon >= 0, got {factor}, {keep} and {epsilon}."
+                f"Expected factor > 0, keep in 0 to 1 and epsilon >= 0, but got {factor}, {keep} and {epsilon}."
             )
         self.factor, self.keep, self.unbiased, self.epsilon = factor, keep, unbiased, epsilon
 

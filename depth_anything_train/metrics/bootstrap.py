@@ -1,4 +1,4 @@
-"""How far a mean over images could have come out otherwise: bootstrap confidence intervals, the same at every run.
+"""How uncertain a mean over images is: bootstrap confidence intervals, the same in every run.
 
 - Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sec. 13.3 (percentile interval)
 """

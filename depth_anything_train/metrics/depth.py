@@ -58,10 +58,10 @@ class DepthProtocol(Protocol):
         super().__post_init__()
         self.check_choices(alignment=Alignment, crop=Crop, input_crop=InputCrop)
         if not 0 < self.min_depth_m < (self.cap_m or float("inf")):
-            raise UserError(f"Expected 0 < min_depth_m < cap_m, got {self.min_depth_m} and {self.cap_m}.")
+            raise UserError(f"Expected 0 < min_depth_m < cap_m, but got {self.min_depth_m} and {self.cap_m}.")
         if self.family == "moge" and self.cap_m is not None:
             raise UserError(
-                f"Expected cap_m=null in the family moge, whose floor is the label's own, got {self.cap_m}."
+                f"Expected cap_m=null in the family moge, whose floor is the label's own, but got {self.cap_m}."
             )
 
     def describe(self) -> str:
@@ -128,7 +128,7 @@ def evaluate_image(
         label: true inverse depth (H, W); 1/m for unit "m". Exactly 0 is sky, which has no depth to compare with.
         valid: (H, W), True where the label may be used; elsewhere label and prediction may hold anything.
         protocol: pixels, alignment and range.
-        unit: of the label: "m", "px" or "unknown".
+        unit: unit of the label: "m", "px" or "unknown".
 
     Returns:
         `abs_rel_disparity` and `delta1_disparity` compare inverse depths (what the authors say they did), every other
@@ -140,7 +140,7 @@ def evaluate_image(
     """
     if not disparity.shape == label.shape == valid.shape:
         sizes = f"{disparity.shape}, {label.shape} and {valid.shape}"
-        raise UserError(f"Expected prediction, label and mask of one size, got {sizes}.")
+        raise UserError(f"Expected prediction, label and mask of one size, but got {sizes}.")
     if protocol.alignment == "none" and unit != "m":
         raise UserError(f"Protocol {protocol.name} judges metres, but the label has unit {unit!r}; choose another.")
     judged = judged_pixels(label, valid, protocol, unit)
@@ -149,7 +149,7 @@ def evaluate_image(
     predicted = torch.from_numpy(disparity[judged].astype(np.float64))
     truth = torch.from_numpy(label[judged].astype(np.float64))
     if not predicted.isfinite().all():
-        raise UserError("Expected a finite prediction, got NaN or infinity; the model's weights are damaged.")
+        raise UserError("Expected a finite prediction, but got NaN or infinity; the model's weights are damaged.")
     scale, shift = fit(predicted, truth, protocol.alignment)
     aligned = scale * predicted + shift
 

@@ -1,4 +1,4 @@
-"""Pairs of points of which people said which is nearer, as in DA-2K: the share that a prediction gets right."""
+"""Pairs of points, annotated by people with which is nearer, as in DA-2K: the share that a prediction gets right."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def pair_accuracy(disparity: NDArray[np.floating], pairs: Sequence[Pair]) -> flo
     """
     nearer, farther = (np.array([disparity[tuple(pair[role])] for pair in pairs]) for role in ("nearer", "farther"))
     if not (np.isfinite(nearer).all() and np.isfinite(farther).all()):
-        raise UserError("Expected a finite prediction, got NaN or infinity; the model's weights are damaged.")
+        raise UserError("Expected a finite prediction, but got NaN or infinity; the model's weights are damaged.")
     return 100.0 * float((nearer > farther).mean())

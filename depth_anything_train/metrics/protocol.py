@@ -52,7 +52,7 @@ class Protocol(ABC):
         """
         for field, kind in kinds.items():
             if (value := getattr(self, field)) not in get_args(kind):
-                raise UserError(f"Expected {field} to be one of {', '.join(get_args(kind))}, got {value!r}.")
+                raise UserError(f"Expected {field} to be one of {', '.join(get_args(kind))}, but got {value!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, in the order of the fields."""

@@ -47,7 +47,7 @@ Intervals = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What a protocol said about one image; `origin`, the name of the data and the position in it, finds it again."""
+    """The numbers of one image under a protocol; `origin` is the name of its data and its position in it."""
 
     group: str
     key: str
@@ -170,7 +170,7 @@ def to_csv(results: Results) -> str:
 
 
 def to_rows(results: Results) -> list[dict[str, str | float | None]]:
-    """One row per image with every measure that any image has; None where this one has it not."""
+    """One row per image with every measure that any image has; None where an image lacks it."""
     known = [name for name in (*COUNTS, *METRICS) if any(name in image.measures for image in results.images)]
     return [
         {"group": image.group, "key": image.key} | {name: image.measures.get(name) for name in known}

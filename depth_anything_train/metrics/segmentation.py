@@ -21,6 +21,6 @@ def measures(confusion: Confusion) -> dict[str, float]:
 
 
 def best_constant_miou(confusion: Confusion) -> float:
-    """The mIoU of a map of the commonest class alone on the same labels: what any segmenter has to beat."""
+    """The mIoU of always predicting the most common class of the same labels: what any segmenter has to beat."""
     pixels = confusion.sum(1).double()
     return (pixels.max() / pixels.sum() / (pixels > 0).sum()).item()

@@ -42,7 +42,7 @@ def set_kernel(module: nn.Module, kernel: str) -> None:
         UserError: the kernel is unknown, or xformers is not installed.
     """
     if kernel not in get_args(Kernel):
-        raise UserError(f"Expected attention to be one of {', '.join(get_args(Kernel))}, got {kernel!r}.")
+        raise UserError(f"Expected attention to be one of {', '.join(get_args(Kernel))}, but got {kernel!r}.")
     if kernel == "xformers" and find_spec("xformers") is None:
         raise UserError('attention=xformers needs xformers: pip install "depth-anything-train[xformers]", or use sdpa.')
     if kernel == "xformers" and torch.cuda.is_available():

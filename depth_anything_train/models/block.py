@@ -98,7 +98,7 @@ class Block(timm.models.vision_transformer.Block):
     def __init__(self, dim: int, num_heads: int, *, ffn: str = "mlp", recompute: str = "selective") -> None:
         if recompute not in get_args(Recompute):
             options = ", ".join(get_args(Recompute))
-            raise UserError(f"Expected activation_checkpointing to be one of {options}, got {recompute!r}.")
+            raise UserError(f"Expected activation_checkpointing to be one of {options}, but got {recompute!r}.")
         mlp = SwiGLU if ffn == "swiglu" else Mlp
         super().__init__(dim, num_heads, qkv_bias=True, init_values=1.0, mlp_layer=mlp, attn_layer=Attention)
         self.recompute = recompute

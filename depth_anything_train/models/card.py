@@ -1,4 +1,4 @@
-"""The model card: what a stranger has to know about a model's weights, out of what is on record about them."""
+"""The model card: what others need to know about a model's weights, from what was recorded about them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ So the two calls above differ slightly too."""
 
 
 def model_card(config: DepthModelConfig, extra: Record) -> str:
-    """The README.md of a Hugging Face model folder; what is not on record is said to be unknown, never guessed.
+    """The README.md of a Hugging Face model folder; what was not recorded is called unknown, never guessed.
 
     Args:
         config: the model's.

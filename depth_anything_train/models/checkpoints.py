@@ -104,7 +104,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     parts = [content.get("config"), content.get("extra", {})] if isinstance(content, dict) else [None]
     if not all(isinstance(part, dict) for part in parts) or content.get("schema") != 1:
         raise UserError(
-            f"Expected a model description of schema 1 in {Path(folder) / DESCRIPTION}, got something else; "
+            f"Expected a model description of schema 1 in {Path(folder) / DESCRIPTION}, but got something else; "
             "is it a model folder written by this program?"
         )
     return content

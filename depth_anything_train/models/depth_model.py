@@ -53,26 +53,26 @@ class DepthModelConfig:
         for key, value in (("features", self.features), *(("out_channels", c) for c in self.out_channels)):
             require_count(key, value)
         if self.kind not in ("relative", "metric"):
-            raise UserError(f"Expected kind to be relative or metric, got {self.kind!r}.")
+            raise UserError(f"Expected kind to be relative or metric, but got {self.kind!r}.")
         if (self.kind == "metric") != (self.max_depth_m is not None):
             raise UserError(
-                f"Expected max_depth_m for a metric model and none for a relative one, got kind={self.kind} with "
+                f"Expected max_depth_m for a metric model and none for a relative one, but got kind={self.kind} with "
                 f"max_depth_m={self.max_depth_m}; set both or neither."
             )
         if self.max_depth_m is not None and not (isinstance(self.max_depth_m, int | float) and self.max_depth_m > 0):
-            raise UserError(f"Expected max_depth_m to be a number of metres above zero, got {self.max_depth_m!r}.")
+            raise UserError(f"Expected max_depth_m to be a number of metres above zero, but got {self.max_depth_m!r}.")
         if self.bins is not None and self.max_depth_m != self.bins.farthest_m:
             raise UserError(
-                f"Expected max_depth_m to be the farthest depth of the bins, {self.bins.farthest_m:g} m, got "
+                f"Expected max_depth_m to be the farthest depth of the bins, {self.bins.farthest_m:g} m, but got "
                 f"kind={self.kind} with max_depth_m={self.max_depth_m}."
             )
         if self.canonical_focal_px is not None and not (self.kind == "metric" and 0 < self.canonical_focal_px):
             raise UserError(
-                "Expected canonical_focal_px above 0 for a metric model and none for a relative one, got "
+                "Expected canonical_focal_px above 0 for a metric model and none for a relative one, but got "
                 f"kind={self.kind} with canonical_focal_px={self.canonical_focal_px}."
             )
         if len(self.out_channels) != 4:
-            raise UserError(f"Expected four out_channels, one for each tapped block, got {list(self.out_channels)}.")
+            raise UserError(f"Expected four out_channels, one per tapped block, but got {list(self.out_channels)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; `from_dict` turns it back."""

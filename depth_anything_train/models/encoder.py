@@ -56,12 +56,12 @@ class EncoderConfig:
             require_count(key, getattr(self, key))
         if self.embed_dim % self.num_heads:
             raise UserError(
-                f"Expected embed_dim to be a multiple of num_heads, got {self.embed_dim} and {self.num_heads}; "
+                f"Expected embed_dim to be a multiple of num_heads, but got {self.embed_dim} and {self.num_heads}; "
                 "change one of them."
             )
         if self.image_size % self.patch_size:
             raise UserError(
-                f"Expected image_size to be a multiple of the patch size {self.patch_size}, got {self.image_size}; "
+                f"Expected image_size to be a multiple of the patch size {self.patch_size}, but got {self.image_size}; "
                 f"use {self.image_size // self.patch_size * self.patch_size}."
             )
         whole = all(isinstance(tap, int) for tap in self.taps)
@@ -69,12 +69,12 @@ class EncoderConfig:
         # A block behind the last tap would be computed for nothing, and DDP would wait for its gradient.
         if not (len(self.taps) == 4 and ascending and 0 <= self.taps[0] and self.taps[-1] == self.depth - 1):
             raise UserError(
-                f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, the last one among them, got "
-                f"{list(self.taps)}; give such a list, or last4 or spread."
+                f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, the last one among them, but "
+                f"got {list(self.taps)}; give such a list, or last4 or spread."
             )
         for key, options in (("ffn", get_args(FeedForward)), ("position", POSITION_WAYS)):
             if getattr(self, key) not in options:
-                raise UserError(f"Expected {key} to be one of {', '.join(options)}, got {getattr(self, key)!r}.")
+                raise UserError(f"Expected {key} to be one of {', '.join(options)}, but got {getattr(self, key)!r}.")
 
 
 def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
@@ -91,14 +91,14 @@ def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
         # Quarters of the depth, except that the released V2-L reads block 4 where the rule gives 5.
         return (4, 11, 17, 23) if depth == 24 else tuple((quarter * depth) // 4 - 1 for quarter in (1, 2, 3, 4))
     if isinstance(taps, str):
-        raise UserError(f"Expected taps to be last4, spread or a list of four blocks, got {taps!r}.")
+        raise UserError(f"Expected taps to be last4, spread or a list of four blocks, but got {taps!r}.")
     return tuple(int(tap) for tap in taps)
 
 
 def require_count(key: str, value: object) -> None:
     """Raise a UserError unless `value` is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"Expected {key} to be a whole number of at least 1, got {value!r}.")
+        raise UserError(f"Expected {key} to be a whole number of at least 1, but got {value!r}.")
 
 
 class DinoV2Encoder(nn.Module):
@@ -191,7 +191,7 @@ class DinoV2Encoder(nn.Module):
         height, width, patch = image.shape[-2], image.shape[-1], self.config.patch_size
         if height % patch or width % patch:
             raise UserError(
-                f"Expected image sides that are multiples of the patch size {patch}, got {height} x {width}; "
+                f"Expected image sides that are multiples of the patch size {patch}, but got {height} x {width}; "
                 f"resize to {max(round(height / patch), 1) * patch} x {max(round(width / patch), 1) * patch}."
             )
         return height // patch, width // patch

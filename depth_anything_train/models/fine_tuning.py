@@ -22,8 +22,8 @@ def initialise_model(
 ) -> dict[str, Any]:
     """Load weights that training starts from, in place; says where they came from, for the model's record.
 
-    The last layer stays random where it means another thing there: disparity, and here metres; so do bins, unless
-    they are the same.
+    The last layer stays random if source and model predict different quantities (disparity and metres); so do bins,
+    unless they are the same.
 
     Args:
         model: with random weights.
@@ -36,7 +36,7 @@ def initialise_model(
         UserError: there is no such model, it is of another size or reads other blocks, or neither source is named.
     """
     if parts not in get_args(Parts):
-        raise UserError(f"Expected initialise.parts out of {', '.join(get_args(Parts))}, got {parts!r}.")
+        raise UserError(f"Expected initialise.parts out of {', '.join(get_args(Parts))}, but got {parts!r}.")
     if source is None and encoder is None:
         raise UserError(
             "Expected a model to start from: add init=MODEL (a run, a checkpoint, a .pth or a name on the hub), or "

@@ -59,7 +59,7 @@ def count_flops(config: DepthModelConfig, height: int, width: int) -> Flops:
     """Count matrix products, convolutions and attention for one image of `height` x `width` pixels.
 
     Args:
-        config: of the model, which is made without values and without recomputation.
+        config: configuration of the model, which is made without values and without recomputation.
         height, width: multiples of the patch size.
 
     Raises:

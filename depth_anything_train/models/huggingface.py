@@ -130,7 +130,7 @@ def _whole_metres(max_depth_m: float | None) -> int:
     """The farthest depth as transformers takes it: from version 5 on only as a whole number."""
     if max_depth_m is not None and max_depth_m != int(max_depth_m):
         raise UserError(
-            f"Expected whole metres as the farthest depth of a Hugging Face folder, got {max_depth_m}; save this "
+            f"Expected whole metres as the farthest depth of a Hugging Face folder, but got {max_depth_m}; save this "
             "model as original or native."
         )
     return int(max_depth_m or 1)
@@ -144,14 +144,14 @@ def config_from_hf(content: Any, *, source: str) -> DepthModelConfig:
     """
     if not isinstance(content, dict) or content.get("model_type") != "depth_anything":
         kind = content.get("model_type") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"Expected a model of type depth_anything in {source}, got {kind}; choose another model.")
+        raise UserError(f"Expected a model of type depth_anything in {source}, but got {kind}; choose another model.")
     backbone = content.get("backbone_config")
     if not isinstance(backbone, dict) or backbone.get("model_type") != "dinov2":
-        raise UserError(f"Expected a backbone_config of type dinov2 in {source}, got {backbone!r}.")
+        raise UserError(f"Expected a backbone_config of type dinov2 in {source}, but got {backbone!r}.")
     for part, fixed in ((content, FIXED), (backbone, BACKBONE_FIXED)):
         for key, value in fixed.items():
             if part.get(key, value) != value:
-                raise UserError(f"Expected {key}={value} in {source}, got {part[key]}; such a model cannot be built.")
+                raise UserError(f"Expected {key}={value} in {source}, but got {part[key]}; this model cannot be built.")
     top, vit = {**DEFAULTS, **content}, {**BACKBONE_DEFAULTS, **backbone}
     max_depth = top.get("max_depth")
     if "depth_estimation_type" not in content and max_depth not in (None, 1):
@@ -221,5 +221,5 @@ def _processor_size(folder: Path) -> int | list[int]:
     size = content.get("size")
     height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
     if not (isinstance(height, int) and isinstance(width, int)):
-        raise UserError(f"Expected a size with height and width in {path}, got {size!r}.")
+        raise UserError(f"Expected a size with height and width in {path}, but got {size!r}.")
     return min(height, width) if content.get("keep_aspect_ratio", True) else [height, width]

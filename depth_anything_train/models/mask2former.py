@@ -20,7 +20,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 
 class Queries(NamedTuple):
-    """What Q queries say behind each of the L decoder layers, the last one being the prediction.
+    """Outputs of the Q queries after each of the L decoder layers; the last layer's are the prediction.
 
     Attributes:
         classes: L times (B, Q, K + 1) logits of the K classes and, last, of none.
@@ -38,7 +38,7 @@ class Mask2FormerDecoder(Mask2FormerPreTrainedModel):
 
     Args:
         config: sizes; what it says about a backbone is not used.
-        channels: of the four maps, from fine to coarse.
+        channels: channels of the four maps, from fine to coarse.
     """
 
     def __init__(self, config: Any, channels: Sequence[int]) -> None:

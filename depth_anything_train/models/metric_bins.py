@@ -41,11 +41,11 @@ class BinsConfig:
         domains: name, nearest and farthest depth in metres of each. Several domains have a head each and a router
             that looks at the image; its scores have the order of this list.
         centres: `softplus` leaves bin centres unbounded, `normed` keeps them in the domain's range.
-        count: bins.
+        count: number of bins.
         embedding: channels in which a pixel's bins are described.
         seed_hidden, hidden: channels inside the regressor of the first centres, and inside the projectors.
         attractors: how many move the centres on each of the four maps, coarse to fine.
-        strength: of an attractor, alpha; the larger, the less it moves.
+        strength: alpha of an attractor; the larger, the less it moves the centres.
         squeeze: the last network has so many times fewer channels inside than come in.
 
     Raises:
@@ -64,19 +64,19 @@ class BinsConfig:
 
     def __post_init__(self) -> None:
         if self.centres not in get_args(Centres):
-            raise UserError(f"Expected bins.centres out of {', '.join(get_args(Centres))}, got {self.centres!r}.")
+            raise UserError(f"Expected bins.centres out of {', '.join(get_args(Centres))}, but got {self.centres!r}.")
         if not self.domains or not all(map(_is_domain, self.domains)) or len(set(self.names)) < len(self.domains):
             raise UserError(
                 "Expected bins.domains to list name, nearest and farthest depth in metres of each domain, such as "
-                f"[[nyu, 0.001, 10]], got {[*self.domains]!r}."
+                f"[[nyu, 0.001, 10]], but got {[*self.domains]!r}."
             )
         counts = {name: getattr(self, name) for name in ("count", "embedding", "seed_hidden", "hidden", "squeeze")}
         counts |= {f"attractors[{i}]": number for i, number in enumerate(self.attractors)}
         for name, number in counts.items():
             if not isinstance(number, int) or number < 1:
-                raise UserError(f"Expected bins.{name} to be a whole number of at least 1, got {number!r}.")
+                raise UserError(f"Expected bins.{name} to be a whole number of at least 1, but got {number!r}.")
         if len(self.attractors) != 4:
-            raise UserError(f"Expected four bins.attractors, one for each map, got {list(self.attractors)}.")
+            raise UserError(f"Expected four bins.attractors, one for each map, but got {list(self.attractors)}.")
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> BinsConfig:

@@ -1,4 +1,4 @@
-"""The `.pth` files of the released code: bare weights under our names, whose file name says what they do not.
+"""The `.pth` files of the released code: bare weights under our names; only the file name states the rest.
 
 V1 and V2 have equal names and shapes, and so have relative and metric models. Which blocks the decoder reads, and the
 farthest depth of a metric model, are therefore taken from the file's name or given, and never guessed: weights with the
@@ -81,7 +81,7 @@ def save_original(folder: str | Path, model: DepthModel) -> Path:
     encoder = model.config.encoder
     if encoder.embed_dim not in RELEASED or encoder.num_heads * HEAD_WIDTH != encoder.embed_dim:
         raise UserError(
-            f"Expected a model of a released size ({', '.join(RELEASED.values())}) for the released layout, got "
+            f"Expected a model of a released size ({', '.join(RELEASED.values())}) for the released layout, but got "
             f"{encoder.name} with {encoder.embed_dim} channels in {encoder.num_heads} heads, which the released code "
             "cannot build; save it as hf or native."
         )

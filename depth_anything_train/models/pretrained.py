@@ -52,7 +52,7 @@ def load_encoder(encoder: DinoV2Encoder, source: str | Path) -> None:
     """Load DINOv2 weights into an encoder, in place; a position embedding of another grid is resampled.
 
     Args:
-        encoder: of the same size as the weights.
+        encoder: an encoder of the same size as the weights.
         source: a `.safetensors` or `.pth` file of DINOv2 or of a whole Depth Anything model; `world`, the encoder that
             ships with this package, pre-trained on the procedural world; `hub`, the DINOv2 weights of the encoder's
             size, downloaded by timm; or `hub:NAME` with any name that timm takes.
@@ -74,7 +74,7 @@ def _from_timm(size: str, name: str) -> dict[str, Tensor]:
     name = name or HUB_NAMES.get(size, "")
     if not name:
         raise UserError(
-            f"Expected an encoder of size {', '.join(HUB_NAMES)} for the hub, got {size}; "
+            f"Expected an encoder of size {', '.join(HUB_NAMES)} for the hub, but got {size}; "
             "choose one of them, or give the file of its weights."
         )
     try:

@@ -62,9 +62,9 @@ class SegmenterConfig:
         for key, value in self.decoder().items():
             require_count(key, value)
         if self.num_classes > MAX_CLASSES:
-            raise UserError(f"Expected at most {MAX_CLASSES} classes, got num_classes={self.num_classes}.")
+            raise UserError(f"Expected at most {MAX_CLASSES} classes, but got num_classes={self.num_classes}.")
         if self.width % 32 or self.width % self.heads:
-            raise UserError(f"Expected width in multiples of 32 and of heads={self.heads}, got width={self.width}.")
+            raise UserError(f"Expected width in multiples of 32 and of heads={self.heads}, but got width={self.width}.")
 
     def decoder(self) -> dict[str, int]:
         """What the decoder is built of, beside the channels of the encoder."""
@@ -116,7 +116,7 @@ class Segmenter(nn.Module):
 
     Args:
         config: sizes.
-        encoder: of that configuration; a random one when None.
+        encoder: an encoder of that configuration; None makes a random one.
     """
 
     def __init__(self, config: SegmenterConfig, encoder: DinoV2Encoder | None = None) -> None:
@@ -138,7 +138,7 @@ class Segmenter(nn.Module):
         least = MIN_PATCHES * self.config.encoder.patch_size
         if min(image.shape[-2:]) < least:
             raise UserError(
-                f"Expected images of at least {least} pixels a side to segment, got {(*image.shape[-2:],)}."
+                f"Expected images of at least {least} pixels a side to segment, but got {(*image.shape[-2:],)}."
             )
         return self.decoder(self.pyramid(self.pretrained.forward_taps(image)[0]))
 

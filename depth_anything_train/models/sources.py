@@ -66,7 +66,7 @@ def load_depth_model(
 
 
 def is_hub_name(source: str | Path) -> bool:
-    """Whether it is of the form owner/name and no path: of `runs/typo` a folder `runs` says that a path is meant."""
+    """Whether it has the form owner/name and is no path: `runs/typo` is meant as a path if there is a folder `runs`."""
     return HUB_NAME.fullmatch(str(source)) is not None and not Path(source).expanduser().parent.is_dir()
 
 

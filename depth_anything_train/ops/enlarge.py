@@ -42,7 +42,7 @@ class _Enlarge(torch.autograd.Function):
 def gather_gradient(gradient: Tensor, length: int, axis: int) -> Tensor:
     """The gradient along one axis of length `length` > 1 that was brought linearly to another, corners on corners.
 
-    A value lies under a hat: it reaches the results that are less than one of its own steps away, the more the nearer.
+    Each input contributes to the outputs within one input step, with triangular (hat) weights.
     """
     results = gradient.shape[axis]
     step = (length - 1) / (results - 1)  # of the results, in places

@@ -46,7 +46,7 @@ class EncoderDecoderAdamW:
         """
         if min(self.encoder_lr, self.decoder_lr, self.weight_decay) < 0:
             rates = f"encoder_lr={self.encoder_lr}, decoder_lr={self.decoder_lr}, weight_decay={self.weight_decay}"
-            raise UserError(f"Expected learning rates and weight decay >= 0, but came {rates}.")
+            raise UserError(f"Expected learning rates and weight decay >= 0, but got {rates}.")
         groups = prefix_groups(
             model,
             {ENCODER: ("encoder", self.encoder_lr), "": ("decoder", self.decoder_lr)},

@@ -50,7 +50,7 @@ class OneCycleAdamW:
         divisions = self.encoder_division, self.positions_division, self.decoder_division
         if self.lr < 0 or self.weight_decay < 0 or min(divisions) <= 0:
             raise UserError(
-                f"Expected lr and weight_decay >= 0 and divisions > 0, but came lr={self.lr}, "
+                f"Expected lr and weight_decay >= 0 and divisions > 0, but got lr={self.lr}, "
                 f"weight_decay={self.weight_decay} and {divisions}."
             )
         rates = {

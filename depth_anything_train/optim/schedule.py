@@ -26,7 +26,7 @@ def linear_decay(optimizer: Optimizer, *, steps: int, warmup_steps: int = 0, pow
     """
     if not 0 <= warmup_steps < steps:
         raise UserError(
-            f"Expected fewer warm-up steps than steps, got {warmup_steps} of {steps}; "
+            f"Expected fewer warm-up steps than steps, but got {warmup_steps} of {steps}; "
             "lengthen the run or shorten the warm-up."
         )
     return LambdaLR(optimizer, lambda step: linear_factor(step, steps=steps, warmup_steps=warmup_steps, power=power))
@@ -42,7 +42,7 @@ def one_cycle(optimizer: Optimizer, *, steps: int, constant_share: float, final_
     """
     if not 0 < constant_share < 1 or final_division < 1:
         raise UserError(
-            f"Expected optim.constant_share between 0 and 1 and final_division >= 1, got {constant_share} and "
+            f"Expected optim.constant_share between 0 and 1 and final_division >= 1, but got {constant_share} and "
             f"{final_division}."
         )
     return OneCycleLR(

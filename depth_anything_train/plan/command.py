@@ -38,19 +38,19 @@ def estimate(
 
     Args:
         work: what is to be done.
-        speed: of one GPU.
-        gpus: that share the work without loss.
-        price: of one GPU hour.
-        bytes_per_pixel: of a stored label.
-        peak_tflops: of one GPU, to say which share of it is used.
+        speed: speed of one GPU.
+        gpus: number of GPUs; they are taken to share the work without loss.
+        price: price of one GPU hour; None if it is not known.
+        bytes_per_pixel: bytes per pixel of a stored label.
+        peak_tflops: peak TFLOP/s of one GPU, to say which share of it is used.
 
     Raises:
         UserError: a number is out of range.
     """
     if gpus < 1:
-        raise UserError(f"Expected gpus of at least 1, but came {gpus}.")
+        raise UserError(f"Expected gpus of at least 1, but got {gpus}.")
     if price is not None and price < 0:
-        raise UserError(f"Expected a price of at least 0, but came {price}.")
+        raise UserError(f"Expected a price of at least 0, but got {price}.")
     gpu_hours = work.images / speed.images_per_second / 3600
     per_label = None if work.trains else bytes_per_pixel * work.height * work.width
     achieved = speed.images_per_second * work.flops / TERA

@@ -44,10 +44,10 @@ def read_speed(cfg: DictConfig, work: Work) -> Speed:
         UserError: none of them is given, two contradict each other, or a number makes no sense.
     """
     if cfg.throughput is not None and cfg.measure:
-        raise UserError("Expected throughput= or measure=true, but came both.")
+        raise UserError("Expected throughput= or measure=true, but got both.")
     for key in ("throughput", "peak_tflops"):
         if cfg[key] is not None and not (isinstance(cfg[key], int | float) and cfg[key] > 0):
-            raise UserError(f"Expected {key} above 0, but came {cfg[key]!r}.")
+            raise UserError(f"Expected {key} above 0, but got {cfg[key]!r}.")
     if cfg.throughput is not None:
         return Speed(float(cfg.throughput), "given")
     if cfg.measure:
@@ -57,7 +57,7 @@ def read_speed(cfg: DictConfig, work: Work) -> Speed:
     if cfg.peak_tflops is None:
         raise UserError("Expected how fast a GPU is: throughput= in images/s, measure=true, or peak_tflops=.")
     if not 0 < cfg.utilisation <= 1:
-        raise UserError(f"Expected utilisation as a share above 0 and up to 1, but came {cfg.utilisation}.")
+        raise UserError(f"Expected utilisation as a share above 0 and up to 1, but got {cfg.utilisation}.")
     rate = cfg.peak_tflops * TERA * cfg.utilisation / work.flops
     return Speed(rate, f"{cfg.utilisation:.0%} of {cfg.peak_tflops:g} TFLOP/s")
 

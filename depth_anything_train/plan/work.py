@@ -52,9 +52,9 @@ def read_work(cfg: DictConfig) -> Work:
     if cfg.experiment is not None:
         return _training(str(cfg.experiment))
     if not isinstance(cfg.images, int | float) or not 1 <= cfg.images < float("inf"):
-        raise UserError(f"Expected images= as a number of at least 1, but came {cfg.images}; for instance 62e6.")
+        raise UserError(f"Expected images= as a number of at least 1, but got {cfg.images}; for instance 62e6.")
     if not 1 <= cfg.aspect <= 10:
-        raise UserError(f"Expected aspect as longer side / shorter side, from 1 to 10, but came {cfg.aspect}.")
+        raise UserError(f"Expected aspect as longer side / shorter side, from 1 to 10, but got {cfg.aspect}.")
     model = compose("train", ["experiment=tiny_teacher", f"model={cfg.model}", "out=plan"]).model
     height, width = network_size(SQUARE, round(SQUARE * cfg.aspect), cfg.size, patch=model.patch_size)
     flops = count_flops(_config_of(model), height, width)

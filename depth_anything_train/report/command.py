@@ -31,14 +31,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def gather(options: dict[str, Any]) -> Page:
-    """Read everything that the page shows; the keys are those of `configs/report.yaml`.
+    """Read everything that the page shows; the keys are those of `configs/report/report.yaml`.
 
     Raises:
         UserError: a named folder is missing or unfinished, evaluations cannot be compared, or nothing was named.
     """
     for key in ("runs", "evaluations", "models"):
         if not isinstance(options[key] or {}, dict):
-            raise UserError(f'Expected {key}="{{NAME: FOLDER, ...}}", but came {key}={options[key]}; give each a name.')
+            raise UserError(f'Expected {key}="{{NAME: FOLDER, ...}}", but got {key}={options[key]}; give each a name.')
     runs = {name: _read_run(folder) for name, folder in (options["runs"] or {}).items()}
     comparison = _read_comparison(options)
     models = {name: DepthAnything.from_pretrained(folder) for name, folder in (options["models"] or {}).items()}
@@ -57,7 +57,7 @@ def gather(options: dict[str, Any]) -> Page:
         provenance=provenance(),
     )
     if not (page.stages or page.curves or page.comparison or page.examples or page.pseudo_labels):
-        raise UserError("Expected something to report, got nothing: add evaluations=, runs=, examples= or labels=.")
+        raise UserError("Expected something to report, but got nothing: add evaluations=, runs=, examples= or labels=.")
     return page
 
 

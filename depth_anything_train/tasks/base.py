@@ -27,7 +27,7 @@ from depth_anything_train.types import Batch, Disparity, Image, ImageBytes, Scal
 
 
 class OptimizerRecipe(Protocol):
-    """What `configs/optim` builds."""
+    """What `configs/train/optim` builds."""
 
     def build(self, model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler]:
         """Optimiser and schedule, which advances every step."""
@@ -73,10 +73,10 @@ class Task(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_model(self) -> None:
-        """Where the weights are to be shared out among the devices (`trainer=fsdp`), refuse: nobody has said how.
+        """Refuse to shard the weights over the devices (`trainer=fsdp`), unless a subclass defines how.
 
         Raises:
-            UserError: they are.
+            UserError: `trainer=fsdp` was chosen.
         """
         if self.device_mesh is not None:
             raise UserError(
@@ -97,7 +97,7 @@ class Task(LightningModule, ABC):
         checkpoint["parts"] = self._parts_of_a_batch()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with batches divided otherwise, where that is another loss.
+        """Refuse to continue with batches divided differently, if that changes the loss.
 
         Raises:
             UserError: it is.
@@ -121,7 +121,7 @@ class Task(LightningModule, ABC):
         raise NotImplementedError(f"{type(self).__name__} says judged_on, and not what is judged: it lacks snapshot().")
 
     def export(self, folder: Path) -> None:
-        """Write what training was for."""
+        """Write the outcome of training."""
         self.save(folder, self.model, self.record)
 
     @abstractmethod
@@ -169,7 +169,7 @@ class DepthTask(Task):
         return sum(shape[0] * count_flops(self.model.config, *shape[2:]).training for shape in shapes)
 
     def configure_model(self) -> None:
-        """Where the weights are shared out among the devices (`trainer=fsdp`), do so, a block at a time."""
+        """With `trainer=fsdp`, shard the weights over the devices, one block at a time."""
         if self.device_mesh is not None:
             self.model.to(memory_format=torch.contiguous_format)  # the only layout that can be cut
             share_out(

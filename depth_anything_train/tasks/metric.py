@@ -29,7 +29,7 @@ class MetricTask(DepthTask):
         super().__init__(model, **options)
         if model.config.kind != "metric":
             raise UserError(
-                "Expected a metric model to fine-tune in metres, got a relative one; set model.kind=metric."
+                "Expected a metric model to fine-tune in metres, but got a relative one; set model.kind=metric."
             )
         self.depth = depth
 
@@ -41,7 +41,7 @@ class MetricTask(DepthTask):
 
 
 class RoutedMetricTask(MetricTask):
-    """Several domains with their own bins: each learns from its own images, and the router which is which.
+    """Several domains with their own bins: each learns from its own images, and the router learns to tell them apart.
 
     The stream of a batch says the domain of its images; the depth loss of each is taken alone, as the published code
     does with batches of one domain.
@@ -50,7 +50,7 @@ class RoutedMetricTask(MetricTask):
     def __init__(self, model: DepthModel, **options: Any) -> None:
         super().__init__(model, **options)
         if model.config.bins is None or len(model.config.bins.domains) < 2:
-            raise UserError("Expected a model with several model.bins.domains to route between, got one head.")
+            raise UserError("Expected a model with several model.bins.domains to route between, but got one head.")
         self.domains = model.config.bins.names
 
     def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
@@ -66,6 +66,6 @@ class RoutedMetricTask(MetricTask):
 
 
 def metres(disparity: Disparity, valid: Valid) -> tuple[DepthMetres, Valid]:
-    """Depth of inverse depth in 1/m, and where there is one."""
+    """Depth from inverse depth in 1/m, and where it is defined."""
     known = valid & (disparity > 0)
     return 1.0 / disparity.where(known, 1.0), known

@@ -17,11 +17,11 @@ from depth_anything_train.types import Batch, Scalar, SemanticBatch
 
 
 class SegmentationTask(Task):
-    """Mask2Former on the encoder of a depth model, whose own decoder is left behind.
+    """Mask2Former on the encoder of a depth model, whose own decoder is dropped.
 
     Args:
         model: a `DepthModel`, of which only the encoder is trained.
-        num_classes: of the data set.
+        num_classes: number of classes in the data set.
         decoder: the other settings of `SegmenterConfig`.
         masks: loss of (classes, masks, labels) with three names, weighted by `weights`.
         options: see `Task`.

@@ -1,4 +1,4 @@
-"""Pre-training of a tiny encoder on the procedural world: what DINOv2 is to the large chain, this is to the small one.
+"""Pre-training of a tiny encoder on the procedural world: the small chain's counterpart of DINOv2.
 
 The encoder learns which class each pixel shows and never sees a depth label, so that teacher, student and feature
 alignment start from semantic priors alone.

@@ -54,7 +54,7 @@ class StudentTask(DepthTask):
     ) -> None:
         super().__init__(model, **options)
         if feature_on not in get_args(FeatureOn):
-            raise UserError(f"Expected feature_on to be labelled or unlabelled, got {feature_on!r}.")
+            raise UserError(f"Expected feature_on to be labelled or unlabelled, but got {feature_on!r}.")
         self.labelled, self.pseudo, self.gradient = labelled, pseudo, gradient
         self.feature, self.feature_on = feature, feature_on
         self.frozen_encoder = Frozen(frozen_encoder) if frozen_encoder is not None else None

@@ -90,7 +90,7 @@ def test_paper__a_set_that_is_not_named_is_asked_for():
         plan("v1_table9", "scale=paper", "benchmarks={nyu: /data/nyu}")
     with pytest.raises(UserError, match="add benchmarks="):
         plan("v1_table9", "scale=paper")
-    with pytest.raises(UserError, match="Expected benchmarks among kitti.*came madeup"):
+    with pytest.raises(UserError, match="Expected benchmarks among kitti.*got madeup"):
         plan("v1_table9", "scale=paper", "benchmarks={madeup: /x}")
     with pytest.raises(UserError, match="Expected labelled={NAME: FOLDER"):
         plan("v1_table9", "scale=paper", "labelled=[a]")

@@ -26,7 +26,7 @@ def messages(monkeypatch):
     return messages
 
 
-def test_predict__what_the_visitor_can_mend_is_told_and_not_logged(messages, tmp_path, capsys):
+def test_predict__what_the_visitor_can_fix_is_told_and_not_logged(messages, tmp_path, capsys):
     actions = Actions(Broken(UserError("Expected a model.")), tmp_path, threading.Event())
     assert actions.predict("photo.jpg", "model", 0) is None
     assert messages == ["Expected a model."]

@@ -58,10 +58,10 @@ def copies(cache: Path) -> list[Path]:
     ("address", "message"),
     [
         ("pipe:cat shards.tar", "commands are never run"),
-        ("ftp://host/folder", "s3://, gs://, http://, https://, but came 'ftp://host/folder'"),
+        ("ftp://host/folder", "s3://, gs://, http://, https://, but got 'ftp://host/folder'"),
         ("memory://folder", "memory://folder"),
         ("file:///folder", "file:///folder"),
-        ("s3://", "but came 's3://'"),
+        ("s3://", "but got 's3://'"),
     ],
 )
 def test_as_path__refuses_what_is_not_read(address: str, message: str) -> None:
@@ -123,8 +123,15 @@ def test_folder__a_pattern_stands_for_a_part(web: Web, shards: Path) -> None:
         ShardFolder(f"{web.address}/shards/{{00002..00005}}.tar")
     with pytest.raises(UserError, match=r"shards of one folder, but .*\{shards,more\}/00000\.tar names several"):
         ShardFolder(f"{web.address}/{{shards,more}}/00000.tar")
-    with pytest.raises(UserError, match=r"Expected a pattern such as .*, but came .*\{00000\.tar"):
+    with pytest.raises(UserError, match=r"Expected a pattern such as .*, but got .*\{00000\.tar"):
         ShardFolder(f"{web.address}/shards/{{00000.tar")
+
+
+def test_folder__a_pattern_opens_the_same_shards_again(web: Web, shards: Path) -> None:
+    pattern = f"{web.address}/shards/{{00001..00002}}.tar"
+    folder = ShardFolder(pattern)
+    assert str(folder.address) == pattern and read(ShardFolder(folder.address)) == read(folder)
+    assert ShardFolder(shards).address == shards
 
 
 def test_folder__nothing_is_fetched_twice(web: Web, shards: Path) -> None:

@@ -301,6 +301,21 @@ def test_folder__indexes_tars_of_others_once(tmp_path: Path) -> None:
     assert len(ShardFolder(tmp_path)) == 2
 
 
+def test_folder__hidden_files_of_a_mac_are_no_samples(tmp_path: Path) -> None:
+    names = (".DS_Store", "._a.jpg", "a.jpg", "._a.json", "a.json", "sub/._b.jpg", "sub/b.jpg", ".jpg")
+    foreign(tmp_path / "00000.tar", [(name, name.encode()) for name in names])
+    folder = ShardFolder(tmp_path)
+    assert keys_of(folder, range(len(folder))) == ["a", "sub/b"]
+    assert {name: bytes(data) for name, data in folder[0].members.items()} == {"jpg": b"a.jpg", "json": b"a.json"}
+
+
+def test_folder__a_link_to_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "00000.tar", make_samples(2))
+    (tmp_path / "00001.tar").symlink_to(tmp_path / "unmounted" / "00001.tar")
+    with pytest.raises(UserError, match=r"00001.tar is a link to what does not exist"):
+        ShardFolder(tmp_path)
+
+
 DALI = b"v1.2 2\njpg 512 1 a.jpg\njpg 1536 1 b.jpg\n"
 
 

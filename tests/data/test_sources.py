@@ -10,6 +10,7 @@ from PIL import Image
 
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.sources import (
     LabelledSource,
     PseudoLabelSource,
@@ -90,7 +91,7 @@ def test_pseudo_label_source__decodes_large_images_smaller_on_request(tmp_path):
     whole, reduced = (PseudoLabelSource([folder], reduce_to=side).load(0) for side in (None, 80))
     assert whole["image"].shape == (168, 264, 3) and reduced["image"].shape == (84, 132, 3)
     assert np.array_equal(whole["disparity"], reduced["disparity"])
-    with pytest.raises(UserError, match=r"number of pixels or null, but came \[70, 98\]"):
+    with pytest.raises(UserError, match=r"number of pixels or null, but got \[70, 98\]"):
         PseudoLabelSource([folder], reduce_to=[70, 98])
 
 
@@ -104,6 +105,9 @@ def test_pseudo_label_source__finds_a_label_that_stands_at_another_image(pseudo_
     numbers = [[*range(100, 110), 111, 110], range(112, 120)]
     images = [[(f"p{n}", {"png": png(picture(n))}) for n in shard] for shard in numbers]
     write_folder(pseudo_folder.parent / "images", {"kind": "images"}, images)
+    for mark in pseudo_folder.glob("0*.json"):
+        made_from = {"input": Shard(pseudo_folder.parent / "images" / f"{mark.stem}.tar").digest}
+        mark.write_text(json.dumps({**json.loads(mark.read_text()), **made_from}))
     source = PseudoLabelSource([pseudo_folder])
     assert blue(source.load(9)) == 109
     with pytest.raises(BadSample, match="p110") as error:
@@ -119,8 +123,40 @@ def test_pseudo_label_source__refuses_a_folder_that_is_not_done(pseudo_folder):
 
 def test_pseudo_label_source__refuses_labels_of_other_images(pseudo_folder, labelled_folders):
     rewrite_info(pseudo_folder, images="../first")
-    with pytest.raises(UserError, match="other images"):
+    with pytest.raises(UserError, match=r"By its manifest .*00000.json labels another .*first/00000.tar than there is"):
         PseudoLabelSource([pseudo_folder])
+
+
+def test_pseudo_label_source__refuses_images_that_were_replaced_under_the_same_keys(pseudo_folder):
+    images = [[(f"p{n}", {"png": png(picture(n + 1))}) for n in shard] for shard in (range(100, 112), range(112, 120))]
+    write_folder(pseudo_folder.parent / "images", {"kind": "images"}, images)
+    with pytest.raises(UserError, match="labels another"):
+        PseudoLabelSource([pseudo_folder])
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"input": 3, "output": "a"}'])
+def test_pseudo_label_source__names_a_manifest_that_says_nothing(pseudo_folder, content):
+    (pseudo_folder / "00001.json").write_text(content)
+    with pytest.raises(UserError, match=r"00001\.json is damaged"):
+        PseudoLabelSource([pseudo_folder])
+
+
+def test_pseudo_label_source__names_labels_without_images(pseudo_folder):
+    for suffix in ("tar", "idx"):
+        (pseudo_folder.parent / "images" / f"00001.{suffix}").unlink()
+    with pytest.raises(UserError, match=r"1 shards of .* have no images .*first 00001.tar"):
+        PseudoLabelSource([pseudo_folder])
+
+
+def test_pseudo_label_source__a_link_to_labels_leads_to_the_images_that_were_labelled(pseudo_folder, tmp_path):
+    near = tmp_path / "elsewhere"
+    (near / "labels").mkdir(parents=True)
+    write_folder(near / "images", {"kind": "images"}, [[("p100", {"png": png(picture(7))})]])  # the wrong ones
+    (near / "labels" / "linked").symlink_to(pseudo_folder)
+    (near / "folder").symlink_to(pseudo_folder.parent)
+    for path in (near / "labels" / "linked", near / "folder" / pseudo_folder.name):
+        source = PseudoLabelSource([path])
+        assert [blue(source.load(index)) for index in (0, 19)] == [100, 119]
 
 
 @pytest.mark.parametrize(("images", "message"), [(None, "name its images"), ("../nowhere", "does not exist")])

@@ -46,7 +46,7 @@ def read(data: bytes) -> list[tuple[str, bytes]]:
     return [(name, bytes(content)) for name, content in iter_members(data)]
 
 
-@given(st.lists(st.tuples(st.from_regex(r"\A[\wäöü.-]{1,150}\.jpg\Z"), st.binary(max_size=1100)), max_size=5))
+@given(st.lists(st.tuples(st.from_regex(r"\A[\wäöü-][\wäöü.-]{0,149}\.jpg\Z"), st.binary(max_size=1100)), max_size=5))
 def test_tar_bytes__is_read_by_tarfile_and_by_us(members: list[tuple[str, bytes]]) -> None:
     data = b"".join(tar_bytes(name, content) for name, content in members) + END_OF_ARCHIVE
     assert len(data) % BLOCK == 0
@@ -82,6 +82,23 @@ def test_walk__reads_the_ustar_prefix() -> None:
 def test_walk__passes_over_folders_and_a_leading_dot() -> None:
     data = foreign(["./"], type=tarfile.DIRTYPE)[:BLOCK] + foreign(["./a.jpg"])
     assert read(data) == [("a.jpg", b"./a.jpg")]
+
+
+@pytest.mark.parametrize("version", [b"GNU.sparse.size=4194304", b"GNU.sparse.map=0,512", b"GNU.sparse.major=1"])
+def test_walk__a_file_with_holes_is_refused_in_pax_too(version: bytes) -> None:
+    record = b" %s\n" % version
+    record = b"%d%s" % (len(record) + 2, record)
+    info = tarfile.TarInfo("PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, len(record)
+    data = info.tobuf() + record + bytes(-len(record) % BLOCK) + tar_bytes("a.jpg", b"x")
+    with pytest.raises(BadSample, match="holes") as caught:
+        read(data)
+    assert caught.value.reason == "not_a_file"
+
+
+def test_iter_members__leaves_out_hidden_files_but_not_those_in_hidden_folders() -> None:
+    data = foreign([".DS_Store", "a/._b.jpg", "a/b.jpg", ".c/d.jpg", ".jpg"])
+    assert [name for name, _ in read(data)] == ["a/b.jpg", ".c/d.jpg"]
 
 
 def test_walk__reads_sizes_in_base_256() -> None:

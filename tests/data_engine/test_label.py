@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 import threading
 from dataclasses import dataclass
 
@@ -380,6 +381,33 @@ def test_label__labels_that_were_cut_behind_their_manifest_are_made_again(teache
     (tmp_path / "out" / "shard-000000.tar").write_bytes(before["shard-000000.tar"][:-1024])
     run(labeller(teacher), image_shards, tmp_path / "out")
     assert contents(tmp_path / "out") == before
+
+
+def test_label__a_dataset_json_that_was_deleted_is_written_again(teacher, image_shards, tmp_path):
+    out = tmp_path / "out"
+    run(labeller(teacher), image_shards, out)
+    before = contents(out)
+    (out / "dataset.json").unlink()
+    run(labeller(teacher), image_shards, out)
+    assert contents(out) == before
+    (out / "dataset.json").unlink()
+    with pytest.raises(UserError, match="Expected an empty folder or labels"):
+        run(labeller(teacher, flip=True), image_shards, out)
+
+
+def test_label__says_which_labels_have_no_images(teacher, image_shards, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(labeller(teacher), image_shards, out)
+    last = sorted(image_shards.glob("*.tar"))[-1]
+    shutil.copytree(image_shards, tmp_path / "fewer")
+    for suffix in (".tar", ".idx"):
+        (tmp_path / "fewer" / last.name).with_suffix(suffix).unlink()
+    info = json.loads((out / "dataset.json").read_text())
+    (out / "dataset.json").write_text(json.dumps({**info, "images": "../fewer"}))
+    run(labeller(teacher), tmp_path / "fewer", out)
+    assert f"1 shards of {out} have no images" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UserError, match=rf"1 shards of .* have no images .*first {last.name}"):
+        PseudoLabelSource([out])
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"count": 6, "lab', ""])

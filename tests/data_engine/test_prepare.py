@@ -126,6 +126,15 @@ def test_prepare__continues_with_the_missing_shards(tmp_path: Path) -> None:
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
 
 
+def test_prepare__writes_shards_again_whose_tar_is_lost_or_cut(tmp_path: Path) -> None:
+    for name in ("whole", "damaged"):
+        prepare(Numbers(10, bad=(4,)), tmp_path / name, samples_per_shard=3, workers=0)
+    (tmp_path / "damaged" / "00001.tar").unlink()
+    os.truncate(tmp_path / "damaged" / "00002.tar", 700)
+    prepare(Numbers(10, bad=(4,)), tmp_path / "damaged", samples_per_shard=3, workers=0)
+    assert content(tmp_path / "damaged") == content(tmp_path / "whole")
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

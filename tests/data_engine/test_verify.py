@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,28 @@ def test_verify__cut_missing_and_unfinished_shards_are_named_and_the_others_read
     tar.unlink()
     finish(tmp_path, "labelled", count=6)
     assert problem(tmp_path) == "Expected 6 samples by dataset.json, but there are 3."
+    finish(tmp_path, "labelled", count=6, shards=2)
+    assert problem(tmp_path) == "00000.tar: expected this shard by dataset.json, but it does not exist."
+
+
+@pytest.mark.parametrize("unreadable", ["x.tar", "x.json"])
+def test_verify__what_cannot_be_opened_is_a_finding(
+    tmp_path: Path, unreadable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read anything, so the refusal is made here."""
+    labels = make_pseudo(tmp_path)
+    index_path(tmp_path / "images" / "x.tar").unlink()
+    real = os.open
+
+    def refuse(path: Any, *arguments: Any, **named: Any) -> int:
+        if os.fspath(path).endswith(f"labels/{unreadable}" if unreadable == "x.json" else f"images/{unreadable}"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr("os.open", refuse)
+    if unreadable == "x.json":
+        monkeypatch.setattr("data_engine.qa.checks.read_json", lambda path, **_: refuse(path, os.O_RDONLY))
+    assert "Permission denied" in problem(labels)
 
 
 def test_verify__images_without_our_index_are_read_as_they_are(tmp_path: Path) -> None:
@@ -319,8 +342,8 @@ def test_command__lines_of_others_on_the_list_are_kept_while_their_shards_are_th
     copy = BadKey("00001.tar", 0, "s10", "test_image", "copy", digest)
     by_hand = BadKey("00001.tar", 1, "", "ugly")
     outdated = [BadKey("00001.tar", 2, "", "test_image", digest="0" * 16), BadKey("00007.tar", 2, "", "ugly")]
-    mended = BadKey("00001.tar", 2, "s12", "constant_label", "was constant", digest)
-    write_bad_keys(tmp_path, [copy, by_hand, *outdated, mended])
+    fixed = BadKey("00001.tar", 2, "s12", "constant_label", "was constant", digest)
+    write_bad_keys(tmp_path, [copy, by_hand, *outdated, fixed])
     for said in ("2 lines of", ""):
         assert run(monkeypatch, f"shards={tmp_path}", "bad_keys=true") == 0
         assert said in capsys.readouterr().err.replace("\n", "")

@@ -114,6 +114,8 @@ def test_writer__keeps_dotted_keys(tmp_path: Path) -> None:
     ("key", "extension", "reason"),
     [
         ("a.depth", "png", "bad_key"),
+        (".a", "jpg", "bad_key"),
+        ("b/.a", "jpg", "bad_key"),
         ("../a", "jpg", "unsafe_name"),
         ("/a", "jpg", "unsafe_name"),
         ("./a", "jpg", "bad_key"),

@@ -102,5 +102,5 @@ def test_overfit__a_loss_that_is_not_a_number_fails():
 
 
 def test_learn__needs_a_step_whose_time_counts():
-    with pytest.raises(UserError, match="overfit.steps of at least 3, but came 2"):
+    with pytest.raises(UserError, match="overfit.steps of at least 3, but got 2"):
         learn(None, {}, steps=2, share=0.5, device=torch.device("cpu"), precision="32-true")

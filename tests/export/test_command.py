@@ -109,7 +109,7 @@ def test_export__tells_what_is_wrong_in_one_sentence(export, tmp_path, capsys):
     other = write_results(tmp_path / "other", name="theirs", hash="0")
     for arguments, message in (
         (["out=x"], "needs a value for format"),
-        (["format=coreml", "out=x"], "Expected a format out of native, hf, original, onnx, got 'coreml'"),
+        (["format=coreml", "out=x"], "Expected a format out of native, hf, original, onnx, but got 'coreml'"),
         (["format=original", "out=x"], "got test with 32 channels in 2 heads, which the released code cannot build"),
         (["format=onnx", "out=x.onnx", "size=30"], "multiple of the patch size 14"),
         (["format=hf", "out=x", f"results=[{other}]"], "of another model (theirs)"),

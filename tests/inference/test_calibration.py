@@ -67,7 +67,7 @@ def test_calibration__behind_infinity_is_infinite():
         ([[0, 0, 2.0], [0, 41, np.nan]], "finite numbers"),
         ([[0, 0, 2.0], [0, 41, -1.0]], "metres above 0"),
         ([[0, 0, 1.0], [0, 41, 20.0]], "nearer ones where the prediction is nearer"),  # the other way round
-        ([[56, 0, 2.0], [0, 0, 1.0]], "inside of 56 x 42 pixels, got x=56, y=0"),
+        ([[56, 0, 2.0], [0, 0, 1.0]], "inside of 56 x 42 pixels, but got x=56, y=0"),
     ],
 )
 def test_calibrate__says_what_is_wrong_with_the_points(points, message):

@@ -91,7 +91,7 @@ def test_measure_labels__is_what_they_take_in_the_shards(tmp_path):
         (("experiment=v1_studnt_vits", "throughput=1"), "did you mean experiment=v1_student_vits"),
         (("experiment=segmentation_ade20k", "throughput=1"), "another decoder"),
         (("model=test", "images=1", "size=28"), "how fast a GPU is"),
-        (("model=test", "images=1", "size=28", "throughput=1", "measure=true"), "came both"),
+        (("model=test", "images=1", "size=28", "throughput=1", "measure=true"), "got both"),
         (("model=test", "images=1", "size=28", "throughput=-1"), "above 0"),
         (("model=test", "images=1", "size=28", "peak_tflops=1", "utilisation=2"), "utilisation as a share"),
         (("model=test", "images=1", "size=28", "aspect=0.5", "throughput=1"), "aspect"),

@@ -130,6 +130,16 @@ def test_array__a_task_that_cannot_be_is_refused(task, monkeypatch):
         ArrayEngine(**task)
 
 
+@pytest.mark.parametrize(("first", "ids"), [("3", (3, 7)), ("0", (0, 2, 4, 6, 8)), ("5", (5,))])
+def test_array__may_have_gaps(first, ids, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", first)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", str(len(ids)))
+    for number in ids:
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        engine = ArrayEngine()
+        assert engine.tasks == len(ids) and 0 <= engine.task < len(ids)
+
+
 def test_local__sees_the_gpus_that_it_may_use(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,MIG-7")
     assert visible_gpus("auto") == ["3", "MIG-7"] and visible_gpus("cpu") == visible_gpus("cuda:1") == []

@@ -67,5 +67,5 @@ def test_every_labelled_set__explains_its_layout_where_nothing_of_it_is_found(na
 
 @pytest.mark.parametrize("name", LABELLED_SETS)
 def test_every_labelled_set__names_its_parts_when_there_is_no_such_part(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Expected part=.* but came 'nonsense'"):
+    with pytest.raises(UserError, match="Expected part=.* but got 'nonsense'"):
         replace(configured(name), root=str(tmp_path), part="nonsense").items()

@@ -36,7 +36,7 @@ def make_outdoor(root: Path, names: tuple[str, ...] = ("out_1", "out_2")) -> Pat
 def test_diml__indoor_depth_is_in_millimetres_and_untouched(tmp_path: Path, prepare_set: PrepareSet) -> None:
     folder = make_indoor(tmp_path / "raw/indoor/2/16.02.02/1")
     cut(folder / "up_png/in_2_ud.png")
-    prepared = prepare_set("diml", tmp_path / "raw", "dataset.part=indoor")
+    prepared = prepare_set("diml", tmp_path / "raw", "dataset.part=indoor", "pack_labels=false")
     keys = ["indoor_2_16_02_02_1_in_1", "indoor_2_16_02_02_1_in_10"]
     assert list(prepared.samples) == keys and prepared.info["drops"] == {"truncated_image": 1}
     depth_m = prepared.depth(keys[0])

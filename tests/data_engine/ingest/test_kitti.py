@@ -53,7 +53,7 @@ def test_kitti__every_annotated_frame_with_metres_and_the_rectified_camera(
     tmp_path: Path, prepare_set: Callable[..., Prepared]
 ) -> None:
     root = write_kitti(tmp_path / "kitti")
-    prepared = prepare_set("kitti", root)
+    prepared = prepare_set("kitti", root, "pack_labels=false")
     assert list(prepared.samples) == [
         f"{TRAIN}_image_02_0000000005",
         f"{TRAIN}_image_02_0000000011",

@@ -68,7 +68,7 @@ def test_from_pretrained__of_a_name_the_hub_is_asked_once_and_its_cache_will_do(
 def test_from_pretrained__what_is_no_segformer_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Expected a SegFormer"):
         SkySegmenter.from_pretrained(str(tmp_path))
-    with pytest.raises(UserError, match=r"but came \./nowhere, which is no folder"):  # and no name to ask the hub for
+    with pytest.raises(UserError, match=r"but got \./nowhere, which is no folder"):  # and no name to ask the hub for
         SkySegmenter.from_pretrained("./nowhere")
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

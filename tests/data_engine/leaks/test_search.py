@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -120,6 +121,43 @@ def test_command__writes_list_and_page_and_its_status_says_that_there_are_copies
     assert {(one.key, one.reason) for one in bad} == {(key, "test_image") for key in ("small", "mirrored", "cropped")}
     folder = ShardFolder(train)
     assert all(folder.shard(int(one.shard[:5])).read(one.number).key == one.key for one in bad)
+
+
+def test_command__another_test_set_does_not_take_away_what_the_first_excluded(
+    tmp_path: Path, train: str, tests: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write(tmp_path / "other", [{"test-9": encode(scene(11))}])
+
+    def excluded(test: str, **limits: float) -> set[str]:
+        more = [f"{name}={value}" for name, value in limits.items()]
+        arguments = [f"train={train}", f"test={test}", f"out={tmp_path / 'out'}", "workers=0", "exclude=true", *more]
+        monkeypatch.setattr("sys.argv", ["leaks", *arguments])
+        with contextlib.suppress(SystemExit):
+            main()
+        return {one.key for one in read_bad_keys(Path(train))}
+
+    first = {"small", "mirrored", "cropped"}
+    assert excluded(tests) == first
+    assert excluded(other) == first | {"other-11"}
+    assert excluded(tests, min_correlation=1.0) == {"other-11"}
+
+
+def test_command__excludes_nothing_where_train_and_test_are_the_same(
+    tmp_path: Path, tests: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [f"train={tests}", f"test={tests}/", f"out={tmp_path}", "workers=0", "exclude=true"]
+    monkeypatch.setattr("sys.argv", ["leaks", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert "other folders in test than in train" in capsys.readouterr().err
+    assert list(read_bad_keys(Path(tests))) == []
+
+
+def test_find_leaks__a_file_of_hashes_that_was_cut_is_made_again(tmp_path: Path, train: str, tests: str) -> None:
+    report = find_leaks([train], [tests], tmp_path, workers=0)
+    for file in (tmp_path / "tests").iterdir():
+        file.write_bytes(b"")
+    assert find_leaks([train], [tests], tmp_path, workers=0) == report
 
 
 def test_command__status_is_0_without_copies(tmp_path: Path, tests: str, monkeypatch: pytest.MonkeyPatch) -> None:

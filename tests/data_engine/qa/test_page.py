@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pictures import SIZES, disparity_label, labelled_members, picture, png, wri
 
 from data_engine.qa.facts import facts, suspicions
 from data_engine.qa.findings import Findings
-from data_engine.qa.gather import draw, examine, summarise
+from data_engine.qa.gather import draw, examine, image_shard, summarise
 from data_engine.verify import main
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.exclusions import BadKey
@@ -139,6 +140,32 @@ def test_command__the_page_shows_counts_and_the_worst_labels(tmp_path: Path, mon
     assert "<b>1.000</b> p1<" in flat
     assert "p2<" in page[page.index("<h3>invalid") : page.index("<h3>flat")]
     assert page[page.index("At random") :].count('class="row"') == 3
+
+
+def test_command__the_page_shows_each_label_beside_its_own_image_while_labels_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_pseudo(tmp_path)
+    for suffix in ("tar", "idx", "json"):
+        (folder / f"00000.{suffix}").unlink()
+    assert image_shard(str(folder), 0).path.name == "00001.tar"
+    found = examine(str(folder), draw(ShardFolder(folder), 3, 8, seed=0), workers=0)
+    assert {facts.key for facts in found} == {f"p{n}" for n in range(4, 12)}
+    expected = examine(str(make_pseudo(tmp_path / "whole")), {1: [0, 1, 2, 3], 2: [0, 1, 2, 3]}, workers=0)
+    assert [replace(one, shard=one.shard + 1) for one in found] == expected
+
+
+def test_command__there_is_a_page_when_a_shard_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = make_pseudo(tmp_path), tmp_path / "page.html"
+    monkeypatch.setattr("sys.argv", ["verify", f"shards={folder}", f"page={out}", "workers=0"])
+    for damage in (lambda: os.truncate(folder / "00001.tar", 1000), lambda: (folder / "00002.json").write_text("{")):
+        damage()
+        with pytest.raises(SystemExit):
+            main()
+        assert "Wrong" in out.read_text() and "00001.tar" in out.read_text()
+    assert "00002.json is damaged" in out.read_text()
 
 
 def test_command__what_is_wrong_is_on_the_page_of_labelled_shards(
