@@ -58,6 +58,11 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         return composed
 
 
+def plain(node: Any) -> Any:
+    """A value of a config as lists, dicts and texts."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
 def as_override(key: str, value: Any) -> str:
     """`key=value` as Hydra reads it; text is quoted where it has to be (folders may hold spaces and commas)."""
     return f"{key}={_as_text(value)}"

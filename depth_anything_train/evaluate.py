@@ -8,20 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from depth_anything_train.building import build
 from depth_anything_train.command import command
+from depth_anything_train.composition import plain
+from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.distributed import ranks
 from depth_anything_train.evaluation.judges import judge_of
-from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.run import run_benchmark, run_suite
 from depth_anything_train.files import require_writable
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.runtime import UserError
-
-__all__ = ["evaluate", "main", "open_model"]
 
 OF_SUITES = ("root", "models", "against")
 
@@ -38,9 +36,8 @@ def main(cfg: DictConfig) -> None:
             return
         if given := [key for key in OF_SUITES if cfg[key] is not None]:
             raise UserError(f"{', '.join(given)} belongs to a suite: add suite=NAME, or leave it out.")
-        data = OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data
         protocol = build(cfg.benchmark)
-        shards = open_data(data, kind=judge_of(protocol).kind)
+        shards = open_data(plain(cfg.data), kind=judge_of(protocol).kind)
         model = open_model(cfg.model, cfg.labelled, shown=here.first)
         run_benchmark(cfg, model, Path(cfg.model).name, shards, protocol, out, here)
 

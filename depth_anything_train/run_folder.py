@@ -22,6 +22,9 @@ FINISHED = "finished.json"
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 """In a run folder: the resolved config, and where the run comes from, with hashes of config and samples."""
 
+METRICS, MACHINE_METRICS = "metrics.jsonl", "machine.jsonl"
+"""In a run folder: the record of numbers, a line a step, and those of the machine."""
+
 CHECKPOINT = re.compile(r"step-(\d{8})\.ckpt")
 
 # What may differ when a run continues: none of it changes a number by more than rounding, other devices or parts of a
@@ -34,7 +37,7 @@ MAY_CHANGE = (
 )
 
 
-PASSING = ("metrics.jsonl", "machine.jsonl", "metrics.csv", "wandb_id", "validation", "best")
+PASSING = (METRICS, MACHINE_METRICS, "metrics.csv", "wandb_id", "validation", "best")
 """Files left by a run that stopped before its first step; deleted, so that the next run does not continue them."""
 
 
@@ -188,5 +191,5 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _has_steps(run: Path) -> bool:
-    written = checkpoints(run / "checkpoints"), read_metrics(run / "metrics.jsonl")
+    written = checkpoints(run / "checkpoints"), read_metrics(run / METRICS)
     return any(written) or (run / FINISHED).exists()

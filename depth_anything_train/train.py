@@ -31,14 +31,14 @@ from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import command
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.sources import Source
+from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
 from depth_anything_train.files import read_json, write_json
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
-from depth_anything_train.run_folder import FINISHED, check_samples, open_run, samples_moved
+from depth_anything_train.run_folder import FINISHED, PROVENANCE, check_samples, open_run, samples_moved
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
@@ -113,7 +113,7 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
     model = build(cfg.model)
     start = build(cfg.initialise, model=model)
     task = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps)
-    origin = {**start, "data": data.record(), "run": read_json(run / "provenance.json")}
+    origin = {**start, "data": data.record(), "run": read_json(run / PROVENANCE)}
     size = cfg.size if isinstance(cfg.size, int) else list(cfg.size)
     if cfg.compile:
         compile_parts(task)

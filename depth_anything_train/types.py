@@ -5,7 +5,8 @@ Letters: B images in a batch, H and W pixels, N patches, C channels.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -33,6 +34,9 @@ Patches = Float[Tensor, "B N C"]
 
 Scalar = Float[Tensor, ""]
 """A loss: one number, attached to the graph."""
+
+ENCODER, BINS = "pretrained.", "depth_head.bins."
+"""How the names of a model's weights begin: those of its encoder, and those of the bins of V1's metric models."""
 
 
 class LabelledBatch(TypedDict):
@@ -69,8 +73,6 @@ class SemanticBatch(TypedDict):
     source: list[str]
 
 
-class StudentBatch(TypedDict):
-    """One step of the student: labelled and unlabelled images, 1 : 2 in the paper."""
-
-    labelled: LabelledBatch
-    unlabelled: UnlabelledBatch
+Batch = Mapping[str, Any]
+"""One step: a LabelledBatch, UnlabelledBatch or SemanticBatch by the name of its stream. A student has two streams,
+`labelled` and `unlabelled`, 1 : 2 in the paper; most tasks have one."""

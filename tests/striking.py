@@ -30,7 +30,7 @@ from data_engine.labelling.teacher import ModelTeacher
 from depth_anything_train import train as program
 from depth_anything_train.callbacks import checkpoint_io
 from depth_anything_train.composition import compose
-from depth_anything_train.evaluation.validation import EvenlySpread
+from depth_anything_train.data.test_sets import EvenlySpread
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.signals import RUN_AGAIN, hold_signals
 

@@ -25,6 +25,11 @@ def test_every_model_can_be_built_without_disk_or_network(name):
     assert sum(p.numel() for p in model.parameters()) > 1000
 
 
+def test_naive_student__sees_its_images_as_they_are():
+    cfg = compose("train", ["experiment=v1_student_vits", "ablation=naive", "unlabelled=[u]", "steps=1", "out=run"])
+    assert cfg.data.keys().isdisjoint({"perturbation", "cutmix"})
+
+
 @pytest.mark.parametrize("name", choices("prepare", "dataset"))
 def test_every_dataset_composes(name):
     cfg = compose("prepare", [f"dataset={name}", "root=r", "out=o", "count=4"])

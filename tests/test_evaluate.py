@@ -13,8 +13,9 @@ from data_engine.writer import ShardWriter
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.evaluate import evaluate, main
+from depth_anything_train.evaluate import main
 from depth_anything_train.evaluation.files import refuse_others
+from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.mean_map import MeanMap
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
@@ -123,14 +124,6 @@ def test_evaluate__a_relative_model_has_no_metres(model):
         evaluate(model, {"d": [record(0)]}, DepthProtocol(alignment="none"))
 
 
-def test_evaluate__limit_takes_the_first_of_each_set(model):
-    data = {"a": [record(k) for k in range(3)], "b": [record(k) for k in range(5)]}
-    results = evaluate(model, data, DepthProtocol(), limit=2)
-    assert [(image.group, image.key) for image in results.images] == [
-        (group, f"scene-{k:04d}") for group in "ab" for k in range(2)
-    ]
-
-
 # -- The command. ------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +175,10 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     with pytest.raises(SystemExit):
         run(*arguments, "benchmark=paper/nyu")
     assert "holds results of another protocol (relative); choose another out=" in capsys.readouterr().err
+    for changed, message in ((["split_by=domain"], "another split_by (none)"), (["limit=null"], "another limit (2)")):
+        with pytest.raises(SystemExit):
+            run(*arguments, *changed)
+        assert f"holds results of {message}; choose another out=" in capsys.readouterr().err
     assert (out / "results.json").read_bytes() == kept
 
     data = {"tests": ShardFolder(folder)}
@@ -194,6 +191,26 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     ):
         with pytest.raises(UserError, match=message):
             refuse_others(out, other, shards, {})
+
+
+def test_command__limit_is_spread_evenly_over_each_folder(run, labelled_shards, tmp_path):
+    data = write_domains(tmp_path / "tests")
+    written = run("model=mean_map", f"labelled=[{labelled_shards}]", f"data={{a: {data}, b: {data}}}", "limit=2")
+    with open(tmp_path / "out" / "results.csv") as file:
+        rows = [(row["group"], row["key"]) for row in csv.DictReader(file)]
+    assert rows == [(group, key) for group in "ab" for key in ("scene-0000", "scene-0003")]
+    assert written["limit"] == 2 and "scene-0003" in (tmp_path / "out" / "page.html").read_text()
+
+
+def test_command__results_of_an_older_version_count_as_whole_sets(run, labelled_shards, tmp_path, capsys):
+    arguments = ["model=mean_map", f"labelled=[{labelled_shards}]", f"data={write_domains(tmp_path / 'tests')}"]
+    written = run(*arguments, "page=false")
+    older = {key: value for key, value in written.items() if key not in ("limit", "split_by")}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(older))
+    with pytest.raises(SystemExit):
+        run(*arguments, "page=false", "limit=2")
+    assert "holds results of another limit (none); choose" in capsys.readouterr().err
+    assert run(*arguments, "page=false")["mean"] == written["mean"]
 
 
 def test_command__mean_map_is_judged_like_a_model(run, labelled_shards, tmp_path):

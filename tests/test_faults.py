@@ -10,9 +10,9 @@ import torch
 from scenes import write_shards
 from striking import Fault, end, expected, judged, run_to_the_end, start, tiny_runs, weights
 
+from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.checkpoints import load_model
 from depth_anything_train.models.sources import load_depth_model

@@ -6,8 +6,8 @@ from collections import Counter
 
 from data_engine.leaks.search import Leak, LeakReport, open_images
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.report.html import card, document, picture_row, table
-from depth_anything_train.report.pictures import Picture, PictureRow, encode
+from depth_anything_train.pages.html import card, document, picture_row, table
+from depth_anything_train.pages.pictures import Picture, PictureRow, encode
 
 
 def render(report: LeakReport, num_pairs: int) -> str:

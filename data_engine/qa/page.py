@@ -19,9 +19,9 @@ from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.colormaps import colorize
-from depth_anything_train.report.html import card, document, gradient, picture_row, table
-from depth_anything_train.report.pictures import Picture, PictureRow, encode, shrink
-from depth_anything_train.report.plots import histogram, line
+from depth_anything_train.pages.html import card, document, gradient, picture_row, table
+from depth_anything_train.pages.pictures import Picture, PictureRow, encode, shrink
+from depth_anything_train.pages.plots import histogram, line
 from depth_anything_train.runtime import UserError, keyed_seed
 
 MEANING = {

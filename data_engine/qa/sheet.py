@@ -11,6 +11,7 @@ from depth_anything_train.data.labels import decode_classes, decode_label
 from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.ops.colormaps import INVALID_GREY, color_classes, colorize
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError, keyed_seed
 
 TILE_WIDTH, TILE_HEIGHT = 240, 180
@@ -37,7 +38,7 @@ def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
     columns = 6
     tiles += [_tile(np.full((1, 1, 3), 255, np.uint8))] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
-    return cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes()
+    return encode_png(np.vstack(rows))
 
 
 def _image_or_grey(record: Record) -> NDArray[np.uint8]:

@@ -13,11 +13,10 @@ from pathlib import Path
 from depth_anything_train.composition import as_override
 from depth_anything_train.data.schema import DATASET_FILE
 from depth_anything_train.data.sources import PseudoLabelSource
+from depth_anything_train.metrics.results import RESULTS_FILE
 from depth_anything_train.pipeline import Stage
 from depth_anything_train.run_folder import FINISHED
 from depth_anything_train.runtime import UserError, fingerprint
-
-RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ _FINISHED: dict[str, Callable[[Path], bool]] = {
     "prepare": lambda out: (out / DATASET_FILE).exists(),
     "train": lambda out: (out / FINISHED).exists(),
     "label": _labels_are_whole,
-    "evaluate": lambda out: (out / RESULTS).exists(),
+    "evaluate": lambda out: (out / RESULTS_FILE).exists(),
 }
 
 Folder = str | Job

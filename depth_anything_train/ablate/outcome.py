@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from depth_anything_train.ablate.jobs import RESULTS
 from depth_anything_train.ablate.plan import Column, Plan
 from depth_anything_train.ablate.table import Row, Table
 from depth_anything_train.files import read_json
+from depth_anything_train.metrics.results import RESULTS_FILE
 from depth_anything_train.runtime import UserError
 
 
@@ -75,7 +75,7 @@ def gather(table: Table, plan: Plan, seeds: Sequence[int]) -> Outcome:
     """
     results = {
         (label, seed, name): read_json(
-            job.out / RESULTS, keys={"model": dict, "groups": dict, "mean": dict, "caption": str}
+            job.out / RESULTS_FILE, keys={"model": dict, "groups": dict, "mean": dict, "caption": str}
         )
         for (label, seed), jobs in plan.cells.items()
         for name, job in jobs.items()

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from depth_anything_train.ablate.outcome import Line, Outcome
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
-from depth_anything_train.report.plots import COLORS, INK, STYLE, bare
+from depth_anything_train.pages.plots import COLORS, INK, STYLE, bare
 
 PAPER, OURS = COLORS[0], COLORS[1]
 

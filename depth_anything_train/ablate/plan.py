@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from depth_anything_train.ablate.jobs import Folder, Job, content_of, jobs_among, path_of, short_hash
 from depth_anything_train.ablate.table import Row, Table
-from depth_anything_train.composition import as_override, compose
+from depth_anything_train.composition import as_override, compose, plain
 from depth_anything_train.run_folder import run_key
 from depth_anything_train.runtime import UserError
 
@@ -106,7 +106,7 @@ class _Planner:
     # -- Data: what the scale draws stands for every set; otherwise the user names the folder of each. -----------------
 
     def _columns(self) -> list[Column]:
-        known = {name: Column(name, **keys) for name, keys in _plain(self.cfg.scale.columns).items()}
+        known = {name: Column(name, **keys) for name, keys in plain(self.cfg.scale.columns).items()}
         if TESTS in self.cfg.scale.prepare:
             return list(known.values())
         if unknown := self.given[TESTS].keys() - known.keys():
@@ -213,18 +213,14 @@ def _training(choices: tuple[str, ...]) -> DictConfig:
 
 
 def _overrides(given: Any, key: str) -> tuple[str, ...]:
-    keys = _plain(given) or {}
+    keys = plain(given) or {}
     if not isinstance(keys, dict):
         raise UserError(f"Expected {key}={{KEY: VALUE, ...}}, but got {key}={given}.")
     return tuple(as_override(str(name), value) for name, value in keys.items())
 
 
 def _folders(given: Any, key: str) -> dict[str, str]:
-    folders = _plain(given) or {}
+    folders = plain(given) or {}
     if not isinstance(folders, dict) or not all(isinstance(folder, str) for folder in folders.values()):
         raise UserError(f"Expected {key}={{NAME: FOLDER, ...}}, but got {key}={given}.")
     return folders
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

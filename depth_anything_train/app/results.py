@@ -17,10 +17,10 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs, color_picture
-from depth_anything_train.inference.png import encode_png
 from depth_anything_train.inference.pointcloud import PointCloud, fov_of, from_prediction
 from depth_anything_train.inference.prediction import Prediction, load_image
 from depth_anything_train.ops.colormaps import colorize
+from depth_anything_train.ops.png import encode_png
 
 SHOWN_SIDE = 1600
 """Pixels of the longer side on the screen; the downloads have all."""

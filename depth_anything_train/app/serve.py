@@ -77,7 +77,3 @@ def free_port(host: str, port: int) -> int:
                 f"Expected a free address, but {host} port {port} cannot be used: {reason}; choose another with port=."
             ) from None
         return int(probe.getsockname()[1])
-
-
-if __name__ == "__main__":
-    main()

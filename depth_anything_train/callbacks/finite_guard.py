@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import cv2
 import safetensors.torch
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,13 +17,15 @@ from depth_anything_train.callbacks.pictures import draw_batch
 from depth_anything_train.callbacks.steps import has_row
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.later import Later
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.types import Batch
 
 
 class Batches(Protocol):
     """A datamodule that can load the batch of a step once more."""
 
-    def batch(self, step: int, *, rank: int, world_size: int, parts: int, part: int) -> Any: ...  # noqa: D102
+    def batch(self, step: int, *, rank: int, world_size: int, parts: int, part: int) -> Batch: ...  # noqa: D102
 
 
 class _Look(NamedTuple):
@@ -136,8 +137,7 @@ class FiniteGuard(Callback):
             batch = data.batch(step - 1, rank=rank, world_size=trainer.world_size, parts=repeat, part=turn)
             path = self.folder / (f"{name}-{turn}.safetensors" if repeat > 1 else f"{name}.safetensors")
             write_bytes(path, pack_batch(batch, step=step, rank=rank, share=rank * repeat + turn))
-            _, png = cv2.imencode(".png", draw_batch(batch)[..., ::-1])
-            write_bytes(path.with_suffix(".png"), png.tobytes())
+            write_bytes(path.with_suffix(".png"), encode_png(draw_batch(batch)))
         return f" The batch is in {path}, and a picture beside it."
 
     def state_dict(self) -> dict[str, int]:
@@ -150,15 +150,14 @@ class FiniteGuard(Callback):
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
 
-def pack_batch(batch: Any, *, step: int, rank: int, share: int) -> bytes:
+def pack_batch(batch: Batch, *, step: int, rank: int, share: int) -> bytes:
     """A batch as safetensors: its tensors by `stream/quantity`; `step`, `rank` and each list of texts as metadata.
 
     `stream/position` is the place of each image in the stream's global batch, of which this is share number `share`.
     """
-    streams: dict[str, Any] = batch if "image" not in batch else {"batch": batch}
     tensors: dict[str, Tensor] = {}
     metadata = {"step": str(step), "rank": str(rank)}
-    for stream, content in streams.items():
+    for stream, content in batch.items():
         for quantity, value in content.items():
             if isinstance(value, Tensor):
                 tensors[f"{stream}/{quantity}"] = value.contiguous()

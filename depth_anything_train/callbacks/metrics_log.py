@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from depth_anything_train.files import write_bytes
-from depth_anything_train.run_folder import read_lines, read_metrics
+from depth_anything_train.run_folder import MACHINE_METRICS, METRICS, read_lines, read_metrics
 
 MACHINE = "machine/"
 """Prefix of metrics that describe the machine, not the method; they have a file of their own."""
@@ -29,7 +29,7 @@ class MetricsLog(Logger):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
-        self.path, self.machine = Path(folder) / "metrics.jsonl", Path(folder) / "machine.jsonl"
+        self.path, self.machine = Path(folder) / METRICS, Path(folder) / MACHINE_METRICS
         self.last = -1  # step of the newest row
         self._written: set[str] = set()  # names of its numbers
 

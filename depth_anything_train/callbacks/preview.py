@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from depth_anything_train.callbacks.pictures import draw_batch, streams_of
+from depth_anything_train.callbacks.pictures import draw_batch
 from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.files import write_bytes
+from depth_anything_train.ops.png import encode_png
 
 
 class Preview(Callback):
@@ -29,13 +29,12 @@ class Preview(Callback):
         step = trainer.global_step
         if not self.every_n_steps or step % self.every_n_steps or not ends_step(trainer):
             return
-        streams = {name: stream for name, stream in streams_of(batch).items() if "disparity" in stream}
+        streams = {name: stream for name, stream in batch.items() if "disparity" in stream}
         predictions = {name: self._predict(pl_module, stream) for name, stream in streams.items()}
         if not streams or not trainer.is_global_zero:
             return
         picture = draw_batch(streams, predictions)
-        _, png = cv2.imencode(".png", picture[..., ::-1])
-        write_bytes(self.folder / f"step-{step:08d}.png", png.tobytes())
+        write_bytes(self.folder / f"step-{step:08d}.png", encode_png(picture))
         for logger in trainer.loggers:
             if isinstance(logger, WandbMirror):
                 logger.log_image("previews", picture, step=step)

@@ -5,21 +5,14 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from depth_anything_train.callbacks.metrics_log import MACHINE
-from depth_anything_train.callbacks.pictures import streams_of
 from depth_anything_train.callbacks.steps import ends_step, has_row
-
-
-class Counted(Protocol):
-    """A task that knows its work."""
-
-    def count_flops(self, batch: Any) -> int | None:
-        """Floating-point operations of a step on this batch; None where nobody counted."""
+from depth_anything_train.ops.later import wait_for
 
 
 class Speed(Callback):
@@ -43,17 +36,17 @@ class Speed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and at the steps that have a row log and begin anew."""
-        self.images += sum(len(stream["image"]) for stream in streams_of(batch).values())
+        self.images += sum(len(stream["image"]) for stream in batch.values())
         self.batches += 1
         if not ends_step(trainer):
             return
         if self.start is None:
-            task: Any = pl_module
-            self.flops = getattr(task, "count_flops", lambda _: None)(batch)
+            task: Any = pl_module  # a Task, which builds on callbacks
+            self.flops = task.count_flops(batch)
             return self._begin(trainer, pl_module)
         if not has_row(trainer.global_step, trainer):
             return
-        _wait(pl_module.device)
+        wait_for(pl_module.device)
         seconds = time.perf_counter() - self.start
         numbers = {
             "images_per_second": self.images * trainer.world_size / seconds,
@@ -69,7 +62,7 @@ class Speed(Callback):
         self._begin(trainer, pl_module)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _wait(pl_module.device)
+        wait_for(pl_module.device)
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self.images = self.batches = 0
@@ -78,11 +71,6 @@ class Speed(Callback):
 
 def _waited(trainer: Trainer) -> float:
     return getattr(trainer.train_dataloader, "waited", 0.0)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _memory(device: torch.device) -> int:

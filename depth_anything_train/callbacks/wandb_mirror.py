@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from depth_anything_train.files import read_json, write_bytes
+from depth_anything_train.run_folder import CONFIG, PROVENANCE
 from depth_anything_train.runtime import console, fingerprint
 
 
@@ -147,7 +148,7 @@ class WandbMirror(Logger):
 
 def _config(folder: Path) -> dict[str, Any]:
     """The run's resolved config, and where it comes from."""
-    path, mark = folder / "config.yaml", folder / "provenance.json"
+    path, mark = folder / CONFIG, folder / PROVENANCE
     config: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
     return {**config, "provenance": read_json(mark)} if mark.exists() else config
 

@@ -11,7 +11,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
-from depth_anything_train.callbacks.pictures import streams_of
 from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.ops.watch import watching
 
@@ -42,8 +41,7 @@ class Watch(Callback):
         self.open.close()
         if not self.parts:
             return
-        streams = streams_of(batch)
-        self.sources += streams.get("labelled", next(iter(streams.values()))).get("source", [])
+        self.sources += batch.get("labelled", next(iter(batch.values()))).get("source", [])
         if not ends_step(trainer):
             return
         parts, sources = self.parts, self.sources

@@ -23,15 +23,16 @@ from depth_anything_train.data.loader import TrainLoader, start_worker
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.sources import Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
-from depth_anything_train.data.views import UNLABELLED, Batch, Collate, Perturbation, TrainingViews
+from depth_anything_train.data.views import UNLABELLED, Collate, Perturbation, TrainingViews
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.types import Batch
 
 
 class ShardDataModule(LightningDataModule):
     """Training batches from shards, in an order that only depends on the seed.
 
-    Yields LabelledBatch for a source `labelled`, SemanticBatch for one with classes, StudentBatch for `labelled` and
-    `unlabelled` together, and a LabelledBatch by name for several others.
+    Yields a batch by the name of each source: an UnlabelledBatch for `unlabelled`, a SemanticBatch for those with
+    classes, a LabelledBatch for all others.
 
     Args:
         sources: stream -> its samples.

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 
 from depth_anything_train.data.ahead import ShardsAhead
 from depth_anything_train.data.bad_samples import BadSamples
-from depth_anything_train.data.views import Batch, Loaded
+from depth_anything_train.data.views import Loaded
 from depth_anything_train.runtime import UserError
 from depth_anything_train.signals import STOP_SIGNALS
+from depth_anything_train.types import Batch
 
 _running: WeakSet[Generator[Batch, None, None]] = WeakSet()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from depth_anything_train.data.file_cache import FileCache, cache_folder, cache_limit
+from depth_anything_train.data.schema import DATASET_FILE
 from depth_anything_train.data.store import ATTEMPTS, LIBRARIES, StoreError, filesystem, retry
 from depth_anything_train.runtime import UserError, import_extra
 
@@ -227,7 +228,7 @@ def list_folder(folder: RemotePath) -> tuple[RemotePath, dict[str, RemotePath]]:
     if folder.name.endswith(".tar"):
         shards = _expand(folder)
         parent = shards[0].parent
-        wanted = [*shards, *(shard.with_suffix(".idx") for shard in shards), parent / "dataset.json"]
+        wanted = [*shards, *(shard.with_suffix(".idx") for shard in shards), parent / DATASET_FILE]
         found = _list_each(wanted)
         if missing := [str(shard) for shard in shards if shard.name not in found]:
             raise UserError(f"Expected {len(shards)} shards {folder}, but {len(missing)} are missing: {missing[0]} ...")

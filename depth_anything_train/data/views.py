@@ -24,15 +24,13 @@ from depth_anything_train.data.schema import NO_CLASS, BadSample
 from depth_anything_train.data.sources import Sample, SemanticSource, Source
 from depth_anything_train.data.transforms import Geometry
 from depth_anything_train.runtime import UserError, keyed_seed
-from depth_anything_train.types import LabelledBatch, SemanticBatch, StudentBatch, UnlabelledBatch
+from depth_anything_train.types import Batch
 
 UNLABELLED = "unlabelled"
 """Name of the stream CutMix is applied to."""
 
 Perturbation = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """Changes the colours of an image (H, W, 3), given a seed."""
-
-Batch = LabelledBatch | UnlabelledBatch | SemanticBatch | StudentBatch | dict[str, LabelledBatch]
 
 
 class Loaded(NamedTuple):
@@ -90,7 +88,7 @@ class Collate:
     seed: int
 
     def __call__(self, loaded: list[Loaded]) -> Collated | UserError:
-        """One batch: of its stream if there is only one, else a dict of them by name."""
+        """The batch of each stream by its name."""
         problems = []
         streams: dict[str, list[Loaded]] = {name: [] for name in self.sources}
         for slot, sample in loaded:
@@ -100,8 +98,7 @@ class Collate:
             elif isinstance(sample, UserError):
                 return sample
             streams[slot.stream].append(Loaded(slot, sample))
-        batches: dict[str, Any] = {name: self._stack(name, views) for name, views in streams.items()}
-        batch = batches if len(batches) > 1 else next(iter(batches.values()))
+        batch = {name: self._stack(name, views) for name, views in streams.items()}
         return Collated(batch, len(loaded), problems)
 
     def _blank(self, slot: Slot) -> Sample:

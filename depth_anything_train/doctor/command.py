@@ -71,7 +71,7 @@ def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
     task = build(small.task, model=model, optim=build(small.optim), steps=small.steps)
     batch = build(small.data).batch(0)
     if sources:
-        image = next(iter(batch.values()))["image"] if "image" not in batch else batch["image"]
+        image = next(iter(batch.values()))["image"]
         yield check_precision(model.to(device), task.to_model(image[:2].to(device)))
 
     precision = choose_precision(recipe.precision, device.type)

@@ -18,6 +18,8 @@ from depth_anything_train.data.sources import Source
 from depth_anything_train.doctor.outcome import Outcome
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.colormaps import INVALID_GREY, colorize
+from depth_anything_train.ops.png import encode_png
+from depth_anything_train.ops.spread import evenly
 
 FEW_VALID = 0.05
 CONSTANT, ABSURD = 1.01, 1e4
@@ -43,8 +45,7 @@ class Seen:
 
 def look(source: Source, count: int) -> Iterator[Seen]:
     """`count` samples, evenly spread over all folders of a source."""
-    for k in range(min(count, len(source))):
-        index = len(source) * k // min(count, len(source))
+    for index in evenly(len(source), count):
         folder, number = source.locate(index)
         record = source.folders[folder][number]
         try:
@@ -84,8 +85,7 @@ def judge(
 def check_labels(seen: Sequence[Seen], picture: Path) -> Outcome:
     """Judge what was looked at and write the picture: image, label, valid pixels."""
     if any(one.row is not None for one in seen):
-        _, png = cv2.imencode(".png", draw(seen)[..., ::-1])
-        write_bytes(picture, png.tobytes())
+        write_bytes(picture, encode_png(draw(seen)))
     doubtful = [one for one in seen if one.doubts]
     listed = "; ".join(f"{one.source} {one.key}: {', '.join(one.doubts)}" for one in doubtful[:5])
     found = f"{len(seen)} samples, see {picture} (image, label, valid)"

@@ -9,11 +9,9 @@ from typing import Any
 
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import atomic_writer, read_json, write_bytes, write_json
-from depth_anything_train.metrics.results import Results, to_csv, to_markdown, to_rows
+from depth_anything_train.metrics.results import RESULTS_FILE, Results, to_csv, to_markdown, to_rows
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import UserError, fingerprint, provenance
-
-RESULTS = "results.json"
 
 
 def refuse_others(
@@ -25,14 +23,15 @@ def refuse_others(
         folder: for the results.
         model: `hash`, and `size` where there is one, as in results.json.
         data: shards by name.
-        settings: what else decides the numbers, by its name in results.json: plain JSON.
+        settings: what else decides the numbers, by its name in results.json: plain JSON. Older results lack some of
+            them, and were made without.
 
     Raises:
         UserError: they are of another model, of other data or by other settings.
     """
-    if not (folder / RESULTS).exists():
+    if not (folder / RESULTS_FILE).exists():
         return
-    found = read_json(folder / RESULTS, keys={"model": dict, "data": dict})
+    found = read_json(folder / RESULTS_FILE, keys={"model": dict, "data": dict})
     theirs = found["model"]
     told = {
         "hash": f"another model ({theirs.get('name')})",
@@ -43,15 +42,31 @@ def refuse_others(
         differing.append(f"other data ({', '.join(found['data'])})")
     for key, value in settings.items():
         if fingerprint(found.get(key)) != fingerprint(value):
-            differing.append(f"another {key} ({found.get(key, {}).get('name') or found.get('benchmark')})")
+            differing.append(f"another {key} ({_shown(key, found)})")
     if differing:
         raise UserError(f"{folder} holds results of {' and '.join(differing)}; choose another out= or delete it.")
 
 
+def _shown(key: str, found: Mapping[str, Any]) -> str:
+    value = found.get(key)
+    return str((value.get("name") or found.get("benchmark")) if isinstance(value, dict) else value or "none")
+
+
 def write_results(
-    folder: Path, results: Results, model: Mapping[str, Any], data: Mapping[str, ShardFolder]
+    folder: Path,
+    results: Results,
+    model: Mapping[str, Any],
+    data: Mapping[str, ShardFolder],
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write results.csv (per image; results.parquet beside it where pyarrow is), results.md and, last, results.json.
+
+    Args:
+        folder: for the results.
+        results: all of them.
+        model: `name`, `hash` and `size`.
+        data: shards by name.
+        settings: what else decided the numbers, by name, beside the protocol.
 
     Returns:
         The content of results.json.
@@ -60,13 +75,15 @@ def write_results(
     if find_spec("pyarrow"):
         _write_parquet(folder / "results.parquet", results)
     write_bytes(folder / "results.md", to_markdown(results, model["name"]).encode())
-    content = to_json(results, model, data)
-    write_json(folder / RESULTS, content)
+    content = to_json(results, model, data, settings)
+    write_json(folder / RESULTS_FILE, content)
     return content
 
 
-def to_json(results: Results, model: Mapping[str, Any], data: Mapping[str, ShardFolder]) -> dict[str, Any]:
-    """Means, their intervals, the protocol with its hash, and where the numbers come from."""
+def to_json(
+    results: Results, model: Mapping[str, Any], data: Mapping[str, ShardFolder], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Means, their intervals, the protocol with its hash, the settings, and where the numbers come from."""
     group_intervals, mean_intervals = results.intervals()
     protocol = results.protocol.to_dict()
     return {
@@ -76,6 +93,7 @@ def to_json(results: Results, model: Mapping[str, Any], data: Mapping[str, Shard
         "protocol": protocol,
         "protocol_hash": fingerprint(protocol),
         "caption": results.protocol.describe(),
+        **settings,
         "groups": results.groups(),
         "mean": results.mean(),
         "intervals": {"groups": group_intervals, "mean": mean_intervals},

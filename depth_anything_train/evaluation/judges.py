@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.metric import kb_crop
 from depth_anything_train.data.schema import IMAGES, LABELLED, BadSample, Record
-from depth_anything_train.inference.labelled import Sample, group_of, read_sample
+from depth_anything_train.data.test_sets import TestSample, group_of, read_sample
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
 from depth_anything_train.metrics.pairs import Pair, pair_accuracy
@@ -64,7 +64,7 @@ class DepthJudge:
 
     kind = LABELLED
 
-    def read(self, record: Record, group: str, split_by: str | None) -> Sample:
+    def read(self, record: Record, group: str, split_by: str | None) -> TestSample:
         """Decode image and label, and cut both where the protocol says so.
 
         Raises:
@@ -78,7 +78,7 @@ class DepthJudge:
         image, disparity, valid = (np.ascontiguousarray(cut[name]) for name in maps)
         return replace(sample, image=image, disparity=disparity, valid=valid)
 
-    def measure(self, sample: Sample, prediction: Prediction) -> Measures:
+    def measure(self, sample: TestSample, prediction: Prediction) -> Measures:
         """As `evaluate_image`, at the label's size.
 
         Raises:

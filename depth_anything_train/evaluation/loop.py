@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.test_sets import Records, no_such_field
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.judges import Judge, judge_of
 from depth_anything_train.inference.flip import FlipAverage
-from depth_anything_train.inference.labelled import Records, no_such_field
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import Protocol
@@ -31,7 +31,6 @@ def evaluate(
     split_by: str | None = None,
     size: int | None = None,
     batch: int = 1,
-    limit: int | None = None,
     align_metric: bool = False,
     ranks: Ranks = ALONE,
     shown: bool = True,
@@ -45,7 +44,6 @@ def evaluate(
         split_by: a field of the samples' json whose value names the test set instead.
         size: shorter side for the network; that of the protocol when None, and its own choice if that is None.
         batch: images of equal size given to the network together.
-        limit: at most so many samples of each set.
         align_metric: let a protocol that aligns judge a metric model, whose scale is then not judged.
         ranks: the processes that share the work.
         shown: let the first process show how far it is.
@@ -58,7 +56,7 @@ def evaluate(
         UserError: not one image could be judged, or protocol and kind of model do not fit together.
     """
     check_kind(model, protocol, align_metric=align_metric)
-    origins = [(name, k) for name, records in data.items() for k in range(min(len(records), limit or len(records)))]
+    origins = [(name, k) for name, records in data.items() for k in range(len(records))]
     blocks = [origins[start : start + batch] for start in range(0, len(origins), batch)]
     judge, predictor, size = judge_of(protocol), prepared(model, protocol), size or protocol.size
     part = Results(protocol, ratios=judge.ratios)

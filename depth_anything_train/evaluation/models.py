@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import BadSample, Label
-from depth_anything_train.inference.labelled import Records, open_data
+from depth_anything_train.data.test_sets import Records, open_data
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.mean_map import MeanMap
 from depth_anything_train.inference.prediction import Predictor

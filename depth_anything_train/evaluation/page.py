@@ -10,26 +10,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.data.test_sets import Records
+from depth_anything_train.evaluation.examples import ERROR_COLORMAP, WORST_ERROR, example_row, placement
 from depth_anything_train.evaluation.judges import Judge, PairSample
 from depth_anything_train.evaluation.suite import Suite
 from depth_anything_train.evaluation.table import Entry, body, head
-from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.pairs import PairProtocol
 from depth_anything_train.metrics.results import LEADING, TITLES, ImageResult, Results
 from depth_anything_train.ops.colormaps import colorize
-from depth_anything_train.report.html import document, gradient, picture_row, table
-from depth_anything_train.report.pictures import (
-    ERROR_COLORMAP,
-    WORST_ERROR,
-    Picture,
-    PictureRow,
-    encode,
-    example_row,
-    placement,
-)
-from depth_anything_train.report.plots import line
+from depth_anything_train.pages.html import document, gradient, picture_row, table
+from depth_anything_train.pages.pictures import Picture, PictureRow, encode
+from depth_anything_train.pages.plots import line
 
 RIGHT, WRONG = (16, 185, 129), (220, 38, 38)
 

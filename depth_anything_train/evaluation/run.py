@@ -9,7 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from depth_anything_train.composition import plain
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.files import refuse_others, write_results
 from depth_anything_train.evaluation.judges import judge_of
@@ -20,7 +22,6 @@ from depth_anything_train.evaluation.suite import Suite, find_data, missing_text
 from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
 from depth_anything_train.files import write_bytes, write_json
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.protocol import Protocol
@@ -46,21 +47,27 @@ def run_benchmark(
     Raises:
         UserError: as `refuse_others` and `evaluate`.
     """
-    judge, size = judge_of(protocol), cfg.size or protocol.size
-    refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict()})
-    keys = {key: cfg[key] for key in ("split_by", "size", "batch", "limit", "align_metric")}
-    results = evaluate(model, shards, protocol, ranks=here, **keys)
+    judge, size, settings = judge_of(protocol), cfg.size or protocol.size, settings_of(cfg)
+    refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict(), **settings})
+    keys = {key: cfg[key] for key in ("split_by", "size", "batch", "align_metric")}
+    chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in shards.items()}
+    results = evaluate(model, chosen, protocol, ranks=here, **keys)
     if not here.first:
         return {}
     if cfg.page:
-        page = result_page(results, name, prepared(model, protocol), shards, judge, size)
+        page = result_page(results, name, prepared(model, protocol), chosen, judge, size)
         write_bytes(out / PAGE, page.encode())
-    written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards)
+    written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards, settings)
     if warning := written["unit_warning"]:
         console.print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
     counts = f"{len(results.images)} images, {results.skipped.total()} skipped"
     console.print(f"{headline(written['mean'])} ({counts}): {out / 'results.md'}", soft_wrap=True)
     return written
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """What decides the numbers beside model, data and protocol, for results.json."""
+    return {"limit": cfg.limit, "split_by": cfg.split_by}
 
 
 def headline(mean: Mapping[str, float]) -> str:
@@ -81,7 +88,7 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
         raise UserError("A suite has the test sets of its table: leave out split_by.")
     suite = read_suite(cfg.suite)
     data = None if OmegaConf.is_missing(cfg, "data") else cfg.data
-    found = find_data(suite, OmegaConf.to_container(data) if OmegaConf.is_config(data) else data, cfg.root)
+    found = find_data(suite, plain(data), cfg.root)
     missing = missing_text(suite, found, cfg.root)
     if missing and here.first:
         console.print(missing, soft_wrap=True)
@@ -93,7 +100,8 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     for name, model in models.items():
         for one, protocol in protocols.items():
             about = {"hash": model.hash, "size": cfg.size or protocol.size}
-            refuse_others(Path(cfg.out) / name / one, about, shards[one], {"protocol": protocol.to_dict()})
+            settings = {"protocol": protocol.to_dict(), **settings_of(cfg)}
+            refuse_others(Path(cfg.out) / name / one, about, shards[one], settings)
             check_kind(model, protocol, align_metric=cfg.align_metric, name=name)
 
     entries: list[Entry] = []
@@ -142,7 +150,7 @@ def named_models(cfg: DictConfig) -> dict[str, str]:
         raise UserError('Expected either model=... or models="{NAME: ..., NAME: ...}" for a suite.')
     if alone is not None:
         return {Path(alone).name: alone}
-    models: Any = OmegaConf.to_container(cfg.models) if OmegaConf.is_config(cfg.models) else cfg.models
+    models = plain(cfg.models)
     if not isinstance(models, dict) or not models or not all(isinstance(source, str) for source in models.values()):
         raise UserError(f'Expected models="{{NAME: what model= takes, ...}}", but got {models!r}.')
     if wrong := [name for name in models if Path(str(name)).name != str(name)]:

@@ -13,26 +13,27 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from depth_anything_train.building import build
 from depth_anything_train.command import command
+from depth_anything_train.composition import plain
 from depth_anything_train.data.schema import SEGMENTED, BadSample
 from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import ranks
-from depth_anything_train.evaluation.files import RESULTS, describe_data, refuse_others
+from depth_anything_train.evaluation.files import describe_data, refuse_others
 from depth_anything_train.evaluation.segmentation import Counted, count, read
-from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.files import require_writable, write_bytes, write_json
 from depth_anything_train.inference.device import choose_device
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.segmentation import SlidingWindow
+from depth_anything_train.metrics.results import RESULTS_FILE
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious
 from depth_anything_train.models.segmenter import Segmenter, load_segmenter
 from depth_anything_train.ops.colormaps import color_classes
-from depth_anything_train.report.html import document, picture_row, table
-from depth_anything_train.report.pictures import Picture, PictureRow, encode
+from depth_anything_train.pages.html import document, picture_row, table
+from depth_anything_train.pages.pictures import Picture, PictureRow, encode
 from depth_anything_train.runtime import console, provenance
 
 
@@ -43,11 +44,11 @@ def main(cfg: DictConfig) -> None:
     require_writable(out)
     model, about = load_segmenter(cfg.model)
     model.to(choose_device(cfg.device))
-    folders = open_data(OmegaConf.to_container(cfg.data) if OmegaConf.is_config(cfg.data) else cfg.data, kind=SEGMENTED)
+    folders = open_data(plain(cfg.data), kind=SEGMENTED)
     for folder in folders.values():
         check_classes(folder.path, folder.info.get("classes"), model.config.num_classes)
     window: SlidingWindow = build(cfg.benchmark.window)
-    refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window)})
+    refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window), "limit": cfg.limit})
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
     with ranks() as here:
         counted = count(model, chosen, window, ranks=here)
@@ -56,7 +57,7 @@ def main(cfg: DictConfig) -> None:
     results = summarise(cfg, counted, window, about, folders)
     write_bytes(out / "results.csv", to_csv(results["classes"]).encode())
     write_bytes(out / "page.html", page(results, pictures(model, chosen, window, cfg.pictures)).encode())
-    write_json(out / RESULTS, results)
+    write_json(out / RESULTS_FILE, results)
     console.print(
         f"mIoU {100 * results['miou']:.1f} %, accuracy {100 * results['accuracy']:.1f} % ({counted.images} images, "
         f"{counted.skipped.total()} skipped): {out / 'page.html'}",
@@ -80,6 +81,7 @@ def summarise(
         "model": {"name": Path(cfg.model).name, "hash": about["hash"], "experiment": about.get("experiment")},
         "data": describe_data(folders),
         "window": asdict(window),
+        "limit": cfg.limit,
         **counted.measures(),
         "best_constant_miou": best_constant_miou(counted.confusion),
         "classes": [

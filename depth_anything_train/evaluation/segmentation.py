@@ -17,9 +17,9 @@ from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_classes
 from depth_anything_train.data.schema import NO_CLASS, BadSample, Record
 from depth_anything_train.data.segmentation import require_known
+from depth_anything_train.data.test_sets import Records
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.validation import Judged, Validation
-from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.results import listed
 from depth_anything_train.metrics.segmentation import Confusion, measures

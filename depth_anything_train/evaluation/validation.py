@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +14,12 @@ from depth_anything_train.callbacks.interruption import Interruption, Stopped
 from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
-from depth_anything_train.data.schema import Record
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.data.test_sets import EvenlySpread
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.files import read_json
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.labelled import Records
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.results import listed
@@ -205,17 +203,3 @@ class DepthValidation(Validation):
     def describe(self) -> dict[str, Any]:
         """The protocol."""
         return {"protocol": self.protocol.to_dict()}
-
-
-@dataclass(frozen=True)
-class EvenlySpread:
-    """At most `limit` of the records, at even distances; all of them if it is None."""
-
-    records: Records
-    limit: int | None
-
-    def __len__(self) -> int:
-        return len(self.records) if self.limit is None else min(self.limit, len(self.records))
-
-    def __getitem__(self, index: int, /) -> Record:
-        return self.records[index * len(self.records) // len(self)]

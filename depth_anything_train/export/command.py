@@ -12,10 +12,11 @@ from depth_anything_train.command import command
 from depth_anything_train.export.onnx import check_onnx, export_onnx
 from depth_anything_train.files import read_json, require_writable
 from depth_anything_train.inference.depth_anything import DepthAnything, Format
+from depth_anything_train.metrics.results import RESULTS_FILE
 from depth_anything_train.models import checkpoints, huggingface
 from depth_anything_train.runtime import UserError, console
 
-RESULTS = ("caption", "groups", "mean", "images")
+QUOTED = ("caption", "groups", "mean", "images")
 FORMATS = (*get_args(Format), "onnx")
 FILES = {
     "native": (checkpoints.WEIGHTS, checkpoints.DESCRIPTION),
@@ -80,12 +81,8 @@ def read_results(folder: str, model: DepthAnything) -> dict[str, Any]:
     Raises:
         UserError: there are none in the folder, or they are of another model.
     """
-    results = read_json(Path(folder).expanduser() / "results.json", keys=(*RESULTS, "model"))
+    results = read_json(Path(folder).expanduser() / RESULTS_FILE, keys=(*QUOTED, "model"))
     judged = results["model"]
     if judged["hash"] != model.hash:
         raise UserError(f"The results in {folder} are of another model ({judged['name']}); evaluate this one.")
-    return {**{key: results[key] for key in RESULTS}, "size": judged["size"] or model.size}
-
-
-if __name__ == "__main__":
-    main()
+    return {**{key: results[key] for key in QUOTED}, "size": judged["size"] or model.size}

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.files import write_bytes
-from depth_anything_train.inference.png import SMALLEST_RANGE, describe_16bit, encode_png, to_16bit
+from depth_anything_train.inference.png import SMALLEST_RANGE, describe_16bit, to_16bit, with_texts
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.ops.colormaps import check_colormap, colorize
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError
 
 SUFFIXES = {
@@ -119,7 +120,7 @@ class Outputs:
         for name, picture in self.pictures(image, prediction).items():
             yield SUFFIXES[name], encode_png(picture)
         if "16bit" in self.names:
-            yield SUFFIXES["16bit"], encode_png(to_16bit(prediction), describe_16bit(prediction))
+            yield SUFFIXES["16bit"], with_texts(encode_png(to_16bit(prediction)), describe_16bit(prediction))
         if "npy" in self.names:
             yield SUFFIXES["npy"], encode_npy(prediction.values)
         if self.pointcloud is not None:

@@ -1,4 +1,4 @@
-"""PNG files: pictures, and numbers in 16 bits that say in the file itself what they are."""
+"""PNG files of numbers in 16 bits, which say in the file itself what they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import struct
 import zlib
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,10 +50,9 @@ def _steps(prediction: Prediction) -> tuple[float, float]:
     return max(high - low, SMALLEST_RANGE) / LAST_LEVEL, low
 
 
-def encode_png(picture: NDArray[np.uint8] | NDArray[np.uint16], texts: Mapping[str, str] | None = None) -> bytes:
-    """PNG of RGB uint8 (H, W, 3) or of 16 bits (H, W), with texts (tEXt) by their keyword."""
-    png = cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)[1].tobytes()
-    chunks = b"".join(_chunk(b"tEXt", f"{name}\0{text}".encode("latin-1")) for name, text in (texts or {}).items())
+def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
+    """A PNG with texts (tEXt) by their keyword."""
+    chunks = b"".join(_chunk(b"tEXt", f"{name}\0{text}".encode("latin-1")) for name, text in texts.items())
     return png[:HEADER] + chunks + png[HEADER:]
 
 

@@ -84,7 +84,3 @@ def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[s
             )
         console.print(f"{bar.done} frames predicted: {', '.join(map(str, files))}", soft_wrap=True)
         return [f"{reader.damaged} parts of {video}: they cannot be decoded."] if reader.damaged else []
-
-
-if __name__ == "__main__":
-    main()

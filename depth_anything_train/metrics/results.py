@@ -18,6 +18,9 @@ from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import keyed_seed
 
+RESULTS_FILE = "results.json"
+"""In the folder of an evaluation: written last, its means and everything that decided them."""
+
 IN_DISPARITY = ("abs_rel_disparity", "delta1_disparity")
 METRICS = ("abs_rel", *IN_DISPARITY, *[name for name in RATIO_METRICS if name != "abs_rel"], *UNIT_METRICS, "accuracy")
 TITLES = {

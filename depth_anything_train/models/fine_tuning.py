@@ -10,11 +10,11 @@ from depth_anything_train.models.pretrained import initialise_encoder
 from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.models.weights import load_strict, weights_hash
 from depth_anything_train.runtime import UserError, console, is_first_process
+from depth_anything_train.types import BINS, ENCODER
 
 Parts = Literal["all", "encoder"]
 
 LAST_LAYER = "depth_head.scratch.output_conv2.2."
-BINS = "depth_head.bins."
 
 
 def initialise_model(
@@ -83,7 +83,7 @@ def _fits(name: str, model: DepthModel, origin: DepthModel, parts: Parts) -> boo
         return False
     if name.startswith(BINS) and origin.config.bins != model.config.bins:
         return False
-    return parts == "all" or name.startswith("pretrained.")
+    return parts == "all" or name.startswith(ENCODER)
 
 
 def _ends_in_metres(config: DepthModelConfig) -> bool:

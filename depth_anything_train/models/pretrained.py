@@ -20,6 +20,7 @@ from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.weights import load_strict, read_tensors, weights_hash
 from depth_anything_train.ops.positions import resample_positions
 from depth_anything_train.runtime import UserError, console, is_first_process
+from depth_anything_train.types import ENCODER
 
 HUB_NAMES = {f"vit{size[0]}": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")}
 
@@ -97,9 +98,8 @@ def _from_package() -> dict[str, Tensor]:
 
 def _as_encoder(tensors: Mapping[str, Tensor], encoder: DinoV2Encoder) -> dict[str, Tensor]:
     """Bring other layouts to ours: a whole model's prefix, timm's names, timm's missing mask token, another grid."""
-    prefix = "pretrained."
-    if any(name.startswith(prefix) for name in tensors):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if any(name.startswith(ENCODER) for name in tensors):
+        tensors = {name.removeprefix(ENCODER): tensor for name, tensor in tensors.items() if name.startswith(ENCODER)}
     if encoder.config.ffn == "swiglu":
         tensors = {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): t for name, t in tensors.items()}
     adapted = {"mask_token": encoder.mask_token.detach(), **tensors}

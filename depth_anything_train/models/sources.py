@@ -118,7 +118,7 @@ def _no_model(source: str | Path, path: Path) -> str:
         finished = "" if _own_folder(path.parent) is None else f", or {path.parent}, whose training is finished"
         return f"{source} holds checkpoints; give one of them, such as {saved[-1]}{finished}."
     saved = run_folder.checkpoints(path / "checkpoints")
-    if saved or (path / "metrics.jsonl").exists():
+    if saved or (path / run_folder.METRICS).exists():
         newest = f", or give one of its checkpoints, such as {saved[-1]}" if saved else ""
         return f"{source} is a run folder without a finished model; let its training finish first{newest}."
     if path.is_dir() and len(found := sorted(path.glob("*.pth"))) > 1:

@@ -43,10 +43,10 @@ def colorize(
     return picture
 
 
-def color_classes(classes: NDArray[np.uint8], no_class: int = 255) -> NDArray[np.uint8]:
-    """Colour a map of classes (H, W) -> RGB (H, W, 3), `no_class` grey; twenty colours, so that some come again."""
+def color_classes(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colour a map of classes (H, W) -> RGB (H, W, 3), 255 (none) grey; twenty colours, so that some come again."""
     table = np.full((256, 3), INVALID_GREY, np.uint8)
-    table[:no_class] = matplotlib.colormaps["tab20"](np.arange(no_class) % 20, bytes=True)[:, :3]
+    table[:255] = matplotlib.colormaps["tab20"](np.arange(255) % 20, bytes=True)[:, :3]
     return table[classes]
 
 

@@ -25,3 +25,9 @@ class Later:
         if self.arrived is not None:
             self.arrived.synchronize()
         return float(self.value)
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was asked for: before the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -8,9 +8,10 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_anything_train.optim.param_groups import encoder_decoder_groups
+from depth_anything_train.optim.param_groups import prefix_groups
 from depth_anything_train.optim.schedule import linear_decay
 from depth_anything_train.runtime import UserError
+from depth_anything_train.types import ENCODER
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,9 @@ class EncoderDecoderAdamW:
         if min(self.encoder_lr, self.decoder_lr, self.weight_decay) < 0:
             rates = f"encoder_lr={self.encoder_lr}, decoder_lr={self.decoder_lr}, weight_decay={self.weight_decay}"
             raise UserError(f"Expected learning rates and weight decay >= 0, but got {rates}.")
-        groups = encoder_decoder_groups(
+        groups = prefix_groups(
             model,
-            encoder_lr=self.encoder_lr,
-            decoder_lr=self.decoder_lr,
+            {ENCODER: ("encoder", self.encoder_lr), "": ("decoder", self.decoder_lr)},
             weight_decay=self.weight_decay,
             decay_norms_and_biases=self.decay_norms_and_biases,
             decay_embeddings=self.decay_embeddings,

@@ -8,11 +8,10 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from depth_anything_train.optim.param_groups import ENCODER_PREFIX, prefix_groups
+from depth_anything_train.optim.param_groups import prefix_groups
 from depth_anything_train.optim.schedule import one_cycle
 from depth_anything_train.runtime import UserError
-
-BINS = "depth_head.bins."
+from depth_anything_train.types import BINS, ENCODER
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class OneCycleAdamW:
             )
         rates = {
             "": ("head", self.lr),
-            ENCODER_PREFIX: ("encoder", self.lr / self.encoder_division),
-            f"{ENCODER_PREFIX}pos_embed": ("positions", self.lr / self.positions_division),
+            ENCODER: ("encoder", self.lr / self.encoder_division),
+            f"{ENCODER}pos_embed": ("positions", self.lr / self.positions_division),
             "depth_head.": ("decoder", self.lr / self.decoder_division),
             BINS: ("head", self.lr),
         }

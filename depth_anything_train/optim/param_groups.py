@@ -12,40 +12,6 @@ from depth_anything_train.runtime import UserError
 
 logger = logging.getLogger(__name__)
 
-ENCODER_PREFIX = "pretrained."
-
-
-def encoder_decoder_groups(
-    model: nn.Module,
-    *,
-    encoder_lr: float,
-    decoder_lr: float,
-    weight_decay: float,
-    decay_norms_and_biases: bool = True,
-    decay_embeddings: bool = True,
-) -> list[dict[str, Any]]:
-    """Put every trainable parameter into exactly one group for an optimiser, with its name.
-
-    Args:
-        model: its encoder's parameters start with `pretrained.`.
-        encoder_lr: learning rate of the encoder.
-        decoder_lr: learning rate of everything else.
-        weight_decay: decoupled weight decay of all groups.
-        decay_norms_and_biases: whether norms, biases and other vectors decay too; if not, they get groups of their own.
-        decay_embeddings: whether embeddings of positions, levels and queries do.
-
-    Raises:
-        UserError: nothing is trainable.
-    """
-    rates = {ENCODER_PREFIX: ("encoder", encoder_lr), "": ("decoder", decoder_lr)}
-    return prefix_groups(
-        model,
-        rates,
-        weight_decay=weight_decay,
-        decay_norms_and_biases=decay_norms_and_biases,
-        decay_embeddings=decay_embeddings,
-    )
-
 
 def prefix_groups(
     model: nn.Module,
@@ -55,14 +21,15 @@ def prefix_groups(
     decay_norms_and_biases: bool = True,
     decay_embeddings: bool = True,
 ) -> list[dict[str, Any]]:
-    """As `encoder_decoder_groups`, for any parts of a model.
+    """Put every trainable parameter into exactly one group for an optimiser, with its name.
 
     Args:
-        model: whose trainable parameters are shared out.
+        model: whose parameters are shared out.
         rates: how a parameter's name starts -> its group and learning rate; the longest start that fits counts, and
             the empty one fits all.
         weight_decay: decoupled weight decay of all groups.
-        decay_norms_and_biases, decay_embeddings: as there.
+        decay_norms_and_biases: whether norms, biases and other vectors decay too; if not, they get groups of their own.
+        decay_embeddings: whether embeddings of positions, levels and queries do.
 
     Raises:
         UserError: nothing is trainable.

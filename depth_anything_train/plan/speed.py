@@ -16,6 +16,8 @@ from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.device import choose_device
+from depth_anything_train.ops.later import wait_for
+from depth_anything_train.ops.spread import evenly
 from depth_anything_train.plan.work import Work
 from depth_anything_train.runtime import ProgressBar, UserError
 
@@ -67,11 +69,11 @@ def measure(work: Work, device: torch.device, batch_size: int) -> float:
     with ProgressBar("measure", None) as bar:
         for _ in range(WARM_UP):
             step()
-        _wait(device)
+        wait_for(device)
         start, batches = time.perf_counter(), 0
         while batches < LEAST_BATCHES or time.perf_counter() - start < LEAST_SECONDS:
             step()
-            _wait(device)
+            wait_for(device)
             batches += 1
             bar.advance(batch_size)
         return batches * batch_size / (time.perf_counter() - start)
@@ -99,11 +101,6 @@ def _training_step(work: Work, image: torch.Tensor) -> Callable[[], Any]:
     return step
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def measure_labels(folder: str) -> float:
     """Bytes a pixel of stored pseudo labels, with their place in the tar, from some of them at even distances.
 
@@ -114,9 +111,8 @@ def measure_labels(folder: str) -> float:
     if labels.info["kind"] != PSEUDO_LABELS:
         raise UserError(f"Expected pseudo labels in {folder}, but it holds shards of kind {labels.info['kind']}.")
     stored = pixels = 0
-    count = min(len(labels), MEASURED_LABELS)
-    for k in range(count):
-        shard, number = labels.locate(len(labels) * k // count)
+    for index in evenly(len(labels), MEASURED_LABELS):
+        shard, number = labels.locate(index)
         record = labels.shard(shard).read(number)
         stored += labels.shard(shard).entry(number).extent
         pixels += decode_label(*record.label(), record.meta)[1].size

@@ -15,7 +15,7 @@ from depth_anything_train.report.comparison import Comparison, read_evaluations,
 from depth_anything_train.report.curves import run_curves
 from depth_anything_train.report.page import Page, render
 from depth_anything_train.report.pictures import example_rows, pseudo_label_rows
-from depth_anything_train.run_folder import read_metrics
+from depth_anything_train.run_folder import MACHINE_METRICS, METRICS, read_metrics
 from depth_anything_train.runtime import UserError, console, provenance
 
 
@@ -62,10 +62,10 @@ def gather(options: dict[str, Any]) -> Page:
 
 
 def _read_run(folder: str) -> list[dict[str, Any]]:
-    rows = read_metrics(require_folder(folder, what="a run") / "metrics.jsonl")
+    rows = read_metrics(require_folder(folder, what="a run") / METRICS)
     if not rows:
-        raise UserError(f"Expected metrics.jsonl in the run folder {folder}, but there is none or it is empty.")
-    return rows + read_metrics(Path(folder) / "machine.jsonl")
+        raise UserError(f"Expected {METRICS} in the run folder {folder}, but there is none or it is empty.")
+    return rows + read_metrics(Path(folder) / MACHINE_METRICS)
 
 
 def _read_comparison(options: dict[str, Any]) -> Comparison | None:

@@ -11,11 +11,13 @@ from typing import Any
 from depth_anything_train.files import read_json, require_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.metrics.results import RESULTS_FILE, TITLES
+from depth_anything_train.pages.html import spoken
 from depth_anything_train.runtime import UserError
 
 SHOWN = ("abs_rel", "delta1")
 TEACHER, STUDENT = "teacher", "student"
+MOST_LISTED = 6  # names of test sets in a sentence
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def read_evaluations(
             or they judge something other than depth.
     """
     results = {
-        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / "results.json", keys=("model",))
+        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / RESULTS_FILE, keys=("model",))
         for name, folder in folders.items()
     }
     for name, result in results.items():
@@ -178,14 +180,9 @@ def _duel(comparison: Comparison, model: str, other: str) -> str:
     )
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def spoken(name: str) -> str:
-    """`mean_map` -> `mean map`."""
-    return name.replace("_", " ")
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def change(ours: float, theirs: float) -> str:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from depth_anything_train.report.plots import COLORS, STYLE, bare, svg
+from depth_anything_train.pages.plots import COLORS, STYLE, bare, svg
 
 SECTIONS = {
     "train/loss": "Losses",

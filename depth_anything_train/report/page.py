@@ -8,13 +8,15 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from depth_anything_train.evaluation.examples import ERROR_COLORMAP, WORST_ERROR, placement
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
-from depth_anything_train.report.comparison import SHOWN, STUDENT, TEACHER, Comparison, Row, spoken
+from depth_anything_train.ops.spread import evenly
+from depth_anything_train.pages.html import card, cell, document, gradient, image, picture_row, spoken
+from depth_anything_train.pages.pictures import PictureRow
+from depth_anything_train.report.comparison import SHOWN, STUDENT, TEACHER, Comparison, Row
 from depth_anything_train.report.curves import Curve, run_color
-from depth_anything_train.report.html import card, cell, document, gradient, image, picture_row
-from depth_anything_train.report.pictures import ERROR_COLORMAP, WORST_ERROR, PictureRow, placement
 
 TEASER = 5  # columns at the top of the page
 
@@ -83,8 +85,7 @@ def _teaser(examples: Sequence[PictureRow], models: Iterable[str]) -> str:
     """Some images at even distances, each above the last model's prediction."""
     last = list(models)[-1]
     columns = []
-    count = min(TEASER, len(examples))
-    for row in (examples[len(examples) * k // count] for k in range(count)):
+    for row in (examples[index] for index in evenly(len(examples), TEASER)):
         pictures = {picture.title: picture for picture in row.pictures}
         columns.append(f"<div>{image(pictures['image'])}{image(pictures[last])}</div>")
     return (

@@ -23,7 +23,7 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops
 from depth_anything_train.ops.normalisation import normalize
 from depth_anything_train.runtime import UserError
-from depth_anything_train.types import Disparity, Image, ImageBytes, Scalar
+from depth_anything_train.types import Batch, Disparity, Image, ImageBytes, Scalar
 
 
 class OptimizerRecipe(Protocol):
@@ -88,7 +88,7 @@ class Task(LightningModule, ABC):
         """Normalise on the device; bytes travel from the loader, four times smaller than floats."""
         return normalize(image).contiguous(memory_format=self.memory_format)
 
-    def count_flops(self, batch: Any) -> int | None:
+    def count_flops(self, batch: Batch) -> int | None:
         """Floating-point operations of a step on this batch, forward and backward; None where nobody counted."""
         return None
 
@@ -163,10 +163,10 @@ class DepthTask(Task):
     model: DepthModel
     judged_on = LABELLED
 
-    def count_flops(self, batch: Any) -> int | None:
-        """Those of the model; the losses need none that count."""
-        images, _, height, width = batch["image"].shape
-        return images * count_flops(self.model.config, height, width).training
+    def count_flops(self, batch: Batch) -> int:
+        """Those of the model on the images of all streams; the losses need none that count."""
+        shapes = (stream["image"].shape for stream in batch.values())
+        return sum(shape[0] * count_flops(self.model.config, *shape[2:]).training for shape in shapes)
 
     def configure_model(self) -> None:
         """With `trainer=fsdp`, shard the weights over the devices, one block at a time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.runtime import UserError
 from depth_anything_train.tasks.base import DepthTask
-from depth_anything_train.types import DepthMetres, Disparity, LabelledBatch, Scalar, Valid
+from depth_anything_train.types import Batch, DepthMetres, Disparity, LabelledBatch, Scalar, Valid
 
 
 class MetricTask(DepthTask):
@@ -34,10 +33,11 @@ class MetricTask(DepthTask):
             )
         self.depth = depth
 
-    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Scalar:
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""
-        prediction = self.model(self.to_model(batch["image"]))
-        return self.combine({"depth": self.depth(prediction, *metres(batch["disparity"], batch["valid"]))})
+        labelled: LabelledBatch = batch["labelled"]
+        prediction = self.model(self.to_model(labelled["image"]))
+        return self.combine({"depth": self.depth(prediction, *metres(labelled["disparity"], labelled["valid"]))})
 
 
 class RoutedMetricTask(MetricTask):
@@ -53,14 +53,9 @@ class RoutedMetricTask(MetricTask):
             raise UserError("Expected a model with several model.bins.domains to route between, but got one head.")
         self.domains = model.config.bins.names
 
-    def count_flops(self, batch: Mapping[str, LabelledBatch]) -> int:
-        """Those of the model on the images of all domains."""
-        counts = (super(RoutedMetricTask, self).count_flops(stream) or 0 for stream in batch.values())
-        return sum(counts)
-
-    def training_step(self, batch: Mapping[str, LabelledBatch], batch_idx: int) -> Scalar:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""
-        streams = [batch[name] for name in self.domains]
+        streams: list[LabelledBatch] = [batch[name] for name in self.domains]
         counts = [len(stream["image"]) for stream in streams]
         domain = torch.cat([torch.full((count,), which, device=self.device) for which, count in enumerate(counts)])
         image = self.to_model(torch.cat([stream["image"] for stream in streams]))

@@ -13,7 +13,7 @@ from depth_anything_train.data.schema import SEGMENTED
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from depth_anything_train.tasks.base import Task
-from depth_anything_train.types import Scalar, SemanticBatch
+from depth_anything_train.types import Batch, Scalar, SemanticBatch
 
 
 class SegmentationTask(Task):
@@ -38,10 +38,11 @@ class SegmentationTask(Task):
         super().__init__(Segmenter(config, model.pretrained), **options)
         self.masks = masks
 
-    def training_step(self, batch: SemanticBatch, batch_idx: int) -> Scalar:
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""
-        queries = self.model(self.to_model(batch["image"]))
-        return self.combine(self.masks(queries.classes, queries.masks, batch["classes"]))
+        segmented: SemanticBatch = batch["segmented"]
+        queries = self.model(self.to_model(segmented["image"]))
+        return self.combine(self.masks(queries.classes, queries.masks, segmented["classes"]))
 
     def snapshot(self) -> Segmenter:
         """A copy of the model as it stands, in eval mode."""

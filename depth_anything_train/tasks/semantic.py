@@ -19,7 +19,7 @@ from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.pretrained import save_encoder
 from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.tasks.base import Task
-from depth_anything_train.types import Image, Scalar, SemanticBatch
+from depth_anything_train.types import Batch, Image, Scalar, SemanticBatch
 
 STRIDE = 4
 """Every fourth pixel is asked for: a patch of 14 pixels cannot say more, and full size would be bound by memory."""
@@ -54,13 +54,14 @@ class SemanticTask(Task):
     def __init__(self, model: DepthModel, *, num_classes: int, **options: Any) -> None:
         super().__init__(SemanticModel(model.pretrained, num_classes), **options)
 
-    def training_step(self, batch: SemanticBatch, batch_idx: int) -> Scalar:
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the mean cross-entropy over the labelled pixels of an image, and over the images.
 
         Over pixels at once, a rank with few of them would weigh as much as one with many.
         """
-        classes = batch["classes"][:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-        scores = self.model(self.to_model(batch["image"]))
+        semantic: SemanticBatch = batch["semantic"]
+        classes = semantic["classes"][:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+        scores = self.model(self.to_model(semantic["image"]))
         scores = F.interpolate(scores, classes.shape[-2:], mode="bilinear", align_corners=False)
         loss = F.cross_entropy(scores, classes.long(), ignore_index=NO_CLASS, reduction="none")
         return self.combine({"semantic": masked_mean(loss, classes != NO_CLASS).mean()})

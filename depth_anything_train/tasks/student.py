@@ -13,7 +13,7 @@ from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.runtime import UserError
 from depth_anything_train.tasks.base import DepthTask
-from depth_anything_train.types import Scalar, StudentBatch, UnlabelledBatch
+from depth_anything_train.types import Batch, Scalar
 
 FeatureOn = Literal["labelled", "unlabelled"]
 """Which images are compared with the frozen encoder's."""
@@ -64,45 +64,43 @@ class StudentTask(DepthTask):
         if self.frozen_encoder is not None and self.device.type == "cuda" and self.trainer.precision == "bf16-mixed":
             self.frozen_encoder.to(torch.bfloat16)
 
-    def count_flops(self, batch: StudentBatch | UnlabelledBatch) -> int:
+    def count_flops(self, batch: Batch) -> int:
         """Those of the model on all images, and of the frozen encoder on those that it sees."""
-        parts = _parts(batch)
-        sizes = {name: len(part["image"]) for name, part in parts.items()}
-        flops = count_flops(self.model.config, *parts["unlabelled"]["image"].shape[-2:])
+        sizes = {name: len(part["image"]) for name, part in batch.items()}
+        flops = count_flops(self.model.config, *batch["unlabelled"]["image"].shape[-2:])
         frozen = flops.encoder * sizes[self.feature_on] if self.frozen_encoder is not None else 0
         return sum(sizes.values()) * flops.training + frozen
 
-    def training_step(self, batch: StudentBatch | UnlabelledBatch, batch_idx: int) -> Scalar:
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the total loss.
 
         Raises:
             UserError: the data have labelled images and the task no loss for them, or the other way round, or not the
                 images that features are aligned on.
         """
-        parts = _parts(batch)
-        if ("labelled" in parts) != (self.labelled is not None):
+        if ("labelled" in batch) != (self.labelled is not None):
             raise UserError("Expected labelled images and task.labelled, or neither; choose task= and data= together.")
-        if self.feature is not None and self.feature_on not in parts:
+        if self.feature is not None and self.feature_on not in batch:
             raise UserError(
-                f"Expected {self.feature_on} images to align features on, but the data have {[*parts]} alone."
+                f"Expected {self.feature_on} images to align features on, but the data have {[*batch]} alone."
             )
-        image = self.to_model(torch.cat([part["image"] for part in parts.values()]))
+        image = self.to_model(torch.cat([part["image"] for part in batch.values()]))
         prediction, patches = self.model.forward_features(image)  # (B, 1, H, W), (B, N, C)
         watch_range("disparity", prediction)
 
-        sizes = [len(part["image"]) for part in parts.values()]
-        predictions = dict(zip(parts, prediction.split(sizes), strict=True))
+        sizes = [len(part["image"]) for part in batch.values()]
+        predictions = dict(zip(batch, prediction.split(sizes), strict=True))
         losses: dict[str, Scalar] = {}
         if self.labelled is not None:
-            maps = predictions["labelled"], parts["labelled"]["disparity"], parts["labelled"]["valid"]
+            maps = predictions["labelled"], batch["labelled"]["disparity"], batch["labelled"]["valid"]
             losses |= self._compare("labelled", self.labelled, *maps)
-        maps = predictions["unlabelled"], *(parts["unlabelled"][name] for name in ("disparity", "valid", "region"))
+        maps = predictions["unlabelled"], *(batch["unlabelled"][name] for name in ("disparity", "valid", "region"))
         losses |= self._compare("pseudo", self.pseudo, *maps)
         if self.feature is not None and self.frozen_encoder is not None:
-            at = [*parts].index(self.feature_on)
+            at = [*batch].index(self.feature_on)
             student, frozen = patches.split(sizes)[at], self.frozen_encoder(image.split(sizes)[at])
             # An image that could not be read is black and has no label: compared with itself it adds nothing here too.
-            readable = parts[self.feature_on]["valid"].flatten(1).any(dim=1)[:, None, None]
+            readable = batch[self.feature_on]["valid"].flatten(1).any(dim=1)[:, None, None]
             losses["feature"] = self.feature(student, torch.where(readable, frozen, student.detach()))
         return self.combine(losses)
 
@@ -112,8 +110,3 @@ class StudentTask(DepthTask):
         if self.gradient is not None:
             losses[f"{name}_gradient"] = self.gradient(*maps)
         return losses
-
-
-def _parts(batch: StudentBatch | UnlabelledBatch) -> dict[str, Any]:
-    """Batches by stream; a loader of one stream yields that stream's batch itself."""
-    return {"unlabelled": batch} if "image" in batch else {**batch}

@@ -9,7 +9,7 @@ from torch import nn
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.tasks.base import DepthTask
-from depth_anything_train.types import LabelledBatch, Scalar
+from depth_anything_train.types import Batch, LabelledBatch, Scalar
 
 
 class TeacherTask(DepthTask):
@@ -28,11 +28,12 @@ class TeacherTask(DepthTask):
         super().__init__(model, **options)
         self.labelled, self.gradient = labelled, gradient
 
-    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Scalar:
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""
-        prediction = self.model(self.to_model(batch["image"]))
+        labelled: LabelledBatch = batch["labelled"]
+        prediction = self.model(self.to_model(labelled["image"]))
         watch_range("disparity", prediction)
-        losses = {"labelled": self.labelled(prediction, batch["disparity"], batch["valid"])}
+        losses = {"labelled": self.labelled(prediction, labelled["disparity"], labelled["valid"])}
         if self.gradient is not None:
-            losses["labelled_gradient"] = self.gradient(prediction, batch["disparity"], batch["valid"])
+            losses["labelled_gradient"] = self.gradient(prediction, labelled["disparity"], labelled["valid"])
         return self.combine(losses)

@@ -34,6 +34,14 @@ def teacher(labelled_folders, **options):
     return ShardDataModule(sources={"labelled": LabelledSource(labelled_folders)}, size=SIZE, **options)
 
 
+def labelled(loader):
+    return [batch["labelled"] for batch in loader]
+
+
+def keys_of(data):
+    return [batch["key"] for batch in labelled(data.loader())]
+
+
 def assert_equal(one, other):
     """Two batches agree in every bit."""
     assert one.keys() == other.keys()
@@ -47,7 +55,7 @@ def assert_equal(one, other):
 
 
 def test_teacher_batch__has_the_stated_types(labelled_folders):
-    batches = list(teacher(labelled_folders).loader())
+    batches = labelled(teacher(labelled_folders).loader())
     assert len(batches) == STEPS
     for batch in batches:
         assert batch.keys() == {"image", "disparity", "valid", "key", "source"}
@@ -58,7 +66,7 @@ def test_teacher_batch__has_the_stated_types(labelled_folders):
 
 
 def test_teacher_batch__images_are_rgb_and_named_by_their_key(labelled_folders):
-    for batch in teacher(labelled_folders).loader():
+    for batch in labelled(teacher(labelled_folders).loader()):
         numbers = batch["image"][:, 2].float().mean((1, 2)).round().int().tolist()
         assert [f"p{number}" for number in numbers] == batch["key"]
 
@@ -98,7 +106,7 @@ def test_student_batch__cutmix_pastes_the_partner_with_its_label(labelled_folder
 def test_semantic_batch__has_the_stated_types(labelled_folders):
     source = SemanticSource(labelled_folders)
     data = ShardDataModule(sources={"semantic": source}, batch={"semantic": 6}, size=SIZE, steps=2, seed=0)
-    for batch in data.loader():
+    for batch in (streams["semantic"] for streams in data.loader()):
         assert batch["image"].shape == (6, 3, SIZE, SIZE)
         assert batch["classes"].shape == (6, SIZE, SIZE) and batch["classes"].dtype == torch.uint8
 
@@ -171,13 +179,13 @@ def test_loader__started_in_the_middle_goes_on_as_if_never_stopped(labelled_fold
 
 
 def test_loader__another_seed_gives_other_batches(labelled_folders):
-    one, other = (next(iter(teacher(labelled_folders, seed=seed).loader())) for seed in (0, 1))
+    one, other = (teacher(labelled_folders, seed=seed).batch(0)["labelled"] for seed in (0, 1))
     assert one["key"] != other["key"]
 
 
 def test_loader__a_sample_looks_different_in_every_epoch(labelled_folders):
     views = {}
-    for batch in teacher(labelled_folders, steps=26).loader():
+    for batch in labelled(teacher(labelled_folders, steps=26).loader()):
         for key, image in zip(batch["key"], batch["image"], strict=True):
             views.setdefault(key, set()).add(image.numpy().tobytes())
     assert Counter(map(len, views.values())).total() == 13
@@ -207,7 +215,7 @@ def damaged_folder(tmp_path):
 def test_loader__a_bad_sample_becomes_a_black_image_without_label(damaged_folder, workers, caplog):
     with caplog.at_level(logging.WARNING):
         loader = teacher([damaged_folder], workers=workers, steps=10, max_bad_share=0.3).loader()
-        batches = list(loader)
+        batches = labelled(loader)
     keys = [key for batch in batches for key in batch["key"]]
     assert sorted(key for key in keys if key.startswith("bad")) == sorted(f"bad labelled {n}" for n in range(0, 40, 5))
     for batch in batches:
@@ -223,8 +231,8 @@ def test_loader__stops_at_the_same_step_when_too_many_are_bad(damaged_folder, wo
     keys = []
     with pytest.raises(UserError, match=r"^\d+ of \d+ samples cannot be used .*truncated_image.*$") as error:
         for batch in teacher([damaged_folder], workers=workers, steps=100).loader():
-            keys += batch["key"]
-    every = [key for batch in teacher([damaged_folder], steps=100, max_bad_share=1.0).loader() for key in batch["key"]]
+            keys += batch["labelled"]["key"]
+    every = sum(keys_of(teacher([damaged_folder], steps=100, max_bad_share=1.0)), [])
     twentieth = [place for place, key in enumerate(every) if key.startswith("bad")][19]
     assert len(keys) == twentieth // 4 * 4
     assert str(error.value).startswith(
@@ -250,7 +258,7 @@ def test_datamodule__refuses_a_batch_that_does_not_name_its_sources(labelled_fol
 def test_datamodule__refuses_ranks_that_would_split_a_pair(labelled_folders, pseudo_folder):
     sources = {"unlabelled": PseudoLabelSource([pseudo_folder])}
     data = ShardDataModule(sources=sources, batch={"unlabelled": 6}, size=SIZE, steps=1, seed=0, cutmix=CutMix())
-    assert next(iter(data.loader()))["image"].shape[0] == 6
+    assert next(iter(data.loader()))["unlabelled"]["image"].shape[0] == 6
     with pytest.raises(UserError, match="use a multiple of 4 for data.batch.unlabelled"):
         data.loader(world_size=2)
 
@@ -359,9 +367,9 @@ class Recorder(pl.LightningModule):
         self.keys, self.steps = [], []
 
     def training_step(self, batch, batch_idx):
-        self.keys.append(batch["key"])
+        self.keys.append(batch["labelled"]["key"])
         self.steps.append((self.trainer.global_step, batch_idx))
-        return (self.weight - batch["image"].float().mean() / 255).square()
+        return (self.weight - batch["labelled"]["image"].float().mean() / 255).square()
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=0.1)
@@ -414,7 +422,7 @@ def test_trainer__continued_run_sees_what_an_undisturbed_one_sees(labelled_folde
 
     (tmp_path / "whole").mkdir()
     whole, _ = fit(tmp_path / "whole", data(), steps=4)
-    assert whole.keys == [batch["key"] for batch in data().loader()]
+    assert whole.keys == keys_of(data())
 
     saved = 0
     for last, save in [*stops, (None, None)]:
@@ -446,7 +454,7 @@ def test_trainer__a_continued_run_counts_bad_samples_as_an_undisturbed_one(
 def test_trainer__finished_run_can_be_made_longer(labelled_folders, tmp_path):
     first, _ = fit(tmp_path, teacher(labelled_folders, steps=3), steps=3)
     second, trainer = fit(tmp_path, teacher(labelled_folders, steps=5), steps=5, resume=3)
-    assert first.keys + second.keys == [batch["key"] for batch in teacher(labelled_folders, steps=5).loader()]
+    assert first.keys + second.keys == keys_of(teacher(labelled_folders, steps=5))
     assert trainer.global_step == 5
 
 
@@ -455,7 +463,7 @@ def test_trainer__a_batch_in_parts_is_the_whole_batch_and_not_repeated_after_a_s
     second, trainer = fit(tmp_path, teacher(labelled_folders, steps=4), steps=4, resume=2, accumulate=2)
     keys = first.keys + second.keys
     pairs = zip(keys[::2], keys[1::2], strict=True)
-    assert [a + b for a, b in pairs] == [batch["key"] for batch in teacher(labelled_folders, steps=4).loader()]
+    assert [a + b for a, b in pairs] == keys_of(teacher(labelled_folders, steps=4))
     assert trainer.global_step == 4
 
 

@@ -138,10 +138,10 @@ def module(folder, **changes):
 
 def test_loader__any_step_is_the_same_with_workers_from_the_middle_and_on_other_ranks(tmp_path):
     folder = write_segmented(tmp_path / "shards", count=5)
-    whole = list(module(folder).loader())
+    whole = [batch["segmented"] for batch in module(folder).loader()]
     assert set(whole[0]) == {"image", "classes", "key", "source"} and whole[0]["classes"].shape == (4, 28, 28)
-    late = list(module(folder, workers=2).loader(start=4))
-    shares = [module(folder).batch(5, rank=rank, world_size=2) for rank in range(2)]
+    late = [batch["segmented"] for batch in module(folder, workers=2).loader(start=4)]
+    shares = [module(folder).batch(5, rank=rank, world_size=2)["segmented"] for rank in range(2)]
     for a, b in ((whole[4], late[0]), (whole[5], late[1])):
         assert (a["image"] == b["image"]).all() and (a["classes"] == b["classes"]).all() and a["key"] == b["key"]
     assert (np.concatenate([share["image"].numpy() for share in shares]) == whole[5]["image"].numpy()).all()
@@ -150,6 +150,6 @@ def test_loader__any_step_is_the_same_with_workers_from_the_middle_and_on_other_
 
 def test_loader__a_bad_sample_is_grey_everywhere_without_class(tmp_path):
     folder = write_segmented(tmp_path / "shards", count=5, damaged=(2,))
-    batches = list(module(folder, max_bad_share=0.5).loader())
+    batches = [batch["segmented"] for batch in module(folder, max_bad_share=0.5).loader()]
     bad = [batch["classes"][i] for batch in batches for i, key in enumerate(batch["key"]) if key.startswith("bad")]
     assert len(bad) >= 4 and all((classes == NO_CLASS).all() for classes in bad)

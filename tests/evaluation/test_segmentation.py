@@ -4,9 +4,9 @@ import pytest
 import torch
 from segmented import NAMES, classes_of, write_segmented
 
+from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.segment import main
 from depth_anything_train.evaluation.segmentation import compare, count
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, measures
 from depth_anything_train.models.encoder import EncoderConfig
@@ -70,7 +70,11 @@ def test_segment__writes_ours_beside_the_papers(model, tmp_path, monkeypatch, ca
         with pytest.raises(SystemExit):
             segment(monkeypatch, f"model={run}", f"data={data}", f"out={out}", "device=cpu")
         assert message in capsys.readouterr().err.replace("\n", " ")
-    segment(monkeypatch, f"model={run}", f"data=[{shards}]", f"out={out}", *window, "device=cpu", "pictures=1")
+    again = [f"model={run}", f"data=[{shards}]", f"out={out}", *window, "device=cpu", "pictures=1"]
+    with pytest.raises(SystemExit):
+        segment(monkeypatch, *again, "limit=2")
+    assert "holds results of another limit (none); choose another out=" in capsys.readouterr().err
+    segment(monkeypatch, *again)
 
 
 @pytest.mark.parametrize("change", ["model=nowhere", "data=[nowhere]", "benchmark.window.stride=0", "limit=x"])

@@ -9,10 +9,9 @@ from scenes import encode, scene, write_shards
 from data_engine.writer import ShardWriter
 from depth_anything_train.composition import compose
 from depth_anything_train.data.dz16 import encode_dz16
+from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.loop import evaluate
-from depth_anything_train.evaluation.validation import EvenlySpread
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.labelled import open_data
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.run_folder import read_metrics
 from depth_anything_train.runtime import UserError
@@ -120,8 +119,3 @@ def test_run__validation_on_what_is_trained_on_is_refused(folders):
     streams = [f"+nyu=[{folders / 'train'}]", f"+kitti=[{folders / 'held_out'}]", "data.sources.kitti.crop=none"]
     with pytest.raises(UserError, match="held_out stands under validation and is trained on"):
         train(config(folders, *routed, *domains, *streams))
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(3, [0, 2, 4]), (7, [0, 1, 2, 3, 4, 5, 6]), (None, [*range(7)])])
-def test_evenly_spread__has_no_image_twice(limit, expected):
-    assert [*EvenlySpread([*range(7)], limit)] == expected

@@ -11,7 +11,9 @@ from scenes import encode, scene
 
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.evaluate import evaluate, open_model
+from depth_anything_train.data.test_sets import EvenlySpread
+from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.midas import RELEASED, UNUSED, Midas
 from depth_anything_train.metrics.depth import DepthProtocol
@@ -155,7 +157,6 @@ def test_load_predictor__names_of_the_released_models(monkeypatch):
 
 
 def test_evaluate__judges_midas_like_any_model(folder, labelled_shards):
-    results = evaluate(
-        open_model(f"midas:{folder}", []), {"scenes": ShardFolder(labelled_shards)}, DepthProtocol(), batch=2, limit=3
-    )
+    scenes = EvenlySpread(ShardFolder(labelled_shards), 3)
+    results = evaluate(open_model(f"midas:{folder}", []), {"scenes": scenes}, DepthProtocol(), batch=2)
     assert len(results.images) == 3 and np.isfinite(results.mean()["abs_rel"])

@@ -9,8 +9,9 @@ import pytest
 from scenes import scene
 
 from depth_anything_train.inference.outputs import Outputs
-from depth_anything_train.inference.png import describe_16bit, encode_png, to_16bit
+from depth_anything_train.inference.png import describe_16bit, to_16bit, with_texts
 from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.ops.png import encode_png
 
 
 @pytest.fixture
@@ -68,9 +69,9 @@ def test_encode_png__is_read_back_as_it_was():
     assert (decoded[1] == levels).all() and decoded[1].dtype == np.uint16
 
 
-def test_encode_png__texts_change_no_pixel_and_every_checksum_is_right():
+def test_with_texts__change_no_pixel_and_every_checksum_is_right():
     levels = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
-    data = encode_png(levels, {"unit": "m", "scale": "0.001"})
+    data = with_texts(encode_png(levels), {"unit": "m", "scale": "0.001"})
     assert (cv2.imdecode(np.frombuffer(data, np.uint8), -1) == levels).all()
     with PIL.Image.open(io.BytesIO(data)) as png:
         assert png.text == {"unit": "m", "scale": "0.001"}

@@ -8,7 +8,7 @@ from torch import nn
 from depth_anything_train.models.encoder import EncoderConfig
 from depth_anything_train.models.segmenter import Pyramid, Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from depth_anything_train.models.sources import load_depth_model
-from depth_anything_train.optim.param_groups import encoder_decoder_groups
+from depth_anything_train.optim.param_groups import prefix_groups
 from depth_anything_train.runtime import UserError
 
 ENCODER = EncoderConfig("test", embed_dim=32, depth=4, num_heads=2, ffn="mlp", taps=(0, 1, 2, 3), image_size=28)
@@ -114,14 +114,8 @@ def test_every_weight__learns():
 
 def test_groups__norms_and_embeddings_do_not_decay_and_the_encoder_learns_slowly():
     model = build()
-    groups = encoder_decoder_groups(
-        model,
-        encoder_lr=3e-6,
-        decoder_lr=3e-5,
-        weight_decay=0.05,
-        decay_norms_and_biases=False,
-        decay_embeddings=False,
-    )
+    rates = {"pretrained.": ("encoder", 3e-6), "": ("decoder", 3e-5)}
+    groups = prefix_groups(model, rates, weight_decay=0.05, decay_norms_and_biases=False, decay_embeddings=False)
     found = {group["name"]: (group["lr"], group["weight_decay"]) for group in groups}
     assert found == {
         "encoder": (3e-6, 0.05),
@@ -145,9 +139,7 @@ def test_groups__norms_and_embeddings_do_not_decay_and_the_encoder_learns_slowly
         assert name not in still, name
     assert "pretrained.pos_embed" in {
         name
-        for group in encoder_decoder_groups(
-            model, encoder_lr=1, decoder_lr=1, weight_decay=1, decay_norms_and_biases=False
-        )
+        for group in prefix_groups(model, rates, weight_decay=1, decay_norms_and_biases=False)
         if group["weight_decay"]
         for name, _ in group["params"]
     }, "unless it is asked for"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from depth_anything_train.optim.param_groups import encoder_decoder_groups
+from depth_anything_train.optim.param_groups import prefix_groups
 from depth_anything_train.runtime import UserError
 
 
@@ -17,7 +17,8 @@ class Model(nn.Module):
 
 
 def groups(model, **options):
-    return encoder_decoder_groups(model, encoder_lr=1e-6, decoder_lr=1e-5, weight_decay=0.01, **options)
+    rates = {"pretrained.": ("encoder", 1e-6), "": ("decoder", 1e-5)}
+    return prefix_groups(model, rates, weight_decay=0.01, **options)
 
 
 @pytest.mark.parametrize("decay_norms_and_biases", [True, False])

@@ -31,7 +31,7 @@ def test_metric__loss_is_that_of_the_prediction_in_metres():
     with torch.no_grad():
         depth = task.model(task.to_model(batch["image"]))
     expected = SILog()(depth, 1 / batch["disparity"], batch["valid"])
-    assert fit(task, batch)["train/loss/depth"] == pytest.approx(expected.item(), rel=1e-5)
+    assert fit(task, {"labelled": batch})["train/loss/depth"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_metric__learns_one_batch():
@@ -40,8 +40,8 @@ def test_metric__learns_one_batch():
     batch.update(disparity=1 / ramp, valid=torch.ones_like(ramp, dtype=torch.bool))
     batch.update(image=(ramp.expand(2, 3, 28, 28) * 12).to(torch.uint8))
     task.steps = 30
-    first = fit(task, batch)["train/loss"]
-    assert fit(task, batch, steps=30)["train/loss"] < first / 2
+    first = fit(task, {"labelled": batch})["train/loss"]
+    assert fit(task, {"labelled": batch}, steps=30)["train/loss"] < first / 2
 
 
 def test_metric__a_relative_model_is_refused():

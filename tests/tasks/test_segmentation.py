@@ -49,7 +49,7 @@ def test_step__the_total_is_the_weighted_sum_of_mask2former():
     found = []
     step = task.training_step
     task.training_step = lambda *given: found.append(step(*given)) or found[-1]
-    numbers = fit(task, batch())
+    numbers = fit(task, {"segmented": batch()})
     weighted = 2 * numbers["train/loss/classes"] + 5 * numbers["train/loss/mask"] + 5 * numbers["train/loss/dice"]
     assert found[0].item() == numbers["train/loss"] == pytest.approx(weighted, rel=1e-5)
 

@@ -52,7 +52,7 @@ def test_student__starts_where_the_frozen_encoder_is():
 
 def test_student__v2_learns_from_pseudo_labels_alone_with_edges_at_twice_the_weight():
     task = make_task("v2_student_vits", model="test", encoder="none", steps=9)
-    metrics = fit(task, student_batch()["unlabelled"])
+    metrics = fit(task, {"unlabelled": student_batch()["unlabelled"]})
     parts = {name: metrics[f"train/loss/{name}"] for name in ("pseudo", "pseudo_gradient", "feature")}
     assert metrics["train/loss"] == pytest.approx(sum(parts.values()) + parts["pseudo_gradient"], rel=1e-5)
     assert "train/loss/labelled" not in metrics
@@ -60,7 +60,7 @@ def test_student__v2_learns_from_pseudo_labels_alone_with_edges_at_twice_the_wei
 
 def test_teacher__v2_has_edges_beside_the_labels():
     task = make_task("v2_teacher_vitg", model="test", encoder="none", steps=9)
-    metrics = fit(task, labelled(2))
+    metrics = fit(task, {"labelled": labelled(2)})
     edges = metrics["train/loss/labelled_gradient"]
     assert metrics["train/loss"] == pytest.approx(metrics["train/loss/labelled"] + 2 * edges, rel=1e-5)
 
@@ -78,13 +78,13 @@ def test_student__features_can_be_aligned_on_the_labelled_images_instead():
 
 def test_student__data_that_do_not_fit_the_task_are_refused():
     with pytest.raises(UserError, match="labelled images and task.labelled, or neither"):
-        fit(make_task(), student_batch()["unlabelled"])
+        fit(make_task(), {"unlabelled": student_batch()["unlabelled"]})
 
 
 def test_student__features_on_images_that_the_data_do_not_have_are_refused():
     task = make_task("v2_student_vits", model="test", encoder="none", steps=9, **{"task.feature_on": "labelled"})
     with pytest.raises(UserError, match="Expected labelled images to align features on, but .*'unlabelled'"):
-        fit(task, student_batch()["unlabelled"])
+        fit(task, {"unlabelled": student_batch()["unlabelled"]})
 
 
 def test_snapshot__is_there_for_every_task_that_can_be_judged():
@@ -107,9 +107,9 @@ def test_teacher__learns_one_batch():
     task, batch = make_task("tiny_teacher"), labelled(2)
     ramp = torch.linspace(0, 1, 28).expand(2, 1, 28, 28)
     batch.update(disparity=ramp, image=(ramp.expand(2, 3, 28, 28) * 255).to(torch.uint8))
-    first = fit(task, batch)["train/loss"]
+    first = fit(task, {"labelled": batch})["train/loss"]
     task.optim, task.steps = task.optim, 60
-    assert fit(task, batch, steps=60)["train/loss"] < first / 2
+    assert fit(task, {"labelled": batch}, steps=60)["train/loss"] < first / 2
 
 
 def test_task__a_loss_without_weight_is_named():
@@ -125,7 +125,7 @@ def test_semantic__trains_the_encoder_and_exports_it_alone(tmp_path):
     images = labelled(4)["image"]
     batch = {"image": images, "classes": (images[:, 0] // 128), "key": list("abcd")}
     batch["classes"][0] = 255
-    losses = [fit(task, batch, steps=n)["train/loss"] for n in (1, 30)]
+    losses = [fit(task, {"semantic": batch}, steps=n)["train/loss"] for n in (1, 30)]
     assert losses[1] < losses[0]
     task.record = {"seed": 0}
     task.export(tmp_path)

@@ -63,7 +63,7 @@ def streams(experiment):
     if experiment == "tiny_student":
         region = torch.zeros(2, 1, 28, 28, dtype=torch.bool, device=GPU)
         return {"labelled": batch_on_gpu(), "unlabelled": {**batch_on_gpu(), "region": region}}
-    return batch_on_gpu()
+    return {"labelled": batch_on_gpu()}
 
 
 @pytest.mark.parametrize("experiment", ["tiny_teacher", "tiny_student", "tiny_metric", "routed"])

@@ -1,4 +1,4 @@
-"""Labelled test images, read one by one with their labels in physical units."""
+"""Test sets: shard folders by name, or some of their samples; labelled images with their labels in physical units."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from depth_anything_train.data.camera import read_focal
 from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.ops.spread import evenly
 from depth_anything_train.runtime import UserError
 
 
@@ -25,8 +26,22 @@ class Records(Protocol):
     def __getitem__(self, index: int, /) -> Record: ...
 
 
+class EvenlySpread:
+    """At most `limit` of the records, at even distances; all of them if it is None."""
+
+    def __init__(self, records: Records, limit: int | None) -> None:
+        self.records = records
+        self.places = range(len(records)) if limit is None else evenly(len(records), limit)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int, /) -> Record:
+        return self.records[self.places[index]]
+
+
 @dataclass(frozen=True)
-class Sample:
+class TestSample:
     """One decoded image with its label at the label's own size: disparity in 1/unit, exactly 0 is sky.
 
     `focal_px` is the camera's focal length in pixels of the image, where it is known.
@@ -41,7 +56,7 @@ class Sample:
     focal_px: float | None = None
 
 
-def read_sample(record: Record, group: str, split_by: str | None = None) -> Sample:
+def read_sample(record: Record, group: str, split_by: str | None = None) -> TestSample:
     """Decode one record. A sky mask is left where it is: marked sky is trained on, but not judged.
 
     Raises:
@@ -50,7 +65,7 @@ def read_sample(record: Record, group: str, split_by: str | None = None) -> Samp
     group = group_of(record, group, split_by)
     image, disparity, valid = decode_pair(record)
     unit, focal_px = str(record.meta.get("unit", "unknown")), read_focal(record.meta)
-    return Sample(group, record.key, image, disparity, valid, unit, focal_px)
+    return TestSample(group, record.key, image, disparity, valid, unit, focal_px)
 
 
 def group_of(record: Record, group: str, split_by: str | None) -> str:

@@ -8,13 +8,12 @@ from importlib.resources import files
 import matplotlib
 from matplotlib.colors import to_hex
 
-from depth_anything_train.report.comparison import spoken
-from depth_anything_train.report.pictures import Picture, PictureRow
+from depth_anything_train.pages.pictures import Picture, PictureRow
 
 
 def document(title: str, body: str) -> str:
     """A whole page around the HTML of its body."""
-    style = (files("depth_anything_train.report") / "style.css").read_text()
+    style = (files("depth_anything_train.pages") / "style.css").read_text()
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -64,3 +63,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     top = "".join(cell("th", text) for text in head)
     body = "\n".join(f"<tr>{cell('th', row[0])}{''.join(cell('td', text) for text in row[1:])}</tr>" for row in rows)
     return f'<div class="scroll"><table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def spoken(name: str) -> str:
+    """`mean_map` -> `mean map`."""
+    return name.replace("_", " ")
