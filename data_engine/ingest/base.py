@@ -124,30 +124,36 @@ def list_files(root: Path, extensions: Sequence[str]) -> list[str]:
 def walk_files(root: Path, extensions: Sequence[str]) -> Iterator[str]:
     """As `list_files`, but one path after another: only the names of one folder are held.
 
+    Links to folders are followed; each folder is read once, so they may lead in circles.
+
     Raises:
         UserError: a folder below `root` cannot be read.
     """
     endings = tuple(f".{extension}" for extension in extensions)
-    return _walk(str(root), "", endings)
+    return _walk(str(root), "", endings, set())
 
 
-def _walk(root: str, below: str, endings: tuple[str, ...]) -> Iterator[str]:
+def _walk(root: str, below: str, endings: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
     folder = os.path.join(root, below)
     names: list[str] = []
     try:
+        facts = os.stat(folder)
+        if (place := (facts.st_dev, facts.st_ino)) in seen:
+            return
+        seen.add(place)
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 if not entry.is_dir():
                     names += [entry.name] * entry.name.lower().endswith(endings)
-                elif not entry.is_symlink():
+                else:
                     names.append(entry.name + "/")  # so that the order is that of whole paths
     except OSError as error:
         raise UserError(f"Expected to read the folder {folder}, but cannot: {error.strerror}.") from None
     for name in sorted(names, key=natural_order):
         if name.endswith("/"):
-            yield from _walk(root, below + name, endings)
+            yield from _walk(root, below + name, endings, seen)
         else:
             yield below + name
 
