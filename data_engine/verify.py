@@ -76,6 +76,8 @@ def main(cfg: DictConfig) -> None:
     elif bad:
         about = f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out."
         console.print(about, soft_wrap=True)
+    if findings.num_wrong and read_info(folder)["kind"] == PSEUDO_LABELS:
+        console.print("Labels that are damaged are made again by the same `label` once their NAME.json is deleted.")
     if findings.problems if cfg.bad_keys else findings.num_wrong:
         raise SystemExit(1)
 

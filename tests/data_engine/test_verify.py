@@ -278,6 +278,21 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
+def test_command__says_how_damaged_pseudo_labels_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = make_pseudo(tmp_path)
+    monkeypatch.setattr("sys.argv", ["verify", f"shards={labels}", "workers=0"])
+    main()
+    assert "made again" not in capsys.readouterr().err
+    tar = bytearray((labels / "x.tar").read_bytes())
+    tar[600] ^= 1
+    (labels / "x.tar").write_bytes(tar)
+    with pytest.raises(SystemExit):
+        main()
+    assert "made again by the same `label` once their NAME.json is deleted" in " ".join(capsys.readouterr().err.split())
+
+
 def test_command__listed_samples_are_left_out_by_training_and_no_longer_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
