@@ -74,7 +74,7 @@ def label(labeller: ShardLabeller, images: str | AnyPath, out: Path, *, engine: 
     require_writable(out)
     with claim(out, folder, labeller):
         names = {path.name for path in folder.shards}
-        if surplus := sorted(path.name for path in out.glob("*.tar") if path.name not in names):
+        if surplus := sorted(path.name for path in out.glob("[!.]*.tar") if path.name not in names):
             console.print(
                 f"{len(surplus)} shards of {out} have no images in {folder.path} (first {surplus[0]}): training "
                 "refuses them. Put the images back, or delete these labels: the tar, its .idx and its .json.",

@@ -11,11 +11,13 @@ import numpy as np
 from data_engine.ingest.base import Ingest, RawSample
 from depth_anything_train.data.dz16 import encode_codes
 from depth_anything_train.data.labels import decode_label, read_png16
-from depth_anything_train.data.schema import Record
+from depth_anything_train.data.schema import PACKED_SCHEMA, Record
 
 
 class PackedLabels:
     """A labelled data set whose labels are packed by `pack_label`, and which is otherwise as it was."""
+
+    schema = PACKED_SCHEMA
 
     def __init__(self, ingest: Ingest) -> None:
         self.ingest, self.kind, self.source = ingest, ingest.kind, ingest.source

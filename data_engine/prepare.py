@@ -96,7 +96,7 @@ def prepare(
     require_writable(out)
     items = ingest.items()
     configuration = [type(ingest).__qualname__, ingest.info(), samples_per_shard, hash_items(items)]
-    identity = {"schema": SCHEMA, "kind": ingest.kind, "source": ingest.source}
+    identity = {"schema": getattr(ingest, "schema", SCHEMA), "kind": ingest.kind, "source": ingest.source}
     identity["fingerprint"] = fingerprint([identity, configuration])
     paths = [out / f"{number:05d}.tar" for number in range(-(-len(items) // samples_per_shard))]
     with _claimed(out, identity, paths):
@@ -147,9 +147,9 @@ class Missing(Sequence[tuple[Ingest, Sequence[Any], Path]]):
 
 
 def is_written(tar: Path) -> bool:
-    """Whether a shard is there whole: its index, which is written last, and a tar of the length that it says."""
+    """Whether a shard is there whole: its report, its index, which is written last, and a tar of the length it says."""
     try:
-        return tar.exists() and read_header(tar) is not None
+        return tar.exists() and tar.with_suffix(".json").exists() and read_header(tar) is not None
     except BadShard:
         return False
 
@@ -168,10 +168,12 @@ def _claimed(out: Path, identity: dict[str, Any], paths: Sequence[Path]) -> Iter
     with open(mark, "r+b") as held:
         with suppress(OSError):  # a file system without locks: nobody clears the folder then
             fcntl.flock(held, fcntl.LOCK_SH)  # any number may write the same shards
-        if read_json(mark) != identity:
+        if (begun := read_json(mark)) != identity:
+            unpacked = begun.get("schema", 0) < identity.get("schema", 0)
+            hint = " Its labels are not packed: if that is all, pack_labels=false continues it." if unpacked else ""
             raise UserError(
                 f"{out} was begun with another data set, other files or other settings; choose another out=, or delete "
-                "that folder."
+                f"that folder.{hint}"
             )
         try:
             yield

@@ -145,9 +145,10 @@ def verify(
     if info["kind"] == PSEUDO_LABELS:
         images, partners = _find_images(images_of(folder, info))
         total.problems += _missing_partners({tar.name for tar in tars}, partners, images)
-    if str(shards).endswith(".tar"):  # a pattern may leave some out
+    if isinstance(folder, RemotePath) and str(shards).endswith(".tar"):  # a pattern may leave some out
         info = {name: value for name, value in info.items() if name not in ("shards", "count")}
-    wanted = [f"{number:05d}.tar" for number in range(info.get("shards", 0))]
+    expected_shards = info.get("shards", len(tars))
+    wanted = [f"{number:05d}.tar" for number in range(expected_shards if expected_shards != len(tars) else 0)]
     missing = sorted(set(wanted) - {tar.name for tar in tars})
     total.problems += [f"{name}: expected this shard by {DATASET_FILE}, but it does not exist." for name in missing]
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]

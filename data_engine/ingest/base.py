@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.files import LinkedFolders
 from depth_anything_train.runtime import UserError, keyed_seed
 
 JPEG_QUALITY = 95
@@ -124,23 +125,19 @@ def list_files(root: Path, extensions: Sequence[str]) -> list[str]:
 def walk_files(root: Path, extensions: Sequence[str]) -> Iterator[str]:
     """As `list_files`, but one path after another: only the names of one folder are held.
 
-    Links to folders are followed; each folder is read once, so they may lead in circles.
+    Links to folders elsewhere are followed; see `files.LinkedFolders`.
 
     Raises:
         UserError: a folder below `root` cannot be read.
     """
     endings = tuple(f".{extension}" for extension in extensions)
-    return _walk(str(root), "", endings, set())
+    return _walk(str(root), "", endings, LinkedFolders(root))
 
 
-def _walk(root: str, below: str, endings: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
+def _walk(root: str, below: str, endings: tuple[str, ...], links: LinkedFolders) -> Iterator[str]:
     folder = os.path.join(root, below)
     names: list[str] = []
     try:
-        facts = os.stat(folder)
-        if (place := (facts.st_dev, facts.st_ino)) in seen:
-            return
-        seen.add(place)
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -152,10 +149,10 @@ def _walk(root: str, below: str, endings: tuple[str, ...], seen: set[tuple[int, 
     except OSError as error:
         raise UserError(f"Expected to read the folder {folder}, but cannot: {error.strerror}.") from None
     for name in sorted(names, key=natural_order):
-        if name.endswith("/"):
-            yield from _walk(root, below + name, endings, seen)
-        else:
+        if not name.endswith("/"):
             yield below + name
+        elif not os.path.islink(path := os.path.join(folder, name[:-1])) or links.follow(path):
+            yield from _walk(root, below + name, endings, links)
 
 
 def stem(path: str) -> str:

@@ -15,8 +15,9 @@ and then the settings of `Pairs` hold:
 All further columns are kept as text in the json of the sample, under their names, for whoever wants to split by them:
 `environment`, `sensor`, `scene`. One whose name the json has for something else (`source`, say) is `column_NAME` there.
 
-Labels are 16-bit PNG (bytes unchanged), npy, or PFM (both stored as float32 npy). A label may be smaller or larger
-than its photograph, but must have the same shape. Zero, negative and not finite values are invalid pixels.
+Labels are 16-bit PNG (as it is, or packed by `prepare`), npy, or PFM (both stored as float32 npy). A label may be
+smaller or larger than its photograph, but must have the same shape. Zero, negative and not finite values are invalid
+pixels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Raw depth maps of any format, to what a labelled shard can hold: 16-bit PNG as it is, or float32 npy."""
+"""Raw depth maps of any format, to 16-bit PNG as it is (which `packing` may follow), or float32 npy."""
 
 from __future__ import annotations
 

@@ -70,6 +70,11 @@ class Sky:
 
     kind = LABELLED
 
+    @property
+    def schema(self) -> int:
+        """That of the shards whose labels it passes on."""
+        return int(_folder(self.root).info["schema"])
+
     def __post_init__(self) -> None:
         shares = (self.confidence, self.smallest, self.max_labelled)
         if not all(0 <= share <= 1 for share in shares):

@@ -30,7 +30,7 @@ class VirtualKitti2(LabelledSet):
     root of its name (root/vkitti_2.0.3_rgb/Scene01/...).
 
     Licence: CC BY-NC-SA 3.0, so not for commercial use. The label is depth along the optical axis, 16-bit PNG in
-    centimetres, bytes unchanged. 65535 (655.35 m) is the sky: no depth, but a mask. Camera_1 is not used.
+    centimetres. 65535 (655.35 m) is the sky: no depth, but a mask. Camera_1 is not used.
 
     Args:
         root, part, count, seed: as in `LabelledSet`; there are no official splits.

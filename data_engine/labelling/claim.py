@@ -47,7 +47,7 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
     }
     mark = out / DATASET_FILE
     if not mark.exists():
-        tars = [path.name for path in out.glob("*.tar")]
+        tars = [path.name for path in out.glob("[!.]*.tar")]
         if tars and not _are_known(tars, out, images, labeller):
             raise UserError(
                 f"Expected an empty folder or labels in out={out}, but it holds {min(tars)}; choose another."

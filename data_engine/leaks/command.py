@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -17,9 +18,11 @@ from data_engine.leaks.page import render
 from data_engine.leaks.search import Leak, LeakReport, Limits, find_leaks, open_images
 from depth_anything_train.command import command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, write_bad_keys
+from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.files import write_bytes
 from depth_anything_train.runtime import UserError, console
 
+OF = " of "
 REASON = "test_image"
 """Under which a copy of a test image stands in bad_keys.jsonl."""
 
@@ -30,11 +33,11 @@ def main(cfg: DictConfig) -> None:
     out, limits = Path(cfg.out).expanduser(), Limits(cfg.max_distance, cfg.min_correlation)
     train, test = ([str(name)] if isinstance(name, str) else list(map(str, name)) for name in (cfg.train, cfg.test))
     if cfg.exclude:
-        local = {_local(name) for name in train}  # refused before the search
-        if both := local & {open_images(name).path for name in test}:
-            raise UserError(
-                f"Expected other folders in test than in train for exclude=true, but got {both.pop()} in both."
-            )
+        for name in train:
+            _local(name)  # refused before the search
+        contents = {open_images(name).content for name in train}
+        if both := [name for name in test if open_images(name).content in contents]:
+            raise UserError(f"Expected other images in test than in train for exclude=true, but got {both[0]} in both.")
     report = find_leaks(train, test, out, limits=limits, workers=cfg.workers)
     write_csv(out / "leaks.csv", report.leaks)
     write_bytes(out / "leaks.html", render(report, cfg.num_pairs).encode())
@@ -78,20 +81,21 @@ def exclude(leaks: Iterable[Leak], train: Iterable[str], test: Iterable[str]) ->
     for leak in leaks:
         folder = open_images(leak.train)
         digest = next(folder.digest(n) for n, path in enumerate(folder.shards) if path.name == leak.train_shard)
-        message = f"copy of {leak.test_shard} {leak.test_key}{_of(leak.test)}"
+        message = f"copy of {leak.test_shard} {leak.test_key}{OF}{_place(open_images(leak.test).path)}"
         bad = BadKey(leak.train_shard, leak.train_number, leak.train_key, REASON, message, digest)
         by_folder[_local(leak.train)].setdefault((bad.shard, bad.number), bad)
-    replaced = tuple(_of(name) for name in test)
+    tested = {_place(open_images(name).path) for name in test}
     for path, found in by_folder.items():
-        others = [one for one in read_bad_keys(path) if one.reason != REASON or not one.message.endswith(replaced)]
+        listed = list(read_bad_keys(path))
+        others = [one for one in listed if one.reason != REASON or _place(one.message.rpartition(OF)[2]) not in tested]
         write_bad_keys(path, chain(others, found.values()))
         if stay := sum(one.reason == REASON for one in others):
             console.print(f"{stay} lines of {path / BAD_KEYS_FILE} about other test sets stay.", soft_wrap=True)
 
 
-def _of(test: str) -> str:
-    """How the message of a line ends that is about a test folder."""
-    return f" of {test}"
+def _place(folder: str | AnyPath) -> str:
+    """A test folder, however it is written, as it ends the message of a line."""
+    return str(folder) if "://" in str(folder) else os.path.realpath(str(folder))
 
 
 def _local(name: str) -> Path:

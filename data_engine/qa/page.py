@@ -66,7 +66,12 @@ def write_page(
     except UserError as error:  # a shard or a manifest that is damaged: the page says so, and draws nothing
         title = f"Labels of {Path(shards).name}"
         nothing = f"<p>Nothing is drawn, because the folder cannot be opened: {escape(str(error))}</p>"
-        write_bytes(out, document(title, f"<h1>{escape(title)}</h1>\n{_wrong(findings)}\n{nothing}").encode())
+        write_bytes(
+            out,
+            document(
+                title, f"<h1>{escape(title)}</h1>\n{_wrong(findings) if findings.num_wrong else ''}\n{nothing}"
+            ).encode(),
+        )
         return
     drawn = examine(shards, draw(folder, num_shards, num_labels, seed), workers)
     title = f"Labels of {folder.info.get('source', Path(shards).name)}"

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, join, list_folder
-from depth_anything_train.data.schema import DATASET_FILE, IMAGES, KINDS, PSEUDO_LABELS, SCHEMA, UNFINISHED_FILE
+from depth_anything_train.data.schema import (
+    DATASET_FILE,
+    IMAGES,
+    KINDS,
+    PACKED_SCHEMA,
+    PSEUDO_LABELS,
+    SCHEMA,
+    UNFINISHED_FILE,
+)
 from depth_anything_train.files import read_json, require_folder
 from depth_anything_train.runtime import UserError
 
@@ -28,7 +36,9 @@ def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[
         with os.scandir(local) as entries:
             found = list(entries)
         files = {entry.name: local / entry.name for entry in found if entry.is_file()}
-        if broken := [entry.path for entry in found if _is_shard(entry.name) and not os.path.exists(entry.path)]:
+        if broken := [
+            entry.path for entry in found if entry.is_symlink() and _is_shard(entry.name) and not entry.is_file()
+        ]:
             raise UserError(f"{min(broken)} is a link to what does not exist; mount it, or delete the link.")
     shards = [files[name] for name in sorted(files) if _is_shard(name)]
     if not shards:
@@ -51,9 +61,11 @@ def read_info(folder: AnyPath) -> dict[str, Any]:
             raise UserError(f"The shards in {folder} are not finished; run the same `prepare` again and it continues.")
         return {"schema": SCHEMA, "kind": IMAGES, "source": folder.name}
     info: dict[str, Any] = read_json(folder / DATASET_FILE, keys=("schema",))
-    if info.get("schema") != SCHEMA:
+    if info.get("schema") not in (SCHEMA, PACKED_SCHEMA):
         found = info.get("schema")
-        raise UserError(f"Expected shards of schema {SCHEMA} in {folder}, but they say {found}; update the program.")
+        raise UserError(
+            f"Expected schema {SCHEMA} or {PACKED_SCHEMA} of shards in {folder}, but got {found}; update the program."
+        )
     if info.get("kind") not in KINDS:
         raise UserError(f"{folder / DATASET_FILE} is damaged: it says kind {info.get('kind')!r}; write it again.")
     for name, kind in (("shards", int), ("count", int), ("images", str | None)):

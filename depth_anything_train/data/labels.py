@@ -44,7 +44,7 @@ def decode_label(extension: str, data: Encoded, meta: dict[str, Any]) -> Label:
     quantity, _, codec = extension.partition(".")
     if codec == "dz16":
         stored, valid = decode_dz16(data)
-        if meta.get("scale", 1) != 1:
+        if meta.get("scale") not in (None, 1):
             stored = _divide(stored, meta["scale"])
             if not (finite := np.isfinite(stored)).all():
                 stored[~finite], valid = 0, valid & finite

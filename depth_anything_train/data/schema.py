@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from depth_anything_train.runtime import UserError
 
-SCHEMA = 1
+SCHEMA, PACKED_SCHEMA = 1, 2
+"""Of dataset.json; the second for dz16 labels with a scale, which older programs would read without it."""
 
 LABELLED, IMAGES, PSEUDO_LABELS, SEGMENTED = "labelled", "images", "pseudo_labels", "segmented"
 """The kinds of shard folder, as `kind` in dataset.json."""

@@ -101,7 +101,7 @@ class Shard:
         """Read and verify one sample.
 
         Raises:
-            BadSample: `damaged_sample`, or as `tar.walk`.
+            BadSample: `damaged_sample`, `hidden_file`, or as `tar.walk`.
             BadShard: the disk or the network does not give it.
         """
         entry = self.entry(number)
@@ -114,6 +114,9 @@ class Shard:
         for name, content in iter_members(data):
             key, extension = split_name(name)
             members[extension] = content
+        if not members and any(data[:1]):  # there is a header, of what is left out
+            about = f"Sample {number} of {self.path} is a hidden file, which an older index counts"
+            raise BadSample("hidden_file", f"{about}; delete the index and it is built again without them.")
         return Record(key, members)
 
     def _read(self, length: int, offset: int) -> bytes:

@@ -228,7 +228,8 @@ def _record(folder: ShardFolder, images: ShardFolder, selection: Selection) -> d
 def _image_folder(labels: ShardFolder) -> ShardFolder:
     """The image shards that a pseudo-label folder belongs to, after checking that both have the same samples."""
     images = labels.open_images()
-    done = {shard.name for shard in labels.shards if f"{shard.stem}.json" in labels.files}
+    by_pattern = labels.address != labels.path  # whose files are not listed
+    done = {shard.name for shard in labels.shards if by_pattern or f"{shard.stem}.json" in labels.files}
     if missing := [shard.name for shard in images.shards if shard.name not in done]:
         raise UserError(
             f"{len(missing)} of {len(images.shards)} shards of {images.path} have no labels in {labels.path} yet "
@@ -241,12 +242,12 @@ def _image_folder(labels: ShardFolder) -> ShardFolder:
             "images back, or delete these labels: the tar, its .idx and its .json."
         )
     marks = [shard.with_suffix(".json") for shard in labels.shards]
-    for number, made_from in enumerate(in_parallel(_read_manifest, marks, perhaps_quick=True)):
-        if made_from != (images.digest(number), labels.digest(number)):
-            raise UserError(
-                f"By its manifest {marks[number]} labels another {images.shards[number]} than there is now; put back "
-                "what was labelled, or delete that manifest and run the same `label` again."
-            )
+    made_from = enumerate(in_parallel(_read_manifest, marks, perhaps_quick=True))
+    if others := [number for number, found in made_from if found != (images.digest(number), labels.digest(number))]:
+        raise UserError(
+            f"By its manifest {marks[others[0]]} labels another {images.shards[others[0]]} than there is now, and so "
+            f"do {len(others) - 1} more of {len(marks)}; put back what was labelled, or label into another folder."
+        )
     return images
 
 

@@ -24,7 +24,7 @@ def refuse_others(
         model: `hash`, and `size` where there is one, as in results.json.
         data: shards by name.
         settings: what else decides the numbers, by its name in results.json: plain JSON. Older results lack some of
-            them, and were made without.
+            them, and count as made without.
 
     Raises:
         UserError: they are of another model, of other data or by other settings.

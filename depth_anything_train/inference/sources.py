@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS
+from depth_anything_train.files import LinkedFolders
 from depth_anything_train.runtime import UserError
 
 VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
@@ -114,11 +115,11 @@ def _below(folder: Path, out: Path | None) -> Iterator[str]:
     skipped = None if out is None else out.resolve()
     if skipped == folder.resolve():
         raise _not_apart(out)
-    seen = {skipped, folder.resolve()}
+    links = LinkedFolders(folder)
     for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        places = {name: Path(parent, name).resolve() for name in sorted(folders)}
-        folders[:] = [name for name, place in places.items() if place not in seen]  # links may lead in circles
-        seen.update(places.values())
+        below = [Path(parent, name) for name in sorted(folders)]
+        below = [path for path in below if not path.is_symlink() or links.follow(path)]
+        folders[:] = [path.name for path in below if skipped is None or path.resolve() != skipped]
         here = os.path.relpath(parent, folder)
         for name in files:
             if _extension(name) in IMAGE_EXTENSIONS and not name.startswith("."):  # ._a.jpg is macOS's note on a.jpg

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 
 from depth_anything_train.files import read_json, write_bytes, write_json
@@ -41,6 +42,7 @@ PROCESSOR_FIXED: dict[str, tuple[Any, Any]] = {
     "do_resize": (True, True),
     "image_mean": (list(IMAGENET_MEAN), [0.5, 0.5, 0.5]),
     "image_std": (list(IMAGENET_STD), [0.5, 0.5, 0.5]),
+    "resample": (3, 3),  # bicubic
     "rescale_factor": (1 / 255, 1 / 255),
 }
 """How we prepare photographs, and what transformers' processor does where its file does not say."""
@@ -230,8 +232,11 @@ def _processor_size(folder: Path) -> int | list[int]:
         return RELEASED_SIZE
     content = read_json(path, keys=("size",))
     for key, (value, by_default) in PROCESSOR_FIXED.items():
-        if (found := content.get(key, by_default)) != value:
-            raise UserError(f"Expected {key}={value} in {path}, but got {found}; photographs are prepared in that way.")
+        found = by_default if content.get(key) is None else content[key]
+        if not (np.shape(found) == np.shape(value) and np.allclose(found, value, rtol=1e-4)):
+            raise UserError(
+                f"Expected {key}={value} in {path}, but got {found}; photographs are prepared in no other way."
+            )
     size = content["size"]
     height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
     if not (isinstance(height, int) and isinstance(width, int)):

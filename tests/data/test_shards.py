@@ -309,6 +309,18 @@ def test_folder__hidden_files_of_a_mac_are_no_samples(tmp_path: Path) -> None:
     assert {name: bytes(data) for name, data in folder[0].members.items()} == {"jpg": b"a.jpg", "json": b"a.json"}
 
 
+def test_folder__a_hidden_file_that_an_older_index_counts_is_a_bad_sample(tmp_path: Path) -> None:
+    members = [("._a.jpg", b"note"), ("a.jpg", b"a")]
+    foreign(tmp_path / "00000.tar", members)
+    content = (tmp_path / "00000.tar").read_bytes()
+    entries = [Entry(place, 1024, xxhash.xxh3_64_intdigest(content[place : place + 1024])) for place in (0, 1024)]
+    index_path(tmp_path / "00000.tar").write_bytes(pack_index(entries, len(content)))
+    folder = ShardFolder(tmp_path)
+    with pytest.raises(BadSample, match="delete the index") as caught:
+        folder[0]
+    assert caught.value.reason == "hidden_file" and folder[1].key == "a"
+
+
 def test_folder__a_link_to_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path / "00000.tar", make_samples(2))
     (tmp_path / "00001.tar").symlink_to(tmp_path / "unmounted" / "00001.tar")

@@ -131,6 +131,7 @@ def test_prepare__writes_shards_again_whose_tar_is_lost_or_cut(tmp_path: Path) -
         prepare(Numbers(10, bad=(4,)), tmp_path / name, samples_per_shard=3, workers=0)
     (tmp_path / "damaged" / "00001.tar").unlink()
     os.truncate(tmp_path / "damaged" / "00002.tar", 700)
+    (tmp_path / "damaged" / "00003.json").unlink()
     prepare(Numbers(10, bad=(4,)), tmp_path / "damaged", samples_per_shard=3, workers=0)
     assert content(tmp_path / "damaged") == content(tmp_path / "whole")
 

@@ -145,6 +145,17 @@ def test_verify__cut_missing_and_unfinished_shards_are_named_and_the_others_read
     assert problem(tmp_path) == "00000.tar: expected this shard by dataset.json, but it does not exist."
 
 
+def test_verify__a_count_of_shards_with_other_names_is_no_problem(tmp_path: Path) -> None:
+    make_labelled(tmp_path / "a.tar")
+    for number in range(2):
+        for suffix in ("tar", "idx"):
+            (tmp_path / f"a.tar/0000{number}.{suffix}").rename(tmp_path / f"a.tar/shard-{number}.{suffix}")
+    finish(tmp_path / "a.tar", "labelled", count=6, shards=2)
+    assert verify(tmp_path / "a.tar", workers=0).wrong == []
+    finish(tmp_path / "a.tar", "labelled", count=7, shards=2)
+    assert "Expected 7 samples" in problem(tmp_path / "a.tar")
+
+
 @pytest.mark.parametrize("unreadable", ["x.tar", "x.json"])
 def test_verify__what_cannot_be_opened_is_a_finding(
     tmp_path: Path, unreadable: str, monkeypatch: pytest.MonkeyPatch

@@ -97,13 +97,15 @@ def test_find_source__a_folder_with_a_number_for_a_name_is_a_folder(photos, monk
     assert len(find_source(2024)) == len(find_source(photos))
 
 
-def test_find_source__follows_links_to_folders_but_not_in_circles(tmp_path):
-    for path in ("a/1.jpg", "elsewhere/2.jpg"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+def test_find_source__follows_links_to_folders_elsewhere_once(tmp_path):
+    for path in ("a/1.jpg", "a/z/real/3.jpg", "elsewhere/2.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"")
     (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "same").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "latest").symlink_to(tmp_path / "a" / "z" / "real")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "a")
-    assert find_source(tmp_path / "a").files == ["1.jpg", "link/2.jpg"]
+    assert find_source(tmp_path / "a").files == ["1.jpg", "link/2.jpg", "z/real/3.jpg"]
 
 
 @pytest.mark.parametrize("kind", ["one", "list"])

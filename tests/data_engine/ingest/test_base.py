@@ -41,7 +41,7 @@ def test_list_files__is_in_the_order_of_whole_paths(tmp_path: Path) -> None:
     assert list_files(tmp_path, ["jpg"]) == sorted(found, key=in_parts) and len(found) > 100
 
 
-def test_list_files__follows_links_and_reads_each_folder_once(tmp_path: Path) -> None:
+def test_list_files__follows_links_to_files_and_to_folders_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.jpg").touch()
@@ -50,7 +50,11 @@ def test_list_files__follows_links_and_reads_each_folder_once(tmp_path: Path) ->
     (tmp_path / "root" / "nowhere.jpg").symlink_to(tmp_path / "nothing")
     (tmp_path / "root" / "same").symlink_to(tmp_path / "other")
     (tmp_path / "other" / "back").symlink_to(tmp_path / "root")
-    assert list_files(tmp_path / "root", ["jpg"]) == ["file.jpg", "folder.jpg/a.jpg", "nowhere.jpg"]
+    (tmp_path / "root" / "z").mkdir()
+    (tmp_path / "root" / "z" / "b.jpg").touch()
+    (tmp_path / "root" / "latest").symlink_to(tmp_path / "root" / "z")
+    (tmp_path / "root" / "up").symlink_to(tmp_path)
+    assert list_files(tmp_path / "root", ["jpg"]) == ["file.jpg", "folder.jpg/a.jpg", "nowhere.jpg", "z/b.jpg"]
 
 
 def test_walk_files__a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:

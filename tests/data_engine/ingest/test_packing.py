@@ -73,7 +73,7 @@ def test_encode_codes__a_scale_beyond_float32_leaves_finite_labels(scale: float)
     assert np.isfinite(disparity).all() and (disparity[~valid] == 0).all()
 
 
-@pytest.mark.parametrize("scale", [0, -1, float("nan"), "1000", None])
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), "1000"])
 def test_encode_codes__a_scale_that_is_none_is_named(scale: object) -> None:
     with pytest.raises(BadSample, match="Expected a scale > 0"):
         decode_label("depth.dz16", encode_codes(smooth()), {"scale": scale})
@@ -127,9 +127,25 @@ def test_prepare__does_not_mix_packed_and_other_labels(tmp_path: Path) -> None:
     pairs = Pairs(str(tmp_path / "raw"), scale=1000)
     prepare(PackedLabels(pairs), tmp_path / "out", workers=0)
     before = read_json(tmp_path / "out/dataset.json")
+    assert before["schema"] == 2  # older programs would read these labels without their scale
     with pytest.raises(UserError, match="other settings"):
         prepare(pairs, tmp_path / "out", workers=0)
     assert read_json(tmp_path / "out/dataset.json") == before
+
+
+def test_prepare__a_folder_that_was_not_packed_is_told_how_it_continues(tmp_path: Path) -> None:
+    write_image(tmp_path / "raw/images/a.jpg", 120, 160)
+    write_png(tmp_path / "raw/labels/a.png", smooth())
+    pairs = Pairs(str(tmp_path / "raw"), scale=1000)
+    prepare(pairs, tmp_path / "out", workers=0)
+    assert read_json(tmp_path / "out/dataset.json")["schema"] == 1
+    with pytest.raises(UserError, match="pack_labels=false continues it"):
+        prepare(PackedLabels(pairs), tmp_path / "out", workers=0)
+
+
+def test_decode_label__dz16_without_a_scale_has_1() -> None:
+    for meta in ({}, {"scale": None}, {"scale": 1}):
+        np.testing.assert_array_equal(decode_label("disparity.dz16", encode_codes(smooth()), meta)[0], smooth())
 
 
 def test_pack_label__real_labels_are_the_same(samples_folder: Path) -> None:
