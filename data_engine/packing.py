@@ -1,4 +1,4 @@
-"""16-bit PNG labels become dz16, which training reads two to four times as fast; see `depth_anything_train.data.dz16`."""
+"""16-bit PNG labels become dz16, which is read two to four times as fast; see `depth_anything_train.data.dz16`."""
 
 from __future__ import annotations
 
