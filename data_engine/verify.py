@@ -25,7 +25,7 @@ from data_engine.qa.sheet import contact_sheet
 from depth_anything_train.building import build
 from depth_anything_train.command import command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, writing_bad_keys
-from depth_anything_train.data.folders import find_shards, images_of, read_info
+from depth_anything_train.data.folders import find_shards, images_of, missing_shards, read_info
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS
 from depth_anything_train.data.shards import Shard, ShardFolder
@@ -147,9 +147,7 @@ def verify(
         total.problems += _missing_partners({tar.name for tar in tars}, partners, images)
     if isinstance(folder, RemotePath) and str(shards).endswith(".tar"):  # a pattern may leave some out
         info = {name: value for name, value in info.items() if name not in ("shards", "count")}
-    expected_shards = info.get("shards", len(tars))
-    wanted = [f"{number:05d}.tar" for number in range(expected_shards if expected_shards != len(tars) else 0)]
-    missing = sorted(set(wanted) - {tar.name for tar in tars})
+    missing = missing_shards(info, {tar.name for tar in tars})
     total.problems += [f"{name}: expected this shard by {DATASET_FILE}, but it does not exist." for name in missing]
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
     scales: dict[str, list[Scales]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,18 @@ def find_shards(path: str | AnyPath) -> tuple[AnyPath, list[AnyPath], frozenset[
 
 def _is_shard(name: str) -> bool:
     return name.endswith(".tar") and not name.startswith(".")
+
+
+def missing_shards(info: Mapping[str, Any], names: Collection[str]) -> list[str]:
+    """The shards, by the names that `prepare` gives them, that a folder lacks of the number in its dataset.json.
+
+    Args:
+        info: content of dataset.json.
+        names: names of the files that are there.
+    """
+    here = {name for name in names if _is_shard(name)}
+    wanted = info.get("shards", len(here))
+    return [name for name in (f"{n:05d}.tar" for n in range(wanted)) if name not in here] if wanted != len(here) else []
 
 
 def read_info(folder: AnyPath) -> dict[str, Any]:

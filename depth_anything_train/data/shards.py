@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from depth_anything_train.data.file_cache import cache_limit
-from depth_anything_train.data.folders import find_shards, images_of, read_info
+from depth_anything_train.data.folders import find_shards, images_of, missing_shards, read_info
 from depth_anything_train.data.index import Entry, entry_at, index_problem, parse_header, read_at, tar_problem
 from depth_anything_train.data.index_files import make_indices, read_header, read_index
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel
@@ -196,8 +196,7 @@ class ShardFolder:
     def _refuse_if_incomplete(self) -> None:
         shards, count = self.info.get("shards", len(self.shards)), self.info.get("count", len(self))
         if (shards, count) != (len(self.shards), len(self)):
-            names = (f"{number:05d}.tar" for number in range(shards))
-            missing = next((f", without {name}" for name in names if name not in self.files), "")
+            missing = "".join(f", without {name}" for name in missing_shards(self.info, self.files)[:1])
             raise UserError(
                 f"Expected {shards} shards with {count} samples in {self.path} by its {DATASET_FILE}, but there are "
                 f"{len(self.shards)} with {len(self)}{missing}; "

@@ -19,9 +19,10 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
-from depth_anything_train.inference.prediction import Prediction, check_finite, load_image
+from depth_anything_train.inference.prediction import Prediction, load_image
 from depth_anything_train.inference.preprocess import network_size, prepare
 from depth_anything_train.inference.sources import Photos
+from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Image
 

@@ -30,16 +30,6 @@ Focals = Sequence[float | None] | None
 """Focal length of each image in its own pixels, where it is known."""
 
 
-def check_finite(values: NDArray[np.float32]) -> None:
-    """Refuse what no model states whose weights are sound.
-
-    Raises:
-        UserError: NaN or infinity is among the values.
-    """
-    if not np.isfinite(values).all():
-        raise UserError("Expected a finite prediction, but got NaN or infinity; the model's weights are damaged.")
-
-
 @dataclass(frozen=True)
 class Prediction:
     """One number per pixel, float32 (H, W): of the photograph, or fewer, at the network's resolution.

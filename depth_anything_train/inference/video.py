@@ -15,10 +15,11 @@ from depth_anything_train.files import atomic_writer
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Limits, Outputs
-from depth_anything_train.inference.prediction import Prediction, check_finite
+from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.inference.sources import as_video
 from depth_anything_train.inference.temporal import TemporalAlignment
 from depth_anything_train.inference.video_files import Frame, VideoReader, VideoWriter, video_writer
+from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.runtime import UserError
 
 COLOR = Outputs(DEFAULT_VIDEO_OUTPUTS)

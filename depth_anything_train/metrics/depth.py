@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from depth_anything_train.metrics.functional import RATIO_METRICS, UNIT_METRICS, Pixels, abs_rel, delta1
 from depth_anything_train.metrics.protocol import Protocol
 from depth_anything_train.ops.alignment import least_squares_scale_shift
+from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.runtime import UserError
 
 Alignment = Literal["least_squares_disparity", "median", "none"]
@@ -146,10 +147,9 @@ def evaluate_image(
     judged = judged_pixels(label, valid, protocol, unit)
     if int(judged.sum()) < MIN_PIXELS[protocol.alignment]:
         return None
+    check_finite(disparity[judged])
     predicted = torch.from_numpy(disparity[judged].astype(np.float64))
     truth = torch.from_numpy(label[judged].astype(np.float64))
-    if not predicted.isfinite().all():
-        raise UserError("Expected a finite prediction, but got NaN or infinity; the model's weights are damaged.")
     scale, shift = fit(predicted, truth, protocol.alignment)
     aligned = scale * predicted + shift
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.metrics.protocol import Protocol
-from depth_anything_train.runtime import UserError
+from depth_anything_train.ops.finite import check_finite
 
 Pair = dict[str, list[int]]
 """`nearer` and `farther`, each [row, column] in pixels of the image, from 0."""
@@ -43,6 +43,5 @@ def pair_accuracy(disparity: NDArray[np.floating], pairs: Sequence[Pair]) -> flo
         UserError: the prediction is not finite at a point.
     """
     nearer, farther = (np.array([disparity[tuple(pair[role])] for pair in pairs]) for role in ("nearer", "farther"))
-    if not (np.isfinite(nearer).all() and np.isfinite(farther).all()):
-        raise UserError("Expected a finite prediction, but got NaN or infinity; the model's weights are damaged.")
+    check_finite(nearer, farther)
     return 100.0 * float((nearer > farther).mean())
