@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -148,7 +149,10 @@ def verify(
     if isinstance(folder, RemotePath) and str(shards).endswith(".tar"):  # a pattern may leave some out
         info = {name: value for name, value in info.items() if name not in ("shards", "count")}
     missing = missing_shards(info, {tar.name for tar in tars})
-    total.problems += [f"{name}: expected this shard by {DATASET_FILE}, but it does not exist." for name in missing]
+    named = [f"{name}: expected this shard by {DATASET_FILE}, but it does not exist." for name in islice(missing, 100)]
+    if next(missing, None):
+        named.append(f"Expected {info['shards']} shards by {DATASET_FILE}, but there are {len(tars)}; 100 are named.")
+    total.problems += named
     tasks = [(tar, info["kind"], images, deep, limits) for tar in tars]
     scales: dict[str, list[Scales]] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,10 @@ def _is_shard(name: str) -> bool:
     return name.endswith(".tar") and not name.startswith(".")
 
 
-def missing_shards(info: Mapping[str, Any], names: Collection[str]) -> list[str]:
+def missing_shards(info: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
     """The shards, by the names that `prepare` gives them, that a folder lacks of the number in its dataset.json.
+
+    One after the other, because a damaged dataset.json may name any number.
 
     Args:
         info: content of dataset.json.
@@ -59,7 +61,8 @@ def missing_shards(info: Mapping[str, Any], names: Collection[str]) -> list[str]
     """
     here = {name for name in names if _is_shard(name)}
     wanted = info.get("shards", len(here))
-    return [name for name in (f"{n:05d}.tar" for n in range(wanted)) if name not in here] if wanted != len(here) else []
+    if wanted != len(here):
+        yield from (name for name in (f"{number:05d}.tar" for number in range(wanted)) if name not in here)
 
 
 def read_info(folder: AnyPath) -> dict[str, Any]:

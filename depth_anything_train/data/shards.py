@@ -196,7 +196,7 @@ class ShardFolder:
     def _refuse_if_incomplete(self) -> None:
         shards, count = self.info.get("shards", len(self.shards)), self.info.get("count", len(self))
         if (shards, count) != (len(self.shards), len(self)):
-            missing = "".join(f", without {name}" for name in missing_shards(self.info, self.files)[:1])
+            missing = next((f", without {name}" for name in missing_shards(self.info, self.files)), "")
             raise UserError(
                 f"Expected {shards} shards with {count} samples in {self.path} by its {DATASET_FILE}, but there are "
                 f"{len(self.shards)} with {len(self)}{missing}; "

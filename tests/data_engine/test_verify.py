@@ -145,6 +145,14 @@ def test_verify__cut_missing_and_unfinished_shards_are_named_and_the_others_read
     assert problem(tmp_path) == "00000.tar: expected this shard by dataset.json, but it does not exist."
 
 
+def test_verify__a_number_of_shards_that_cannot_be_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    make_labelled(tmp_path)
+    finish(tmp_path, "labelled", count=6, shards=10**15)
+    problems = verify(tmp_path, workers=0).problems
+    assert problems[0] == "00002.tar: expected this shard by dataset.json, but it does not exist."
+    assert problems[100:] == [f"Expected {10**15} shards by dataset.json, but there are 2; 100 are named."]
+
+
 def test_verify__a_count_of_shards_with_other_names_is_no_problem(tmp_path: Path) -> None:
     make_labelled(tmp_path / "a.tar")
     for number in range(2):
