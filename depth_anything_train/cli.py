@@ -76,6 +76,11 @@ def main() -> None:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(sorted(commands))}."
         console.print(f"error: {name} is no command; {hint}", style="bold red")
         sys.exit(2)
+    if {"-h", "--help"} & set(arguments):
+        from depth_anything_train.command_help import command_help
+
+        print(command_help(name))
+        return
     os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
     interrupted = f"`{name}` was interrupted before it began."
     numbers, status = (STOP_SIGNALS, RUN_AGAIN) if name in REQUEUED else ([signal.SIGINT], INTERRUPTED)

@@ -18,7 +18,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from depth_anything_train.composition import compose, config_folder, overrides_in, required_choice
+from depth_anything_train.composition import compose, config_folder, overrides_in
 from depth_anything_train.run_folder import FINISHED
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.signals import INTERRUPTED
@@ -36,7 +36,7 @@ QUIET = [
 def command(
     name: str, *, short_of_memory: str | Callable[[DictConfig], str] = "take a smaller batch or size"
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a Hydra app of `main(cfg)`: `key=value`, `--help`, `--cfg job`, `--multirun` read from the command line.
+    """Make a Hydra app of `main(cfg)`: `key=value`, `--cfg job`, `--multirun` read from the command line.
 
     A `UserError`, an unknown key and a missing value end with one sentence on stderr and exit status 2, and so does a
     lack of memory, with what to do about it.
@@ -75,8 +75,6 @@ def command(
             typed = list(sys.argv)
             arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
             stop_at_mistakes(name, tuple(arguments))
-            if {"--help", "-h"} & set(arguments):
-                arguments = [*required_choice(name, overrides_in(arguments)), *arguments]
             sys.argv = [f"depth-anything {name}", *QUIET, *arguments]
             run_as_typed = functools.wraps(function)(lambda cfg: run(cfg, typed))
             hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()

@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -88,19 +88,6 @@ def _stays_text(text: str) -> bool:
         return OverridesParser.create().parse_override(f"key={text}").value() == text
     except HydraException:
         return False
-
-
-def required_choice(name: str, overrides: list[str]) -> list[str]:
-    """An arbitrary choice for a required group, so that `--help` works without one."""
-    try:
-        with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
-            hydra.compose(name, overrides)
-    except ConfigCompositionException as error:
-        if found := re.search(r"You must specify '([^']+)'.*?options:\s+(\S+)", str(error), re.DOTALL):
-            return [f"{found[1]}={found[2]}"]
-    except (HydraException, OmegaConfBaseException):
-        pass  # Hydra will say it
-    return []
 
 
 def _unknown_choice(folder: Path, overrides: list[str], error: MissingConfigException) -> str:

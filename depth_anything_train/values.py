@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from depth_anything_train.runtime import UserError
 
 SMALLEST = {
-    **dict.fromkeys(("steps", "size", "count", "limit", "batch", "batch_size", "patience", "num_samples"), 1),
+    **dict.fromkeys(("steps", "size", "count", "limit", "batch_size", "patience", "num_samples"), 1),
     **dict.fromkeys(("samples_per_shard", "height", "width"), 1),
     **dict.fromkeys(("batch.labelled", "batch.unlabelled", "batch.semantic"), 1),
     **dict.fromkeys(("max_in_a_row", "threads", "max_per_device", "tasks", "shuffle_shards"), 1),

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from depth_anything_train.command import command, stop_at_mistakes
+from depth_anything_train.command_help import command_help
 from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.runtime import UserError
 from depth_anything_train.values import check_inputs
@@ -52,10 +53,18 @@ def here(monkeypatch):
     return call
 
 
-@pytest.mark.parametrize("name", ["train", "predict"])
-def test_command__help_needs_no_choice_first(name, here, capsys):
-    assert here(name, "--help") == 0
-    assert "out: ???" in capsys.readouterr().out
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_help__has_every_key_with_its_comment_and_every_choice_but_what_others_build_on(name):
+    text, folder = command_help(name), config_folder(name)
+    assert (folder / f"{name}.yaml").read_text().rstrip() in text
+    listed = {word.strip(",") for line in text.splitlines() for word in line.split()}
+    choices = {path.stem for path in folder.rglob("*.yaml") if path.parent != folder}
+    assert {choice for choice in choices if choice in listed} == {c for c in choices if not c.startswith("_")}
+
+
+def test_help__is_printed_without_a_choice_and_the_libraries_of_the_command():
+    result = program("train", "--help")
+    assert result.returncode == 0 and "steps: ???  " in result.stdout and "experiment: " in result.stdout
 
 
 @pytest.mark.parametrize(

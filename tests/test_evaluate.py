@@ -85,7 +85,7 @@ def test_evaluate__numbers_do_not_depend_on_the_order_of_the_images(model):
 def test_evaluate__a_batch_changes_nothing_but_rounding(model):
     records = [record(k) for k in range(5)]
     records.insert(2, Record("large", record(9).members | {"jpg": encode(scene(9, 84, 112)[0])}))
-    one, other = (evaluate(model, {"d": records}, DepthProtocol(), batch=batch) for batch in (1, 4))
+    one, other = (evaluate(model, {"d": records}, DepthProtocol(), batch_size=batch) for batch in (1, 4))
     assert [image.key for image in one.images] == [image.key for image in other.images]
     assert one.mean() == pytest.approx(other.mean(), rel=1e-4)
 
@@ -150,7 +150,7 @@ def write_domains(folder):
 def test_command__model_folder_by_domain(run, model, tmp_path):
     model.save_pretrained(tmp_path / "run" / "model")
     data = write_domains(tmp_path / "tests")
-    written = run(f"model={tmp_path / 'run'}", f"data={data}", "split_by=domain", "batch=1")
+    written = run(f"model={tmp_path / 'run'}", f"data={data}", "split_by=domain", "batch_size=1")
     assert written["model"] == {"name": "run", "hash": model.hash, "size": None}
     assert written["protocol"] == DepthProtocol().to_dict() and written["images"] == 6 and written["skipped"] == {}
     assert {name: group["images"] for name, group in written["groups"].items()} == {"rooms": 3, "streets": 3}

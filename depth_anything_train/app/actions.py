@@ -113,7 +113,7 @@ class Actions:
             Path(tempfile.mkdtemp(dir=self.cache)) / Path(video).stem,
             outputs=Outputs((picture,), palette),
             size=size or None,
-            batch=1,  # progress and Stop are prompt then
+            batch_size=1,  # progress and Stop are prompt then
             on_frame=on_frame,
         )
         return str(path)

@@ -30,7 +30,7 @@ def evaluate(
     *,
     split_by: str | None = None,
     size: int | None = None,
-    batch: int = 1,
+    batch_size: int = 1,
     align_metric: bool = False,
     ranks: Ranks = ALONE,
     shown: bool = True,
@@ -43,7 +43,7 @@ def evaluate(
         protocol: how an image is judged.
         split_by: a field of the samples' json whose value names the test set instead.
         size: shorter side for the network; that of the protocol when None, and its own choice if that is None.
-        batch: images of equal size given to the network together.
+        batch_size: images of equal size given to the network together.
         align_metric: let a protocol that aligns judge a metric model, whose scale is then not judged.
         ranks: the processes that share the work.
         shown: let the first process show how far it is.
@@ -57,7 +57,7 @@ def evaluate(
     """
     check_kind(model, protocol, align_metric=align_metric)
     origins = [(name, k) for name, records in data.items() for k in range(len(records))]
-    blocks = [origins[start : start + batch] for start in range(0, len(origins), batch)]
+    blocks = [origins[start : start + batch_size] for start in range(0, len(origins), batch_size)]
     judge, predictor, size = judge_of(protocol), prepared(model, protocol), size or protocol.size
     part = Results(protocol, ratios=judge.ratios)
     with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=shown and ranks.first) as bar:

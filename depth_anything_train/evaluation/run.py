@@ -49,7 +49,7 @@ def run_benchmark(
     """
     judge, size, settings = judge_of(protocol), cfg.size or protocol.size, settings_of(cfg)
     refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict(), **settings})
-    keys = {key: cfg[key] for key in ("split_by", "size", "batch", "align_metric")}
+    keys = {key: cfg[key] for key in ("split_by", "size", "batch_size", "align_metric")}
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in shards.items()}
     results = evaluate(model, chosen, protocol, ranks=here, **keys)
     if not here.first:

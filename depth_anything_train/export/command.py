@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         model.extra["results"] = [read_results(folder, model) for folder in cfg.results]
     if cfg.format == "onnx":
         console.print("Writing the graph and comparing it with PyTorch: a minute or two at open sizes.")
-        difference = export_onnx(model, out, size=cfg.size, batch=cfg.batch)
+        difference = export_onnx(model, out, size=cfg.size, batch_size=cfg.batch_size)
         console.print(f"{out}: the model's numbers to {difference:.1e} of the largest value.", soft_wrap=True)
     else:
         model.save_pretrained(out, format=cfg.format)

@@ -33,7 +33,7 @@ Size = tuple[int, int]
 
 
 def export_onnx(
-    model: DepthAnything, path: str | Path, *, size: int | Sequence[int] | None = None, batch: int | None = None
+    model: DepthAnything, path: str | Path, *, size: int | Sequence[int] | None = None, batch_size: int | None = None
 ) -> float:
     """Write a model as an ONNX file, after checking it against PyTorch; until then no file of that name appears.
 
@@ -41,7 +41,7 @@ def export_onnx(
         model: what is exported.
         path: the file.
         size: side of the square image, or (height, width), in pixels; None leaves both to whoever runs the graph.
-        batch: number of images; None leaves it open.
+        batch_size: number of images; None leaves it open.
 
     Returns:
         The largest difference from PyTorch that was found, as a share of the largest value.
@@ -53,7 +53,7 @@ def export_onnx(
     weights = sum(tensor.nbytes for tensor in model.model.state_dict().values())
     if weights > LARGEST_FILE:
         raise UserError(f"Expected a model below 2 GiB, which an ONNX file can hold, but it has {weights:,} bytes.")
-    content = build_graph(model, size=_sides(size, model), batch=batch)
+    content = build_graph(model, size=_sides(size, model), batch_size=batch_size)
     difference = check_onnx(content, model)
     write_bytes(path, content)
     return difference
@@ -91,7 +91,7 @@ def check_onnx(source: str | Path | bytes, model: DepthAnything) -> float:
     return largest
 
 
-def build_graph(model: DepthAnything, *, size: Size | None, batch: int | None) -> bytes:
+def build_graph(model: DepthAnything, *, size: Size | None, batch_size: int | None) -> bytes:
     """The content of the ONNX file, unchecked; the same model gives the same bytes.
 
     Raises:
@@ -102,8 +102,8 @@ def build_graph(model: DepthAnything, *, size: Size | None, batch: int | None) -
     config = model.model.config
     patch = config.encoder.patch_size
     # An example with no side that is 1 or equals another: PyTorch would take that for a rule.
-    example = torch.zeros(batch or 2, 3, *(size or (3 * patch, 5 * patch)))
-    free: dict[int, Any] = {} if batch else {0: Dim("batch")}
+    example = torch.zeros(batch_size or 2, 3, *(size or (3 * patch, 5 * patch)))
+    free: dict[int, Any] = {} if batch_size else {0: Dim("batch")}
     free |= {} if size else {2: patch * Dim("rows"), 3: patch * Dim("columns")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about parts of itself

@@ -121,7 +121,7 @@ def predict_photos(
     outputs: Outputs,
     *,
     size: int | None = None,
-    batch: int = 8,
+    batch_size: int = 8,
     workers: int = 4,
     fast: bool = False,
     measured: Mapping[str, Points] | None = None,
@@ -136,7 +136,7 @@ def predict_photos(
         out: folder for the outputs.
         outputs: what is written.
         size: shorter side in pixels for the network; the size it was trained at by default.
-        batch: how many go through the network together, if they look alike to it.
+        batch_size: how many go through the network together, if they look alike to it.
         workers: threads that decode, prepare and write beside the model.
         fast: prepare in 8 bits (`preprocess.prepare`).
         measured: points of photographs, by their paths below the folder, that bring them to metres; one without is left
@@ -151,7 +151,7 @@ def predict_photos(
     around = _Around(model, photos.folder, out, outputs, size, fast, measured)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         writing: deque[Future[str | None]] = deque()
-        for found in _together(_ahead(pool, around.decode, photos, 2 * workers), batch):
+        for found in _together(_ahead(pool, around.decode, photos, 2 * workers), batch_size):
             if isinstance(found, str):
                 yield found
                 continue
@@ -184,8 +184,8 @@ def _forward(model: DepthAnything | Midas, photos: list[_Photo], size: int | Non
     return list(model.infer(torch.cat(inputs))[:, 0].cpu().numpy())
 
 
-def _together(decoded: Iterable[_Photo | str], batch: int) -> Iterator[list[_Photo] | str]:
-    """Lists of up to `batch` photographs of one group, and what is no photograph as it comes."""
+def _together(decoded: Iterable[_Photo | str], batch_size: int) -> Iterator[list[_Photo] | str]:
+    """Lists of up to `batch_size` photographs of one group, and what is no photograph as it comes."""
     waiting: dict[tuple[int, ...], list[_Photo]] = defaultdict(list)
     held = 0
     for photo in decoded:
@@ -195,7 +195,7 @@ def _together(decoded: Iterable[_Photo | str], batch: int) -> Iterator[list[_Pho
         waiting[photo.group].append(photo)
         held += photo.nbytes
         largest = max(waiting, key=lambda group: len(waiting[group]))
-        if len(waiting[largest]) >= batch or held > WAITING_BYTES:
+        if len(waiting[largest]) >= batch_size or held > WAITING_BYTES:
             ready = waiting.pop(largest)
             held -= sum(photo.nbytes for photo in ready)
             yield ready

@@ -53,7 +53,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> list[str]:
     measured = None if cfg.measured is None else read_points(cfg.measured, photos.files)
     model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
-    settings: dict[str, Any] = {key: cfg[key] for key in ("size", "batch", "workers", "fast")}
+    settings: dict[str, Any] = {key: cfg[key] for key in ("size", "batch_size", "workers", "fast")}
     problems = []
     with ProgressBar("predict", len(photos)) as bar:
         for problem in predict_photos(model, photos, out, outputs, measured=measured, **settings):
@@ -78,7 +78,7 @@ def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[s
                 outputs=outputs,
                 size=cfg.size,
                 temporal=cfg.temporal,
-                batch=cfg.batch,
+                batch_size=cfg.batch_size,
                 limit=cfg.limit,
                 on_frame=lambda done, _: bar.advance(done - bar.done),
             )

@@ -33,7 +33,7 @@ def predict_video(
     outputs: Outputs = COLOR,
     size: int | None = None,
     temporal: bool = True,
-    batch: int = 4,
+    batch_size: int = 4,
     limit: int | None = None,
     on_frame: Callable[[int, int | None], None] | None = None,
 ) -> list[Path]:
@@ -50,7 +50,7 @@ def predict_video(
         outputs: some of `VIDEO_OUTPUTS`, and how they look.
         size: shorter side in pixels for the network; the size it was trained at by default.
         temporal: bring each frame to the scale and shift of the one before it, and hold the colours (`temporal.py`).
-        batch: frames that go through the network together.
+        batch_size: frames that go through the network together.
         limit: stop after so many frames.
         on_frame: called with the number of frames done, and of all if it is known, whenever a batch is written.
 
@@ -69,7 +69,7 @@ def predict_video(
         files = _Files(Path(out).expanduser(), outputs, reader, stack)
         frames = islice(reader.frames(files.write_sound), limit)
         try:
-            while together := list(islice(frames, batch)):
+            while together := list(islice(frames, batch_size)):
                 focals_px = [outputs.focal_px(*frame.image.shape[:2]) for frame in together]
                 maps = model.forward([frame.image for frame in together], size, focals_px)
                 for frame, values in zip(together, maps, strict=True):

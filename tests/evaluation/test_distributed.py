@@ -49,7 +49,7 @@ def test_two_processes__have_the_numbers_of_one_to_the_last_bit(tmp_path, evalua
     with open(tar, "r+b") as file:  # one sample is damaged, and counted once
         file.seek(os.path.getsize(tar) // 3)
         file.write(b"\xff" * 64)
-    keys = [f"model={model}", f"data={data}", "batch=3", "benchmark=paper/kitti", "page=false"]
+    keys = [f"model={model}", f"data={data}", "batch_size=3", "benchmark=paper/kitti", "page=false"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

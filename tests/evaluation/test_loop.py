@@ -128,8 +128,8 @@ def test_evaluate__a_canonical_camera_is_that_of_each_sample(flip):
     one, two = record(1, height=56), record(2, height=56)
     protocol = dataclasses.replace(METRIC, flip=flip)
     cameras = [through(one, fx=100, fy=100), through(two, fx=200, fy=50), through(two, fx=300, fy=300)]
-    results = judge(model, {"a": [*cameras, one, through(two, fx=0)]}, protocol, batch=5)
-    expected = judge(plain, {"a": [one, two]}, protocol, batch=2)
+    results = judge(model, {"a": [*cameras, one, through(two, fx=0)]}, protocol, batch_size=5)
+    expected = judge(plain, {"a": [one, two]}, protocol, batch_size=2)
     assert results.skipped == {"no_camera": 2}
     assert [image.measures for image in results.images[:2]] == [image.measures for image in expected.images]
     assert results.images[2].measures["rmse"] != results.images[1].measures["rmse"]

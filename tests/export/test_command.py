@@ -39,7 +39,7 @@ def write_results(folder, **model):
 
 
 def test_export__onnx_that_the_check_accepts(export, tmp_path, capsys):
-    export("format=onnx", f"out={tmp_path / 'model.onnx'}", "size=28", "batch=1")
+    export("format=onnx", f"out={tmp_path / 'model.onnx'}", "size=28", "batch_size=1")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     export(f"check={tmp_path / 'model.onnx'}")
     assert capsys.readouterr().err.count("model.onnx: the model's numbers to") == 2

@@ -78,7 +78,7 @@ def test_graph__holds_no_path_of_this_machine(dynamic):
 
 def test_graph__of_fixed_size_of_a_metric_model(tmp_path):
     model = lively(kind="metric", max_depth_m=20.0, position="timm")
-    export_onnx(model, tmp_path / "model.onnx", size=[28, 70], batch=2)
+    export_onnx(model, tmp_path / "model.onnx", size=[28, 70], batch_size=2)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [2, 3, 28, 70]
     assert (session.get_outputs()[0].name, session.get_outputs()[0].shape) == ("depth_m", [2, 1, 28, 70])

@@ -158,5 +158,5 @@ def test_load_predictor__names_of_the_released_models(monkeypatch):
 
 def test_evaluate__judges_midas_like_any_model(folder, labelled_shards):
     scenes = EvenlySpread(ShardFolder(labelled_shards), 3)
-    results = evaluate(open_model(f"midas:{folder}", []), {"scenes": scenes}, DepthProtocol(), batch=2)
+    results = evaluate(open_model(f"midas:{folder}", []), {"scenes": scenes}, DepthProtocol(), batch_size=2)
     assert len(results.images) == 3 and np.isfinite(results.mean()["abs_rel"])

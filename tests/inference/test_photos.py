@@ -41,7 +41,7 @@ def write_photos(folder, sizes):
 def test_predict_photos__those_that_look_alike_to_the_network_go_through_together(model, tmp_path):
     # 40 x 60, 80 x 120 and 41 x 60 all become 28 x 42; 60 x 40 and 50 x 50 do not.
     photos = write_photos(tmp_path / "photos", [(40, 60), (60, 40), (80, 120), (50, 50), (41, 60), (40, 60), (40, 60)])
-    assert list(predict_photos(model, photos, tmp_path / "out", Outputs(("npy",)), batch=3)) == [None] * 7
+    assert list(predict_photos(model, photos, tmp_path / "out", Outputs(("npy",)), batch_size=3)) == [None] * 7
     assert sorted(model.shapes) == sorted([(3, 3, 28, 42), (2, 3, 28, 42), (1, 3, 42, 28), (1, 3, 28, 28)])
 
 
@@ -96,7 +96,7 @@ def test_predict_photos__a_full_disk_stops(model, tmp_path):
 def test_predict_photos__all_of_one_shape_wait_no_longer_than_memory_allows(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "WAITING_BYTES", 60_000)
     photos = write_photos(tmp_path / "photos", [(40, 60)] * 5)
-    assert not any(predict_photos(model, photos, tmp_path / "out", Outputs(("npy",)), batch=100))
+    assert not any(predict_photos(model, photos, tmp_path / "out", Outputs(("npy",)), batch_size=100))
     assert [shape[0] for shape in model.shapes] == [3, 2]  # 7,200 bytes each, and 14,112 prepared
 
 

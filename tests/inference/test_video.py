@@ -19,7 +19,7 @@ def model():
 def test_predict_video__writes_what_was_chosen_at_the_size_and_times_of_the_frames(model, tmp_path):
     source = write_film(tmp_path / "film.mp4", 10)
     outputs = Outputs(("color", "control", "side_by_side", "npy"))
-    paths = predict_video(model, source, tmp_path / "out" / "film", outputs=outputs, batch=4)
+    paths = predict_video(model, source, tmp_path / "out" / "film", outputs=outputs, batch_size=4)
     names = ["film_color.mp4", "film_control.mp4", "film_side_by_side.mp4", "film.npy"]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
@@ -34,7 +34,7 @@ def test_predict_video__writes_what_was_chosen_at_the_size_and_times_of_the_fram
 
 def test_predict_video__array_holds_what_the_model_states(model, tmp_path):
     source = write_film(tmp_path / "film.mp4", 5)
-    (path,) = predict_video(model, source, tmp_path / "film", outputs=Outputs(("npy",)), temporal=False, batch=2)
+    (path,) = predict_video(model, source, tmp_path / "film", outputs=Outputs(("npy",)), temporal=False, batch_size=2)
     values = np.load(path, mmap_mode="r")
     frames = read_film(source)[0]
     assert values.shape == (5, 28, 42) and values.dtype == np.float32
@@ -44,7 +44,8 @@ def test_predict_video__array_holds_what_the_model_states(model, tmp_path):
 def test_predict_video__same_outcome_however_many_frames_go_together(model, tmp_path):
     source = write_film(tmp_path / "film.mp4", 7)
     arrays = [
-        np.load(predict_video(model, source, tmp_path / f"{n}", outputs=Outputs(("npy",)), batch=n)[0]) for n in (1, 3)
+        np.load(predict_video(model, source, tmp_path / str(size), outputs=Outputs(("npy",)), batch_size=size)[0])
+        for size in (1, 3)
     ]
     assert arrays[0] == pytest.approx(arrays[1], abs=1e-4)
 
@@ -62,7 +63,7 @@ def test_predict_video__stops_at_the_limit(model, tmp_path):
         model,
         write_film(tmp_path / "film.mp4"),
         tmp_path / "film",
-        batch=4,
+        batch_size=4,
         limit=6,
         on_frame=lambda done, total: told.append((done, total)),
     )
@@ -79,7 +80,7 @@ def test_predict_video__nothing_is_visible_before_the_end_nor_after_an_error(mod
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_video(model, source, tmp_path / "film", outputs=Outputs(("color", "npy")), batch=4, on_frame=stop)
+        predict_video(model, source, tmp_path / "film", outputs=Outputs(("color", "npy")), batch_size=4, on_frame=stop)
     assert list(tmp_path.iterdir()) == [source]
 
 
@@ -91,7 +92,7 @@ def test_predict_video__ctrl_c_ends_a_stream_and_keeps_what_there_is(model, tmp_
             raise KeyboardInterrupt
 
     with VideoReader(Video(str(source), "film", live=True)) as reader:
-        (path,) = predict_video(model, reader, tmp_path / "live", batch=4, on_frame=stop)
+        (path,) = predict_video(model, reader, tmp_path / "live", batch_size=4, on_frame=stop)
     assert len(read_film(path)[0]) == 8
 
 
