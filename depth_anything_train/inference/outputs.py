@@ -84,6 +84,11 @@ class Outputs:
         fx, fy, *_ = camera(height, width, self.fov_deg, self.intrinsics)
         return math.sqrt(fx * fy)
 
+    def exist(self, target: Path) -> bool:
+        """Whether all that is chosen has been written for a target; a file that has its name is whole."""
+        suffixes = [SUFFIXES[name] for name in self.names] + ([f".{self.pointcloud}"] if self.pointcloud else [])
+        return all(target.with_name(target.name + suffix).exists() for suffix in suffixes)
+
     def write(
         self, target: Path, image: NDArray[np.uint8], prediction: Prediction, focal_px: float | None = None
     ) -> list[Path]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from depth_anything_train.files import remove_leftovers
 from depth_anything_train.inference.calibration import Points, calibrate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
@@ -148,6 +149,8 @@ def predict_photos(
     """
     if isinstance(model, DepthAnything):
         network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)  # refuses a bad size
+    for folder in {(out / name).parent for _, name in photos}:
+        remove_leftovers(folder)
     around = _Around(model, photos.folder, out, outputs, size, fast, measured)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         writing: deque[Future[str | None]] = deque()

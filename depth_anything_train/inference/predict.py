@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> list[str]:
     measured = None if cfg.measured is None else read_points(cfg.measured, photos.files)
+    if cfg.skip_existing:
+        left = [file for file, (_, name) in zip(photos.files, photos, strict=True) if not outputs.exist(out / name)]
+        console.print(f"{len(photos) - len(left)} of {len(photos)} images were predicted before", soft_wrap=True)
+        photos = replace(photos, files=left)
+    if not photos.files:
+        return []
     model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
     settings: dict[str, Any] = {key: cfg[key] for key in ("size", "batch_size", "workers", "fast")}
     problems = []
@@ -67,6 +74,8 @@ def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> lis
 def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[str]:
     if cfg.measured is not None:
         raise UserError("Expected photographs for measured points, but got a video; leave measured out.")
+    if cfg.skip_existing:
+        raise UserError("Expected photographs for skip_existing, but got a video, which is predicted as a whole.")
     with VideoReader(video) as reader:
         model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
         total = min((count for count in (reader.count, cfg.limit) if count is not None), default=None)

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.files import atomic_writer
+from depth_anything_train.files import atomic_writer, remove_leftovers
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Limits, Outputs
@@ -62,11 +62,13 @@ def predict_video(
         raise UserError(f"Expected outputs of a video out of {', '.join(VIDEO_OUTPUTS)}, but got {', '.join(unfit)}.")
     if outputs.pointcloud is not None:
         raise UserError("Expected photographs for point clouds, but got a video; leave pointcloud out.")
+    out = Path(out).expanduser()
+    remove_leftovers(out.parent, out.name)
     alignment = TemporalAlignment() if temporal else None
     done = 0
     with contextlib.ExitStack() as stack:
         reader = source if isinstance(source, VideoReader) else stack.enter_context(VideoReader(as_video(source)))
-        files = _Files(Path(out).expanduser(), outputs, reader, stack)
+        files = _Files(out, outputs, reader, stack)
         frames = islice(reader.frames(files.write_sound), limit)
         try:
             while together := list(islice(frames, batch_size)):

@@ -52,6 +52,18 @@ def test_predict__writes_colour_16bit_and_array_for_every_image_of_a_folder(pred
     assert len([path for path in out.rglob("*") if path.is_file()]) == 9
 
 
+def test_predict__continues_where_it_was_stopped_if_asked(predict, photos, capsys):
+    out = predict(f"source={photos}")
+    (out / "more" / "a_16bit.png").unlink()
+    (out / "more" / ".a_16bit.png.0123.tmp").write_bytes(b"of one that was killed")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
+    assert predict(f"source={photos}", "skip_existing=true") == out
+    assert "2 of 3 images were predicted before" in capsys.readouterr().err
+    assert [path for path in before if path.stat().st_mtime_ns != before[path]] == [out / "more" / "a.npy"]
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 9
+    predict(f"source={photos}", "skip_existing=true", "outputs=[npy]", "model=nowhere")  # nothing is left for a model
+
+
 def test_predict__writes_what_was_chosen(predict, photos):
     out = predict(f"source={photos / 'a.jpg'}", "outputs=[control]", "pointcloud=glb", "fov_deg=70", "percentile=2")
     assert sorted(path.name for path in out.iterdir()) == ["a.glb", "a_control.png"]
