@@ -27,6 +27,9 @@ LARGEST_SEED = 2**32 - 1
 NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "canonical_focal_px", "fov_deg")
 """Numbers whose default is null."""
 
+NEVER_NULL = ("device", "host", "max_bad_share", "percentile", "port", "precision")
+"""Numbers and words that something always needs."""
+
 EITHER = ("taps", "size")
 """A list, or a name or number that stands for one."""
 
@@ -119,6 +122,8 @@ def check_value(key: str, value: Any, default: Any, typed: str = "") -> None:
     elif isinstance(default, bool):  # before numbers: a bool is an int to Python
         if not isinstance(value, bool):
             raise UserError(f"Expected true or false for {key}, but got {_shown(value)}.")
+    elif value is None and last in NEVER_NULL:
+        raise UserError(f"Expected a value such as {default} for {key}, but got null.")
     elif (last in NUMBERS or isinstance(default, int | float)) and value is not None and not _is_number(value):
         raise UserError(f"Expected a number for {key}, but got {_shown(value)}.")
     elif (

@@ -31,6 +31,12 @@ def test_check_values__a_word_where_a_number_stands_is_refused():
         compose("train", [*TINY, "optim.encoder_lr=abc"])
 
 
+@pytest.mark.parametrize("override", ["percentile=null", "device=null", "precision=null"])
+def test_check_values__what_is_always_needed_cannot_be_null(override):
+    with pytest.raises(UserError, match=rf"Expected a value such as .* for {override.partition('=')[0]}, but got null"):
+        compose("predict", ["model=x", "source=y", "out=z", override])
+
+
 def test_check_values__a_number_with_a_default_of_null_is_known_by_its_name():
     with pytest.raises(UserError, match=r"Expected a number for dataset.scale"):
         compose("prepare", ["dataset=pairs", "root=x", "out=y", "dataset.scale=abc"])

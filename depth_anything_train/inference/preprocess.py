@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -42,6 +43,8 @@ def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tup
         return sides[0], sides[1]
     if size < patch:
         raise UserError(f"Expected a size of at least one patch ({patch} pixels), but got {size}.")
+    if size**2 > MAX_NETWORK_PIXELS:
+        raise UserError(f"Expected a size of at most {math.isqrt(MAX_NETWORK_PIXELS)} pixels, but got {size}.")
     scale = size / min(height, width)
     sides = [round(scale * side / patch) * patch for side in (height, width)]
     new_height, new_width = (side if side >= size else side + patch for side in sides)
