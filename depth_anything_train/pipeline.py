@@ -52,21 +52,13 @@ def main(cfg: DictConfig) -> None:
 
 
 def plan(cfg: DictConfig) -> list[Stage]:
-    """The stages of a composed pipeline config, those left out whose `when` names another value of `data`.
-
-    Raises:
-        UserError: no stage is for this value of `data`.
-    """
-    known = {str(node.when) for node in cfg.stages.values() if "when" in node}
-    if known and cfg.data not in known:
-        raise UserError(f"Expected data={' or data='.join(sorted(known))}, but got data={cfg.data}.")
+    """The stages of a composed pipeline config, in its order."""
     stages: list[Stage] = []
     for name, node in cfg.stages.items():
-        if node.get("when", cfg.data) == cfg.data:
-            values: Any = OmegaConf.to_container(node.args, resolve=True)
-            arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
-            key = fingerprint([arguments, [stage.key for stage in stages]])
-            stages.append(Stage(str(name), arguments, key))
+        values: Any = OmegaConf.to_container(node.args, resolve=True)
+        arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
+        key = fingerprint([arguments, [stage.key for stage in stages]])
+        stages.append(Stage(str(name), arguments, key))
     return stages
 
 

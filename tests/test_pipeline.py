@@ -10,24 +10,23 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from depth_anything_train.composition import compose
 from depth_anything_train.pipeline import Stage, plan, run_pipeline
 from depth_anything_train.runtime import UserError, fingerprint
 from depth_anything_train.signals import RUN_AGAIN
 
 
-def config(**changes):
-    stages = {
-        "first": {"command": "prepare", "args": {"a": 1}},
-        "only_folders": {"command": "verify", "args": {"b": 2}, "when": "folders"},
-        "only_procedural": {"command": "verify", "args": {"b": 3}, "when": "procedural"},
-        "last": {"command": "train", "args": {"c": 3}},
-    }
-    return OmegaConf.create({"data": "procedural", "out": "runs/x", "stages": stages, **changes})
+def config():
+    stages = {"first": {"command": "prepare", "args": {"a": 1}}, "last": {"command": "train", "args": {"c": 3}}}
+    return OmegaConf.create({"out": "runs/x", "stages": stages})
 
 
-def test_plan__leaves_out_stages_of_other_data():
-    assert [stage.name for stage in plan(config())] == ["first", "only_procedural", "last"]
-    assert [stage.name for stage in plan(config(data="folders"))] == ["first", "only_folders", "last"]
+@pytest.mark.parametrize("overrides", [["pipeline=quickstart"], ["pipeline=folders", "pairs=a", "photos=b"]])
+def test_plan__of_a_chain_prepares_before_it_trains_and_reports_last(overrides):
+    commands = [stage.arguments[0] for stage in plan(compose("run", ["out=x", *overrides]))]
+    chain = commands[commands.index("train") :]
+    assert set(commands[: -len(chain)]) == {"prepare"}
+    assert chain == ["train", "label", "train", "evaluate", "evaluate", "evaluate", "report"]
 
 
 def test_plan__a_stage_changes_with_the_stages_before_it():
