@@ -119,9 +119,3 @@ def test_run__a_stage_with_other_arguments_runs_again(tmp_path):
     for count in (28, 42):
         run_pipeline([shows("s", count)], tmp_path)
         assert f"count={count}" in (tmp_path / "stages" / "01-s.json").read_text()
-
-
-def test_plan__a_kind_of_data_that_no_stage_knows_is_refused():
-    with pytest.raises(UserError, match="Expected data=a or data=b, but got data=c"):
-        stages = {"x": {"when": "a", "command": "c", "args": {}}, "y": {"when": "b", "command": "c", "args": {}}}
-        plan(OmegaConf.create({"data": "c", "stages": stages}))
