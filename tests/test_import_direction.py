@@ -13,7 +13,7 @@ LAYERS = [
     {"files", "signals", "internals", "building"},
     {"values", "locks"},
     {"ops", "pages", "composition", "devices", "run_folder"},
-    {"command", "data", "models", "losses", "metrics", "optim", "callbacks"},
+    {"command", "command_help", "data", "models", "losses", "metrics", "optim", "callbacks"},
     {"tasks", "trainer"},
     {"inference", "train", "evaluate", "evaluation", "export", "report", "pipeline", "plan", "app"},
     {"ablate", "doctor"},

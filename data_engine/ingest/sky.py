@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_engine.ingest.base import RawSample, choose
 from data_engine.ingest.labelled import encode_mask
-from data_engine.ingest.segmenter import SkySegmenter
+from data_engine.ingest.sky_segmenter import SkySegmenter
 from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, SKY
 from depth_anything_train.data.shards import ShardFolder

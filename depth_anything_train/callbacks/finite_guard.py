@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from depth_anything_train.callbacks.pictures import draw_batch
 from depth_anything_train.callbacks.steps import has_row
 from depth_anything_train.files import write_bytes
-from depth_anything_train.ops.later import Later
+from depth_anything_train.ops.async_scalar import AsyncScalar
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Batch
@@ -30,7 +30,7 @@ class Batches(Protocol):
 
 class _Look(NamedTuple):
     step: int  # counted from 1, as in the record of numbers
-    finite: Later
+    finite: AsyncScalar
 
 
 class FiniteGuard(Callback):
@@ -86,7 +86,7 @@ class FiniteGuard(Callback):
             optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         elif not finite:
             optimizer.zero_grad(set_to_none=True)
-        self._look = _Look(trainer.global_step + 1, Later(finite))
+        self._look = _Look(trainer.global_step + 1, AsyncScalar(finite))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the last step too.

@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from depth_anything_train.callbacks.steps import ends_step
-from depth_anything_train.ops.later import Later
+from depth_anything_train.ops.async_scalar import AsyncScalar
 from depth_anything_train.runtime import ProgressBar
 
 
@@ -18,7 +18,7 @@ class StepProgress(Callback):
     def __init__(self, description: str) -> None:
         self.description = description
         self.bar: ProgressBar | None = None
-        self.loss: Later | None = None
+        self.loss: AsyncScalar | None = None
         self.sum: Tensor | None = None  # of the losses of the step at hand, a part each
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -33,7 +33,7 @@ class StepProgress(Callback):
         # Lightning has divided the loss of a part by their number.
         self.sum = outputs["loss"] if self.sum is None else self.sum + outputs["loss"]
         if ends_step(trainer):
-            before, self.loss, self.sum = self.loss, Later(self.sum), None
+            before, self.loss, self.sum = self.loss, AsyncScalar(self.sum), None
             self.bar.advance(note=f"loss {(before or self.loss).read():.3f}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

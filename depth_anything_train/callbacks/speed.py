@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from depth_anything_train.callbacks.metrics_log import MACHINE
 from depth_anything_train.callbacks.steps import ends_step, has_row
-from depth_anything_train.ops.later import wait_for
+from depth_anything_train.ops.async_scalar import synchronize
 
 
 class Speed(Callback):
@@ -46,7 +46,7 @@ class Speed(Callback):
             return self._begin(trainer, pl_module)
         if not has_row(trainer.global_step, trainer):
             return
-        wait_for(pl_module.device)
+        synchronize(pl_module.device)
         seconds = time.perf_counter() - self.start
         numbers = {
             "images_per_second": self.images * trainer.world_size / seconds,
@@ -62,7 +62,7 @@ class Speed(Callback):
         self._begin(trainer, pl_module)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        wait_for(pl_module.device)
+        synchronize(pl_module.device)
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self.images = self.batches = 0

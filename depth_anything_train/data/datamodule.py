@@ -14,13 +14,13 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from depth_anything_train.data.ahead import ShardsAhead
 from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.loader import TrainLoader, start_worker
 from depth_anything_train.data.order import StepBatches, Stream, make_order
+from depth_anything_train.data.prefetch import ShardPrefetcher
 from depth_anything_train.data.sources import Source
 from depth_anything_train.data.transforms import Geometry, StrongPerturbation
 from depth_anything_train.data.views import UNLABELLED, Collate, Perturbation, TrainingViews
@@ -218,8 +218,8 @@ class ShardDataModule(LightningDataModule):
         )
         self.bad = BadSamples(self.max_bad_share, before=self.bad.before)
         by_groups = not self.shuffled and any(source.is_remote for source in self.views.sources.values())
-        ahead = partial(ShardsAhead, order, self.views.sources) if by_groups else None
-        self.loaders.append(TrainLoader(loader, self.bad, ahead))
+        prefetcher = partial(ShardPrefetcher, order, self.views.sources) if by_groups else None
+        self.loaders.append(TrainLoader(loader, self.bad, prefetcher))
         return self.loaders[-1]
 
     def teardown(self, stage: str) -> None:

@@ -12,8 +12,8 @@ from weakref import WeakSet
 import cv2
 from torch.utils.data import DataLoader
 
-from depth_anything_train.data.ahead import ShardsAhead
 from depth_anything_train.data.bad_samples import BadSamples
+from depth_anything_train.data.prefetch import ShardPrefetcher
 from depth_anything_train.data.views import Loaded
 from depth_anything_train.runtime import UserError
 from depth_anything_train.signals import STOP_SIGNALS
@@ -30,14 +30,16 @@ class TrainLoader:
     Args:
         loader: what the workers hand over.
         bad: counts what could not be used.
-        ahead: makes what fetches remote shards beforehand; None leaves that to the workers.
+        prefetcher: makes what fetches remote shards beforehand; None leaves that to the workers.
 
     Attributes:
         waited: seconds that the main process spent here, waiting for workers or loading by itself.
     """
 
-    def __init__(self, loader: DataLoader[Loaded], bad: BadSamples, ahead: Callable[[], ShardsAhead] | None) -> None:
-        self.loader, self.bad, self.ahead = loader, bad, ahead
+    def __init__(
+        self, loader: DataLoader[Loaded], bad: BadSamples, prefetcher: Callable[[], ShardPrefetcher] | None
+    ) -> None:
+        self.loader, self.bad, self.prefetcher = loader, bad, prefetcher
         self.waited = 0.0
         self._iterators: WeakSet[Generator[Batch, None, None]] = WeakSet()
 
@@ -55,7 +57,7 @@ class TrainLoader:
         start = time.perf_counter()
         loaded = iter(self.loader)  # starts the workers
         try:
-            with self.ahead() if self.ahead is not None else nullcontext() as ahead:
+            with self.prefetcher() if self.prefetcher is not None else nullcontext() as prefetcher:
                 for number, collated in enumerate(loaded):
                     if isinstance(collated, UserError):
                         raise collated
@@ -64,8 +66,8 @@ class TrainLoader:
                     yield collated.batch
                     self.bad.note_used()  # Lightning has asked for the next one when it works at this one
                     start = time.perf_counter()
-                    if ahead is not None:
-                        ahead.reach(number + 1)
+                    if prefetcher is not None:
+                        prefetcher.reach(number + 1)
         finally:
             del loaded  # the traceback of an error would keep it, and its workers with it
 

@@ -14,7 +14,7 @@ from depth_anything_train.data.camera import read_focal
 from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, BadSample, Record
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.ops.spread import evenly
+from depth_anything_train.ops.sampling import evenly
 from depth_anything_train.runtime import UserError
 
 

@@ -19,7 +19,7 @@ from depth_anything_train.doctor.outcome import Outcome
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.colormaps import INVALID_GREY, colorize
 from depth_anything_train.ops.png import encode_png
-from depth_anything_train.ops.spread import evenly
+from depth_anything_train.ops.sampling import evenly
 
 FEW_VALID = 0.05
 CONSTANT, ABSURD = 1.01, 1e4

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
-from typing import Protocol as Interface
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from depth_anything_train.data.test_sets import TestSample, group_of, read_sampl
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
 from depth_anything_train.metrics.pairs import Pair, pair_accuracy
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.results import Measures
 from depth_anything_train.metrics.units import median_ratio
 
@@ -34,7 +33,7 @@ class PairSample:
     focal_px: float = 1.0  # any: which of two points is nearer does not depend on it
 
 
-class Judge(Interface):
+class Judge(Protocol):
     """Reads and measures under one protocol; `ratios` are as in `Results`."""
 
     ratios: list[float]
@@ -50,7 +49,7 @@ class Judge(Interface):
         """The numbers of one prediction at the network's resolution."""
 
 
-def judge_of(protocol: Protocol) -> Judge:
+def judge_of(protocol: EvaluationProtocol) -> Judge:
     """The judge under a protocol."""
     return DepthJudge(protocol) if isinstance(protocol, DepthProtocol) else PairJudge()
 

@@ -14,7 +14,7 @@ from depth_anything_train.evaluation.judges import Judge, judge_of
 from depth_anything_train.inference.flip import FlipAverage
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.results import ImageResult, Results, listed
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import ProgressBar, UserError
@@ -26,7 +26,7 @@ Origin = tuple[str, int]
 def evaluate(
     model: Predictor,
     data: Mapping[str, Records],
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     split_by: str | None = None,
     size: int | None = None,
@@ -84,7 +84,7 @@ def _nothing_judged(results: Results, data: Mapping[str, Records], split_by: str
     return f"Expected images with labels to evaluate on, but {used}. {unit_warning(results.ratios) or ''}".rstrip()
 
 
-def check_kind(model: Predictor, protocol: Protocol, *, align_metric: bool, name: str = "") -> None:
+def check_kind(model: Predictor, protocol: EvaluationProtocol, *, align_metric: bool, name: str = "") -> None:
     """A relative model has no metres, and aligning a metric model hides what it is for.
 
     Raises:
@@ -105,7 +105,7 @@ def check_kind(model: Predictor, protocol: Protocol, *, align_metric: bool, name
         )
 
 
-def prepared(model: Predictor, protocol: Protocol) -> Predictor:
+def prepared(model: Predictor, protocol: EvaluationProtocol) -> Predictor:
     """The model as the protocol looks through it."""
     return FlipAverage(model) if protocol.flip else model
 
@@ -140,7 +140,7 @@ def _alike(samples: Iterable[tuple[Origin, Any]]) -> Iterator[list[tuple[Origin,
         yield list(group)
 
 
-def _merged(parts: Sequence[Results], protocol: Protocol) -> Results:
+def _merged(parts: Sequence[Results], protocol: EvaluationProtocol) -> Results:
     """All parts as one, sorted, so that it does not matter who judged what."""
     images = sorted((image for part in parts for image in part.images), key=lambda image: (image.group, image.key))
     skipped = sum((part.skipped for part in parts), Counter[str]())

@@ -24,7 +24,7 @@ from depth_anything_train.files import write_bytes, write_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.prediction import Predictor
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.runtime import UserError, console
 
 PAGE = "page.html"
@@ -35,7 +35,7 @@ def run_benchmark(
     model: Predictor,
     name: str,
     shards: Mapping[str, ShardFolder],
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     out: Path,
     here: Ranks,
 ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.building import build
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.results import METRICS
 from depth_anything_train.runtime import UserError
 
@@ -24,7 +24,7 @@ class Benchmark:
 
     name: str
     title: str
-    protocol: Protocol
+    protocol: EvaluationProtocol
     irreproducible: str | None
 
     def how_to_get(self, folder: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.files import write_bytes
-from depth_anything_train.inference.png import SMALLEST_RANGE, describe_16bit, to_16bit, with_texts
+from depth_anything_train.inference.png16 import SMALLEST_RANGE, describe_16bit, to_16bit, with_texts
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.ops.colormaps import check_colormap, colorize

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_anything_train.metrics.functional import RATIO_METRICS, UNIT_METRICS, Pixels, abs_rel, delta1
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.ops.alignment import least_squares_scale_shift
 from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.runtime import UserError
@@ -25,7 +25,7 @@ DISPARITY_FLOOR = 1e-6  # share of the label's largest disparity; an aligned pre
 
 
 @dataclass(frozen=True)
-class DepthProtocol(Protocol):
+class DepthProtocol(EvaluationProtocol):
     """How a depth map is judged.
 
     `alignment` is how the prediction is brought to the label before it is judged:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.ops.finite import check_finite
 
 Pair = dict[str, list[int]]
@@ -16,7 +16,7 @@ Pair = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
-class PairProtocol(Protocol):
+class PairProtocol(EvaluationProtocol):
     """How pairs of points are judged.
 
     A pair is right where the predicted inverse depth of the nearer point is larger. The prediction is brought to the

@@ -13,7 +13,7 @@ Family = Literal["own", "paper", "moge"]
 
 
 @dataclass(frozen=True)
-class Protocol(ABC):
+class EvaluationProtocol(ABC):
     """Everything that decides a number apart from the model and the images, as far as all protocols share it.
 
     `family` says whose conventions these are. Numbers of two families never stand in one table:

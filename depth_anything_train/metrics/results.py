@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
-from depth_anything_train.metrics.protocol import Protocol
+from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import keyed_seed
 
@@ -67,7 +67,7 @@ class Results:
     `ratios` are the median ratios of a metric prediction to its label, image by image; see `metrics/units.py`.
     """
 
-    protocol: Protocol
+    protocol: EvaluationProtocol
     images: list[ImageResult] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     ratios: list[float] = field(default_factory=list)

@@ -15,7 +15,7 @@ from depth_anything_train.models.attention import Attention
 from depth_anything_train.models.recompute import linear_after, recomputed_linear_after
 from depth_anything_train.runtime import UserError
 
-Recompute = Literal["none", "selective", "full"]
+ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
 class Mlp(timm.layers.Mlp):
@@ -79,10 +79,10 @@ class Block(timm.models.vision_transformer.Block):
         dim: channels C.
         num_heads: attention heads.
         ffn: `mlp` or `swiglu`.
-        recompute: what backward computes again instead of storing it. `selective` leaves out the results of norms and
-            activations, a third of a block's memory, for next to no time; `full` keeps only the input of the block, for
-            a third of the time; `none` stores everything. The numbers are the same to the last bit. Compiled,
-            `selective` is `none`: faster, but with more memory than `selective` has without a compiler.
+        activation_checkpointing: what backward computes again instead of storing it. `selective` leaves out the results
+            of norms and activations, a third of a block's memory, for next to no time; `full` keeps only the input of
+            the block, for a third of the time; `none` stores everything. The numbers are the same to the last bit.
+            Compiled, `selective` is `none`: faster, but with more memory than `selective` has without a compiler.
 
     Where somebody put another module in place of one of these (as adapters such as LoRA do), replaced its `forward` or
     hooked it, all of them are called as modules: results are the same up to rounding, and `selective` is `none`.
@@ -95,17 +95,20 @@ class Block(timm.models.vision_transformer.Block):
     ls1: timm.layers.LayerScale
     ls2: timm.layers.LayerScale
 
-    def __init__(self, dim: int, num_heads: int, *, ffn: str = "mlp", recompute: str = "selective") -> None:
-        if recompute not in get_args(Recompute):
-            options = ", ".join(get_args(Recompute))
-            raise UserError(f"Expected activation_checkpointing to be one of {options}, but got {recompute!r}.")
+    def __init__(
+        self, dim: int, num_heads: int, *, ffn: str = "mlp", activation_checkpointing: str = "selective"
+    ) -> None:
+        if activation_checkpointing not in get_args(ActivationCheckpointing):
+            options = ", ".join(get_args(ActivationCheckpointing))
+            given = repr(activation_checkpointing)
+            raise UserError(f"Expected activation_checkpointing to be one of {options}, but got {given}.")
         mlp = SwiGLU if ffn == "swiglu" else Mlp
         super().__init__(dim, num_heads, qkv_bias=True, init_values=1.0, mlp_layer=mlp, attn_layer=Attention)
-        self.recompute = recompute
+        self.activation_checkpointing = activation_checkpointing
 
     def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
         """Run the block; `lengths` as in `models.attention.attend`."""
-        recompute = self.recompute if self.training and torch.is_grad_enabled() else "none"
+        recompute = self.activation_checkpointing if self.training and torch.is_grad_enabled() else "none"
         untouched = self._is_untouched()  # asked once: hooks may be gone when backward comes
         run = self._forward if untouched else self._forward_modules
         if recompute == "full":  # adapters may drop out at random

@@ -125,7 +125,7 @@ class DinoV2Encoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(img_size=None, patch_size=config.patch_size, embed_dim=dim)
         self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads, ffn=config.ffn, recompute=activation_checkpointing)
+            Block(dim, config.num_heads, ffn=config.ffn, activation_checkpointing=activation_checkpointing)
             for _ in range(config.depth)
         )
         self.norm = LayerNorm(dim)

@@ -16,8 +16,8 @@ from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.device import choose_device
-from depth_anything_train.ops.later import wait_for
-from depth_anything_train.ops.spread import evenly
+from depth_anything_train.ops.async_scalar import synchronize
+from depth_anything_train.ops.sampling import evenly
 from depth_anything_train.plan.work import Work
 from depth_anything_train.runtime import ProgressBar, UserError
 
@@ -69,11 +69,11 @@ def measure(work: Work, device: torch.device, batch_size: int) -> float:
     with ProgressBar("measure", None) as bar:
         for _ in range(WARM_UP):
             step()
-        wait_for(device)
+        synchronize(device)
         start, batches = time.perf_counter(), 0
         while batches < LEAST_BATCHES or time.perf_counter() - start < LEAST_SECONDS:
             step()
-            wait_for(device)
+            synchronize(device)
             batches += 1
             bar.advance(batch_size)
         return batches * batch_size / (time.perf_counter() - start)

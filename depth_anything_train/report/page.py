@@ -12,7 +12,7 @@ from depth_anything_train.evaluation.examples import ERROR_COLORMAP, WORST_ERROR
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.results import TITLES
-from depth_anything_train.ops.spread import evenly
+from depth_anything_train.ops.sampling import evenly
 from depth_anything_train.pages.html import card, cell, document, gradient, image, picture_row, spoken
 from depth_anything_train.pages.pictures import PictureRow
 from depth_anything_train.report.comparison import SHOWN, STUDENT, TEACHER, Comparison, Row

@@ -13,7 +13,7 @@ from depth_anything_train.evaluation.examples import example_row
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.ops.colormaps import colorize
-from depth_anything_train.ops.spread import evenly
+from depth_anything_train.ops.sampling import evenly
 from depth_anything_train.pages.pictures import Picture, PictureRow, encode
 from depth_anything_train.runtime import UserError
 

@@ -11,7 +11,7 @@ from scenes import encode, scene
 
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import FOCAL_35MM, PHOTOGRAPH
-from depth_anything_train.inference.png import to_16bit
+from depth_anything_train.inference.png16 import to_16bit
 from depth_anything_train.inference.prediction import Prediction
 
 av = pytest.importorskip("av")

@@ -12,7 +12,7 @@ from depth_anything_train.data.schema import BadSample
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import FOCAL_35MM, PHOTOGRAPH, stated_focal
 from depth_anything_train.inference.outputs import color_picture
-from depth_anything_train.inference.png import to_16bit
+from depth_anything_train.inference.png16 import to_16bit
 from depth_anything_train.inference.pointcloud import camera
 from depth_anything_train.inference.prediction import Prediction
 

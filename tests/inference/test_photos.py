@@ -13,7 +13,7 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.photos import predict_photos
-from depth_anything_train.inference.png import to_16bit
+from depth_anything_train.inference.png16 import to_16bit
 from depth_anything_train.inference.sources import find_source
 from depth_anything_train.runtime import UserError
 

@@ -25,7 +25,7 @@ class LowRank(nn.Module):
 
 def block(ffn="mlp", recompute="selective"):
     torch.manual_seed(0)
-    made = Block(16, 2, ffn=ffn, recompute=recompute).train()
+    made = Block(16, 2, ffn=ffn, activation_checkpointing=recompute).train()
     nn.init.normal_(made.ls1.gamma)
     nn.init.normal_(made.ls2.gamma)
     return made, torch.randn(2, 5, 16)
@@ -108,7 +108,7 @@ def test_block__has_the_gradients_of_the_parameters_it_was_called_with(recompute
     result = torch.func.functional_call(made, others, (x,))
     found = torch.autograd.grad(result.square().sum(), list(others.values()))
     made.load_state_dict(others)
-    made.recompute = "none"
+    made.activation_checkpointing = "none"
     expected = torch.autograd.grad(made(x).square().sum(), list(made.parameters()))
     torch.testing.assert_close(found, expected)
 

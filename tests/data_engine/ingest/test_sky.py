@@ -18,8 +18,8 @@ from scenes import encode, scene
 from segformers import save
 
 from data_engine.ingest import sky
-from data_engine.ingest.segmenter import SkySegmenter
 from data_engine.ingest.sky import Sky
+from data_engine.ingest.sky_segmenter import SkySegmenter
 from data_engine.prepare import prepare
 from data_engine.verify import verify
 from data_engine.writer import ShardWriter

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from depth_anything_train.models.checkpoints import save_model
-from depth_anything_train.models.fine_tuning import LAST_LAYER, initialise_model
+from depth_anything_train.models.initialise import LAST_LAYER, initialise_model
 from depth_anything_train.models.original import save_original
 from depth_anything_train.models.weights import weights_hash
 from depth_anything_train.runtime import UserError

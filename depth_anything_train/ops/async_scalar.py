@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Later:
+class AsyncScalar:
     """A number that is being copied asynchronously to the host.
 
     `float(x)` of a number on a GPU waits for everything that was given to the GPU so far; `read()` only for what came
@@ -27,7 +27,7 @@ class Later:
         return float(self.value)
 
 
-def wait_for(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Until a GPU has done what it was asked for: before the clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

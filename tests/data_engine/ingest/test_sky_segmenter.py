@@ -11,7 +11,7 @@ import pytest
 import torch
 from segformers import NAMES, save
 
-from data_engine.ingest.segmenter import SkySegmenter, sky_class
+from data_engine.ingest.sky_segmenter import SkySegmenter, sky_class
 from depth_anything_train.runtime import UserError
 
 transformers = pytest.importorskip("transformers")

@@ -15,7 +15,7 @@ FETCHERS = 4
 """Shards that are fetched at the same time."""
 
 
-class ShardsAhead:
+class ShardPrefetcher:
     """Fetches the shards of the group that training is at, and of the next one.
 
     Nothing depends on it: a shard that does not come is asked for again by whoever reads it, and its error told there.
@@ -32,7 +32,7 @@ class ShardsAhead:
         self._wanted: SimpleQueue[tuple[ShardFolder, int] | None] = SimpleQueue()
         self._closed = False
 
-    def __enter__(self) -> ShardsAhead:
+    def __enter__(self) -> ShardPrefetcher:
         for _ in range(FETCHERS):
             Thread(target=self._fetch, daemon=True).start()  # who is asked to leave does not wait for it
         self.reach(0)

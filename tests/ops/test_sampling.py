@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depth_anything_train.ops.spread import evenly
+from depth_anything_train.ops.sampling import evenly
 
 
 @given(st.integers(0, 200), st.integers(0, 200))

@@ -9,7 +9,7 @@ import pytest
 from scenes import scene
 
 from depth_anything_train.inference.outputs import Outputs
-from depth_anything_train.inference.png import describe_16bit, to_16bit, with_texts
+from depth_anything_train.inference.png16 import describe_16bit, to_16bit, with_texts
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.ops.png import encode_png
 

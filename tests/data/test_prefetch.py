@@ -100,7 +100,7 @@ def test_loader__nobody_fetches_after_its_end(web):
 
 
 def test_loader__shards_of_this_machine_are_not_fetched(web, tmp_path):
-    assert module(web, where=str(tmp_path)).loader().ahead is None
+    assert module(web, where=str(tmp_path)).loader().prefetcher is None
 
 
 @pytest.mark.parametrize("counts", [[3] * 8, [5, 1, 0, 7, 2, 9, 4]])

@@ -1,4 +1,4 @@
-"""Some of many, from the first on."""
+"""Which of many to take, where a few must stand for all."""
 
 from __future__ import annotations
 
