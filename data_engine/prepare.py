@@ -27,7 +27,7 @@ from depth_anything_train.command import command
 from depth_anything_train.data.index_files import index_path, read_header
 from depth_anything_train.data.schema import DATASET_FILE, LABELLED, META, SCHEMA, UNFINISHED_FILE, BadSample, BadShard
 from depth_anything_train.files import create_json, read_json, remove_leftovers, require_writable, write_json
-from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint
+from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint, require_count
 
 UNKNOWN = "unknown"
 """The licence of a sample that states none."""
@@ -90,8 +90,7 @@ def prepare(
     Raises:
         UserError: nothing to read, too much of it bad, or `out` holds something else.
     """
-    if samples_per_shard < 1:
-        raise UserError(f"Expected samples_per_shard of at least 1, but got {samples_per_shard}.")
+    require_count("samples_per_shard", samples_per_shard)
     out = Path(out).expanduser()
     require_writable(out)
     items = ingest.items()

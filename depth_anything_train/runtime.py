@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,18 @@ class UserError(ValueError):
 
     The program prints it as one sentence and exits with status 2; it never shows a traceback.
     """
+
+
+def require_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Raise a UserError that names `key` unless `value` is one of the choices."""
+    if value not in (known := tuple(choices)):
+        raise UserError(f"Expected {key} to be one of {', '.join(known)}, but got {value!r}.")
+
+
+def require_count(key: str, value: object) -> None:
+    """Raise a UserError that names `key` unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"Expected {key} to be a whole number of at least 1, but got {value!r}.")
 
 
 def import_extra(module: str, *, extra: str) -> Any:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from depth_anything_train.building import build
 from depth_anything_train.devices import register_strategies
 from depth_anything_train.models.flops import peak_flops
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.signals import RUN_AGAIN
 
 PRECISIONS = ("auto", "bf16-mixed", "32-true")
@@ -73,8 +73,7 @@ def choose_precision(wanted: str, device: str) -> str:
     Raises:
         UserError: it is another word. fp16 needs its losses scaled, and the guard takes what then overflows for broken.
     """
-    if wanted not in PRECISIONS:
-        raise UserError(f"Expected precision to be one of {', '.join(PRECISIONS)}, but got {wanted!r}.")
+    require_choice("precision", wanted, PRECISIONS)
     if wanted != "auto":
         return wanted
     if device == "cuda":

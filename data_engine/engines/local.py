@@ -26,7 +26,7 @@ from data_engine.engines.base import (
 from data_engine.labelling.labeller import ShardLabeller
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.data.shards import ShardFolder
-from depth_anything_train.runtime import ProgressBar, UserError
+from depth_anything_train.runtime import ProgressBar, require_count
 from depth_anything_train.signals import end_with_parent
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -45,8 +45,8 @@ class LocalEngine:
     """
 
     def __init__(self, processes: int | None = None, retries: int = 3) -> None:
-        if processes is not None and (not isinstance(processes, int) or processes < 1):
-            raise UserError(f"Expected a whole number of at least 1 for engine.processes, but got {processes!r}.")
+        if processes is not None:
+            require_count("engine.processes", processes)
         self.processes, self.retries = processes, retries
 
     def run(self, labeller: ShardLabeller, images: ShardFolder, waiting: Sequence[int], out: Path) -> Failures:

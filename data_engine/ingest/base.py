@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.files import LinkedFolders
-from depth_anything_train.runtime import UserError, keyed_seed
+from depth_anything_train.runtime import UserError, keyed_seed, require_count
 
 JPEG_QUALITY = 95
 """Of pictures that are drawn or come from a video; the bytes of all others stay as they are."""
@@ -103,8 +103,8 @@ def choose(items: Sequence[Any], count: int | None, seed: int) -> Sequence[Any]:
     Raises:
         UserError: `count` is below 1.
     """
-    if count is not None and count < 1:
-        raise UserError(f"Expected a count of at least 1, but got {count}.")
+    if count is not None:
+        require_count("count", count)
     if count is None or count >= len(items):
         return items
     chosen = np.random.default_rng(keyed_seed(seed, "choose")).permutation(len(items))[:count]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data_engine.labelling.batches import MAX_ASPECTS
 from data_engine.labelling.filters import Filters
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_count
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         for name in ("size", "batch_size", "patience"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"Expected a whole number of at least 1 for {name}, but got {value!r}.")
+            require_count(name, getattr(self, name))
         aspects = self.aspects or []
         if len(aspects) > MAX_ASPECTS or not all(isinstance(a, int | float) and 0.1 <= a <= 10 for a in aspects):
             raise UserError(

@@ -16,7 +16,7 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.preprocess import network_size, resize_on
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_count
 
 Prepared = tuple[NDArray[Any], int, int]
 """An image, height and width at which the network sees it."""
@@ -49,8 +49,7 @@ class ModelTeacher:
         threads: int = 2,
     ) -> None:
         self.source = str(Path(source).resolve()) if Path(source).exists() else str(source)  # else a name on the hub
-        if not isinstance(threads, int) or threads < 1:
-            raise UserError(f"Expected a whole number of at least 1 for threads, but got {threads!r}.")
+        require_count("threads", threads)
         self.device, self.threads = device, threads
         self.precision, self.compile = precision, compile
         self._loaded = DepthAnything.from_pretrained(self.source, device="cpu")

@@ -12,7 +12,7 @@ from depth_anything_train.data.schema import IMAGES, SEGMENTED, BadSample, Recor
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.ops.colormaps import INVALID_GREY, color_classes, colorize
 from depth_anything_train.ops.png import encode_png
-from depth_anything_train.runtime import UserError, keyed_seed
+from depth_anything_train.runtime import UserError, keyed_seed, require_count
 
 TILE_WIDTH, TILE_HEIGHT = 240, 180
 
@@ -23,8 +23,7 @@ def contact_sheet(folder: ShardFolder, num_samples: int, seed: int) -> bytes:
     Raises:
         UserError: `num_samples` is below 1, or the folder has none.
     """
-    if num_samples < 1:
-        raise UserError(f"Expected num_samples of at least 1 for the sheet, but got {num_samples}.")
+    require_count("num_samples", num_samples)
     if not len(folder):
         raise UserError(f"Expected samples for the sheet in {folder.path}, but there are none.")
     kind = folder.info["kind"]

@@ -12,7 +12,7 @@ from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.internals import numbers_of_step, set_batches_done
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import require_count
 
 
 class CheckpointEvery(Callback):
@@ -25,8 +25,7 @@ class CheckpointEvery(Callback):
     """
 
     def __init__(self, folder: str | Path, *, every_n_steps: int, interruption: Interruption) -> None:
-        if every_n_steps < 1:
-            raise UserError(f"Expected checkpoint.every_n_steps to be at least 1, but got {every_n_steps}.")
+        require_count("checkpoint.every_n_steps", every_n_steps)
         self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.interruption = interruption
 

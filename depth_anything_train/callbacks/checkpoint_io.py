@@ -20,7 +20,7 @@ from torch import Tensor
 
 from depth_anything_train.files import atomic_writer, read_json, write_json
 from depth_anything_train.run_folder import checkpoints
-from depth_anything_train.runtime import UserError, console, is_first_process
+from depth_anything_train.runtime import UserError, console, is_first_process, require_count
 
 
 class SoundCheckpointIO(CheckpointIO):
@@ -33,8 +33,7 @@ class SoundCheckpointIO(CheckpointIO):
     """
 
     def __init__(self, *, keep: int = 2, background: bool = False) -> None:
-        if keep < 1:
-            raise UserError(f"Expected checkpoint.keep to be at least 1, but got {keep}.")
+        require_count("checkpoint.keep", keep)
         self.keep, self.background = keep, background
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None

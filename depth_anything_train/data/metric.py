@@ -13,7 +13,7 @@ from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, BadSample
 from depth_anything_train.data.sources import Sample, Source
 from depth_anything_train.data.transforms import Geometry, check_aspect
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice
 
 Crop = Literal["none", "kb"]
 
@@ -55,8 +55,7 @@ class MetricSource(Source):
         super().__init__(folders, skip=skip)
         if not 0 < min_depth_m < max_depth_m:
             raise UserError(f"Expected 0 < min_depth_m < max_depth_m, but got {min_depth_m} and {max_depth_m}.")
-        if crop not in get_args(Crop):
-            raise UserError(f"Expected a crop of {', '.join(get_args(Crop))}, but got {crop!r}.")
+        require_choice("crop", crop, get_args(Crop))
         if canonical_focal_px is not None and (size is None or canonical_focal_px <= 0):
             raise UserError(
                 "Expected a canonical_focal_px above 0 together with the size of the views, but got "

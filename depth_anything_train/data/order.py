@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.permutation import permute
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_count
 
 Positions = NDArray[np.int64]
 
@@ -63,8 +63,7 @@ class BlockShuffle:
     """
 
     def __init__(self, counts: Sequence[int], group: int) -> None:
-        if not isinstance(group, int) or group < 1:
-            raise UserError(f"Expected data.shuffle_shards to be null or at least 1 shard, but got {group!r}.")
+        require_count("data.shuffle_shards", group)
         self.counts, self.group = np.asarray(counts, np.int64), group
         self.starts = _starts(counts)
         self._epoch = lru_cache(maxsize=4)(self._shuffle_shards)

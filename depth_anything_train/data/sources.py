@@ -23,7 +23,7 @@ from depth_anything_train.data.remote import AnyPath, RemotePath, in_parallel
 from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import read_json
-from depth_anything_train.runtime import UserError, fingerprint
+from depth_anything_train.runtime import UserError, fingerprint, require_count
 
 Sample = dict[str, Any]
 """`image`, `key`, and either `disparity` and `valid` or `classes`."""
@@ -170,8 +170,8 @@ class PseudoLabelSource(Source):
         self, folders: Sequence[str | Path], *, skip: Collection[str] = (), reduce_to: int | None = None
     ) -> None:
         super().__init__(folders, skip=skip)
-        if not (reduce_to is None or (isinstance(reduce_to, int) and reduce_to >= 1)):
-            raise UserError(f"Expected reduce_to to be a number of pixels or null, but got {reduce_to!r}.")
+        if reduce_to is not None:
+            require_count("reduce_to", reduce_to)
         self.reduce_to = reduce_to
 
     def _images_of(self, folder: ShardFolder) -> ShardFolder:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from depth_anything_train.building import build
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.results import METRICS
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice
 
 Space = Literal["depth", "disparity"]
 SPACES: tuple[Space, ...] = ("depth", "disparity")
@@ -86,8 +86,7 @@ class Suite:
         """
         if against is None:
             return next((row for row in self.rows.values() if encoder is not None and row.encoder == encoder), None)
-        if against not in self.rows:
-            raise UserError(f"Expected against to be one of {', '.join(self.rows)}, but got {against!r}.")
+        require_choice("against", against, self.rows)
         return self.rows[against]
 
 

@@ -25,7 +25,7 @@ from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.results import listed
 from depth_anything_train.models.checkpoints import DESCRIPTION
 from depth_anything_train.models.depth_model import DepthModel
-from depth_anything_train.runtime import UserError, console, fingerprint
+from depth_anything_train.runtime import console, fingerprint, require_count
 from depth_anything_train.tasks.base import Task
 
 Judged = tuple[dict[str, float], Mapping[str, int]]
@@ -66,8 +66,7 @@ class Validation(Callback, ABC):
         every_n_steps: int,
         limit: int | None = None,
     ) -> None:
-        if every_n_steps < 1:
-            raise UserError(f"Expected validate.every_n_steps >= 1, but got {every_n_steps}.")
+        require_count("validate.every_n_steps", every_n_steps)
         self.run, self.interruption, self.size, self.every_n_steps = Path(run), interruption, size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
         self.judged_on = [limit, sorted(folder.content for folder in data.values())]

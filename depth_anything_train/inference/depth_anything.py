@@ -28,7 +28,7 @@ from depth_anything_train.models.huggingface import CONFIG, save_hf
 from depth_anything_train.models.original import save_original
 from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.models.weights import weights_hash
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.types import Image
 
 Format = Literal["native", "hf", "original"]
@@ -68,8 +68,7 @@ class DepthAnything:
         attention: Kernel = "sdpa",
         compile: bool = False,
     ) -> None:
-        if precision not in get_args(Precision):
-            raise UserError(f"Expected precision to be one of {', '.join(get_args(Precision))}, but got {precision!r}.")
+        require_choice("precision", precision, get_args(Precision))
         self.device = choose_device(device)
         self.model = model.eval()
         set_kernel(self.model, attention)

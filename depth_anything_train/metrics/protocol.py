@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import require_choice
 
 Family = Literal["own", "paper", "moge"]
 
@@ -51,8 +51,7 @@ class EvaluationProtocol(ABC):
             UserError: it does not.
         """
         for field, kind in kinds.items():
-            if (value := getattr(self, field)) not in get_args(kind):
-                raise UserError(f"Expected {field} to be one of {', '.join(get_args(kind))}, but got {value!r}.")
+            require_choice(field, getattr(self, field), get_args(kind))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, in the order of the fields."""

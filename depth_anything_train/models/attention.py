@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from depth_anything_train.ops.plain_attention import IS_FASTER, plain_attention
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice
 
 Kernel = Literal["sdpa", "xformers"]
 
@@ -41,8 +41,7 @@ def set_kernel(module: nn.Module, kernel: str) -> None:
     Raises:
         UserError: the kernel is unknown, or xformers is not installed.
     """
-    if kernel not in get_args(Kernel):
-        raise UserError(f"Expected attention to be one of {', '.join(get_args(Kernel))}, but got {kernel!r}.")
+    require_choice("attention", kernel, get_args(Kernel))
     if kernel == "xformers" and find_spec("xformers") is None:
         raise UserError('attention=xformers needs xformers: pip install "depth-anything-train[xformers]", or use sdpa.')
     if kernel == "xformers" and torch.cuda.is_available():

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from depth_anything_train.models.attention import Attention
 from depth_anything_train.models.recompute import linear_after, recomputed_linear_after
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import require_choice
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
@@ -98,10 +98,7 @@ class Block(timm.models.vision_transformer.Block):
     def __init__(
         self, dim: int, num_heads: int, *, ffn: str = "mlp", activation_checkpointing: str = "selective"
     ) -> None:
-        if activation_checkpointing not in get_args(ActivationCheckpointing):
-            options = ", ".join(get_args(ActivationCheckpointing))
-            given = repr(activation_checkpointing)
-            raise UserError(f"Expected activation_checkpointing to be one of {options}, but got {given}.")
+        require_choice("activation_checkpointing", activation_checkpointing, get_args(ActivationCheckpointing))
         mlp = SwiGLU if ffn == "swiglu" else Mlp
         super().__init__(dim, num_heads, qkv_bias=True, init_values=1.0, mlp_layer=mlp, attn_layer=Attention)
         self.activation_checkpointing = activation_checkpointing

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from depth_anything_train.models.dpt import DPTHead
-from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, require_count, resolve_taps
+from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, resolve_taps
 from depth_anything_train.models.metric_bins import BinsConfig, MetricBinsHead
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice, require_count
 from depth_anything_train.types import DepthMetres, Image, Patches
 
 Kind = Literal["relative", "metric"]
@@ -52,8 +52,7 @@ class DepthModelConfig:
     def __post_init__(self) -> None:
         for key, value in (("features", self.features), *(("out_channels", c) for c in self.out_channels)):
             require_count(key, value)
-        if self.kind not in ("relative", "metric"):
-            raise UserError(f"Expected kind to be relative or metric, but got {self.kind!r}.")
+        require_choice("kind", self.kind, ("relative", "metric"))
         if (self.kind == "metric") != (self.max_depth_m is not None):
             raise UserError(
                 f"Expected max_depth_m for a metric model and none for a relative one, but got kind={self.kind} with "

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from depth_anything_train.models.attention import set_kernel
 from depth_anything_train.models.block import Block
-from depth_anything_train.ops.positions import POSITION_WAYS, PositionWay, resample_positions
-from depth_anything_train.runtime import UserError
+from depth_anything_train.ops.positions import PositionWay, resample_positions
+from depth_anything_train.runtime import UserError, require_choice, require_count
 from depth_anything_train.types import Image, Patches
 
 FeedForward = Literal["mlp", "swiglu"]
@@ -72,9 +72,8 @@ class EncoderConfig:
                 f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, the last one among them, but "
                 f"got {list(self.taps)}; give such a list, or last4 or spread."
             )
-        for key, options in (("ffn", get_args(FeedForward)), ("position", POSITION_WAYS)):
-            if getattr(self, key) not in options:
-                raise UserError(f"Expected {key} to be one of {', '.join(options)}, but got {getattr(self, key)!r}.")
+        require_choice("ffn", self.ffn, get_args(FeedForward))
+        require_choice("position", self.position, get_args(PositionWay))
 
 
 def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
@@ -93,12 +92,6 @@ def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
     if isinstance(taps, str):
         raise UserError(f"Expected taps to be last4, spread or a list of four blocks, but got {taps!r}.")
     return tuple(int(tap) for tap in taps)
-
-
-def require_count(key: str, value: object) -> None:
-    """Raise a UserError unless `value` is a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"Expected {key} to be a whole number of at least 1, but got {value!r}.")
 
 
 class DinoV2Encoder(nn.Module):

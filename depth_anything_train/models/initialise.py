@@ -9,7 +9,7 @@ from depth_anything_train.models.depth_model import DepthModel, DepthModelConfig
 from depth_anything_train.models.pretrained import initialise_encoder
 from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.models.weights import load_strict, weights_hash
-from depth_anything_train.runtime import UserError, console, is_first_process
+from depth_anything_train.runtime import UserError, console, is_first_process, require_choice
 from depth_anything_train.types import BINS, ENCODER
 
 Parts = Literal["all", "encoder"]
@@ -35,8 +35,7 @@ def initialise_model(
     Raises:
         UserError: there is no such model, it is of another size or reads other blocks, or neither source is named.
     """
-    if parts not in get_args(Parts):
-        raise UserError(f"Expected initialise.parts out of {', '.join(get_args(Parts))}, but got {parts!r}.")
+    require_choice("initialise.parts", parts, get_args(Parts))
     if source is None and encoder is None:
         raise UserError(
             "Expected a model to start from: add init=MODEL (a run, a checkpoint, a .pth or a name on the hub), or "

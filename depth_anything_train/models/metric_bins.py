@@ -22,7 +22,7 @@ from depth_anything_train.models.domain_router import DomainRouter
 from depth_anything_train.models.dpt import DPTHead
 from depth_anything_train.ops.enlarge import enlarge
 from depth_anything_train.ops.precision import in_float32
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice, require_count
 from depth_anything_train.types import DepthMetres
 
 Centres = Literal["softplus", "normed"]
@@ -63,8 +63,7 @@ class BinsConfig:
     squeeze: int = 2
 
     def __post_init__(self) -> None:
-        if self.centres not in get_args(Centres):
-            raise UserError(f"Expected bins.centres out of {', '.join(get_args(Centres))}, but got {self.centres!r}.")
+        require_choice("bins.centres", self.centres, get_args(Centres))
         if not self.domains or not all(map(_is_domain, self.domains)) or len(set(self.names)) < len(self.domains):
             raise UserError(
                 "Expected bins.domains to list name, nearest and farthest depth in metres of each domain, such as "
@@ -73,8 +72,7 @@ class BinsConfig:
         counts = {name: getattr(self, name) for name in ("count", "embedding", "seed_hidden", "hidden", "squeeze")}
         counts |= {f"attractors[{i}]": number for i, number in enumerate(self.attractors)}
         for name, number in counts.items():
-            if not isinstance(number, int) or number < 1:
-                raise UserError(f"Expected bins.{name} to be a whole number of at least 1, but got {number!r}.")
+            require_count(f"bins.{name}", number)
         if len(self.attractors) != 4:
             raise UserError(f"Expected four bins.attractors, one for each map, but got {list(self.attractors)}.")
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from depth_anything_train.files import read_json, write_bytes, write_json
-from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, require_count
+from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig
 from depth_anything_train.models.weights import hash_tensors, load_strict, plain_tensors, read_tensors
-from depth_anything_train.runtime import UserError, import_extra
+from depth_anything_train.runtime import UserError, import_extra, require_count
 from depth_anything_train.types import Image
 
 if TYPE_CHECKING:

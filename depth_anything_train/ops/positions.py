@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate
 from depth_anything_train.ops.precision import at_least_float32
 
 PositionWay = Literal["dinov2", "timm", "transformers"]
-POSITION_WAYS: tuple[str, ...] = get_args(PositionWay)
 
 
 def resample_positions(embedding: Tensor, grid: tuple[int, int], way: PositionWay = "dinov2") -> Tensor:

@@ -12,7 +12,7 @@ from depth_anything_train.command import command
 from depth_anything_train.files import write_json
 from depth_anything_train.plan.speed import TERA, Speed, measure_labels, read_speed
 from depth_anything_train.plan.work import Work, read_work
-from depth_anything_train.runtime import UserError, console
+from depth_anything_train.runtime import UserError, console, require_count
 
 EXA = 1e18
 
@@ -47,8 +47,7 @@ def estimate(
     Raises:
         UserError: a number is out of range.
     """
-    if gpus < 1:
-        raise UserError(f"Expected gpus of at least 1, but got {gpus}.")
+    require_count("gpus", gpus)
     if price is not None and price < 0:
         raise UserError(f"Expected a price of at least 0, but got {price}.")
     gpu_hours = work.images / speed.images_per_second / 3600

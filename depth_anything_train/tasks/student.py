@@ -11,7 +11,7 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops
 from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.tasks.base import DepthTask
 from depth_anything_train.types import Batch, Scalar
 
@@ -53,8 +53,7 @@ class StudentTask(DepthTask):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
-        if feature_on not in get_args(FeatureOn):
-            raise UserError(f"Expected feature_on to be labelled or unlabelled, but got {feature_on!r}.")
+        require_choice("feature_on", feature_on, get_args(FeatureOn))
         self.labelled, self.pseudo, self.gradient = labelled, pseudo, gradient
         self.feature, self.feature_on = feature, feature_on
         self.frozen_encoder = Frozen(frozen_encoder) if frozen_encoder is not None else None

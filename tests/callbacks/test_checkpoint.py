@@ -88,5 +88,5 @@ def test_stop__at_any_moment_continues_to_the_same_weights(tmp_path, undisturbed
 
 
 def test_every__refuses_zero(tmp_path):
-    with pytest.raises(UserError, match="every_n_steps to be at least 1, but got 0"):
+    with pytest.raises(UserError, match="every_n_steps to be a whole number of at least 1, but got 0"):
         CheckpointEvery(tmp_path, every_n_steps=0, interruption=Interruption())

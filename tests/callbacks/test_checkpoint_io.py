@@ -95,7 +95,7 @@ def test_keep__the_newest_stay_and_what_lay_ahead_goes(tmp_path):
     for step in (1, 2, 9, 3):  # 9 was torn, and the run continued from 2
         disk.save_checkpoint({"step": step}, tmp_path / f"step-{step:08d}.ckpt")
     assert steps(tmp_path) == [2, 3]
-    with pytest.raises(UserError, match="checkpoint.keep to be at least 1"):
+    with pytest.raises(UserError, match="checkpoint.keep to be a whole number"):
         SoundCheckpointIO(keep=0)
 
 

@@ -91,7 +91,7 @@ def test_pseudo_label_source__decodes_large_images_smaller_on_request(tmp_path):
     whole, reduced = (PseudoLabelSource([folder], reduce_to=side).load(0) for side in (None, 80))
     assert whole["image"].shape == (168, 264, 3) and reduced["image"].shape == (84, 132, 3)
     assert np.array_equal(whole["disparity"], reduced["disparity"])
-    with pytest.raises(UserError, match=r"number of pixels or null, but got \[70, 98\]"):
+    with pytest.raises(UserError, match=r"reduce_to to be a whole number of at least 1, but got \[70, 98\]"):
         PseudoLabelSource([folder], reduce_to=[70, 98])
 
 

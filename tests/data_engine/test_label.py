@@ -246,7 +246,7 @@ def test_label__images_that_moved_are_named_and_noted_by_the_next_run(teacher, i
 
 @pytest.mark.parametrize("settings", [{"batch_size": -1}, {"batch_size": 0}, {"patience": 0}, {"size": 2.5}])
 def test_settings__that_would_label_nothing_are_refused(settings):
-    with pytest.raises(UserError, match=f"whole number of at least 1 for {next(iter(settings))}"):
+    with pytest.raises(UserError, match=f"{next(iter(settings))} to be a whole number"):
         LabelSettings(**{"size": 28, **settings})
 
 
@@ -264,7 +264,7 @@ def test_labeller__compiling_needs_few_sizes(model, tmp_path):
 
 @pytest.mark.parametrize("threads", [0, 1.5])
 def test_teacher__a_number_of_threads_that_cannot_be_is_refused(model, tmp_path, threads):
-    with pytest.raises(UserError, match="whole number of at least 1 for threads"):
+    with pytest.raises(UserError, match="threads to be a whole number"):
         ModelTeacher(tmp_path / "teacher", threads=threads)
 
 

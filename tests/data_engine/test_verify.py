@@ -347,7 +347,7 @@ def test_verify__labels_that_do_not_name_their_images_are_refused(tmp_path: Path
 
 
 def test_contact_sheet__of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="num_samples of at least 1"):
+    with pytest.raises(UserError, match="num_samples to be a whole number"):
         contact_sheet(ShardFolder(make_labelled(tmp_path / "a")), 0, seed=0)
     with ShardWriter(tmp_path / "empty" / "00000.tar") as writer:
         writer.commit()

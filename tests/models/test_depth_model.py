@@ -105,7 +105,7 @@ def test_config__refuses_what_it_does_not_know(damage):
     [
         ({"kind": "metric"}, "max_depth_m"),
         ({"max_depth_m": 80.0}, "max_depth_m"),
-        ({"kind": "absolute"}, "relative or metric"),
+        ({"kind": "absolute"}, "relative, metric"),
         ({"canonical_focal_px": 500.0}, "canonical_focal_px above 0 for a metric model"),
         ({"kind": "metric", "max_depth_m": 20.0, "canonical_focal_px": 0.0}, "canonical_focal_px above 0"),
         ({"out_channels": [8, 8, 8]}, "four out_channels"),

@@ -155,7 +155,7 @@ def test_config__defaults_are_those_of_transformers():
         ({"head_hidden_size": 64}, "head_hidden_size=32"),
         ({"max_depth": 20}, "for a relative model"),
         ({"max_depth": 20, "depth_estimation_type": "relative"}, "for a relative model"),
-        ({"depth_estimation_type": "absolute"}, "relative or metric"),
+        ({"depth_estimation_type": "absolute"}, "relative, metric"),
         ({"neck_hidden_sizes": 7}, "numbers"),
         ({"backbone_config": {**RELEASED_SMALL["backbone_config"], "out_indices": ["x"]}}, "cannot be used"),
         ({"backbone_config": {"model_type": "dinov2"}}, "Expected out_indices"),

@@ -1,10 +1,11 @@
 import math
+from typing import get_args
 
 import pytest
 import timm.layers
 import torch
 
-from depth_anything_train.ops.positions import POSITION_WAYS, resample_positions
+from depth_anything_train.ops.positions import PositionWay, resample_positions
 
 
 def cubic(distance):
@@ -36,13 +37,13 @@ def embedding(side=5, dim=3):
     return torch.randn(1, 1 + side * side, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("way", POSITION_WAYS)
+@pytest.mark.parametrize("way", get_args(PositionWay))
 def test_resample__is_the_identity_on_the_native_grid(way):
     native = embedding()
     assert resample_positions(native, (5, 5), way) is native
 
 
-@pytest.mark.parametrize("way", POSITION_WAYS)
+@pytest.mark.parametrize("way", get_args(PositionWay))
 @pytest.mark.parametrize("grid", [(4, 4), (7, 3), (1, 25), (25, 1), (12, 9)])
 def test_resample__gives_one_token_per_patch_and_leaves_the_class_token(way, grid):
     native = embedding()
@@ -69,7 +70,7 @@ def test_resample__timm_matches_timm():
 
 
 def test_resample__ways_differ():
-    results = [resample_positions(embedding(), (4, 6), way) for way in POSITION_WAYS]
+    results = [resample_positions(embedding(), (4, 6), way) for way in get_args(PositionWay)]
     assert all(not torch.allclose(a, b) for a, b in ((results[0], results[1]), (results[1], results[2])))
 
 

@@ -95,7 +95,7 @@ def test_measure_labels__is_what_they_take_in_the_shards(tmp_path):
         (("model=test", "images=1", "size=28", "throughput=-1"), "above 0"),
         (("model=test", "images=1", "size=28", "peak_tflops=1", "utilisation=2"), "utilisation as a share"),
         (("model=test", "images=1", "size=28", "aspect=0.5", "throughput=1"), "aspect"),
-        (("model=test", "images=1", "size=28", "throughput=1", "gpus=0"), "gpus of at least 1"),
+        (("model=test", "images=1", "size=28", "throughput=1", "gpus=0"), "gpus to be a whole number"),
         (("model=test", "images=1", "size=28", "throughput=1", "price=-1"), "price of at least 0"),
     ],
 )

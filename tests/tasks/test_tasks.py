@@ -72,7 +72,7 @@ def test_student__features_can_be_aligned_on_the_labelled_images_instead():
     unlabelled = fit(make_task(), batch)["train/loss/feature"]
     on_labelled = fit(make_task(ablation="feature_on_labelled"), batch)["train/loss/feature"]
     assert unlabelled == 0 and on_labelled > 0
-    with pytest.raises(UserError, match="feature_on to be labelled or unlabelled, but got 'both'"):
+    with pytest.raises(UserError, match="feature_on to be one of labelled, unlabelled, but got 'both'"):
         make_task(**{"task.feature_on": "both"})
 
 

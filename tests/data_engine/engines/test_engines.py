@@ -171,7 +171,7 @@ def test_local__each_worker_sees_a_gpu_of_its_own(images, undisturbed, out, monk
 
 @pytest.mark.parametrize("processes", [0, -1, 1.5, "two"])
 def test_local__a_number_of_processes_that_cannot_be_is_refused(processes):
-    with pytest.raises(UserError, match="whole number of at least 1 for engine.processes"):
+    with pytest.raises(UserError, match="engine.processes to be a whole number"):
         LocalEngine(processes)
 
 

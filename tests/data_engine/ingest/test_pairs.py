@@ -353,5 +353,5 @@ def test_items__an_index_that_is_no_utf8_is_named(tmp_path: Path) -> None:
 def test_items__a_count_below_one_is_refused(tmp_path: Path) -> None:
     pairs = make_folders(tmp_path)
     object.__setattr__(pairs, "count", 0)
-    with pytest.raises(UserError, match="Expected a count of at least 1, but got 0"):
+    with pytest.raises(UserError, match="Expected count to be a whole number of at least 1, but got 0"):
         pairs.items()
