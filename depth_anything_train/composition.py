@@ -96,8 +96,8 @@ def _unknown_choice(folder: Path, overrides: list[str], error: MissingConfigExce
     # A choice may lie in a folder of its group, as paper/kitti in benchmark; what was typed says where the group ends.
     group = next((key for key in typed if wanted.startswith(f"{key}/")), wanted.rpartition("/")[0])
     choice = wanted.removeprefix(f"{group}/")
-    files = (folder / group).rglob("[!_]*.yaml")
-    options = sorted(str(path.relative_to(folder / group).with_suffix("")) for path in files)
+    files = (path.relative_to(folder / group).with_suffix("") for path in (folder / group).rglob("*.yaml"))
+    options = sorted(str(file) for file in files if not any(part.startswith("_") for part in file.parts))
     near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
     hint = f"; did you mean {group}={near[0]}?" if near else "."
     listed = f" Known: {', '.join(options)}" if options else ""
