@@ -34,6 +34,7 @@ from torchvision.transforms import v2
 from data_engine.ingest.base import RawSample
 from data_engine.packing import pack_label
 from data_engine.writer import ShardWriter
+from depth_anything_train.data.colour import StrongPerturbation
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.dz16 import encode_dz16
@@ -41,7 +42,6 @@ from depth_anything_train.data.permutation import permute
 from depth_anything_train.data.schema import IMAGES, LABELLED, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, Source
-from depth_anything_train.data.transforms import StrongPerturbation
 from depth_anything_train.files import write_json
 
 SIZE, BATCH = 518, 8

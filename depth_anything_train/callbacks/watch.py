@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor, distributed
+from torch import Tensor
 
 from depth_anything_train.callbacks.steps import ends_step, has_row
+from depth_anything_train.ops.gather import gather_objects
 from depth_anything_train.ops.watch import watching
 
 PER_IMAGE = "per_image"
@@ -68,10 +69,7 @@ def mean_by_source(losses: Tensor, sources: Sequence[str]) -> dict[str, float]:
         if loss == loss:
             sums[source][0] += loss
             sums[source][1] += 1
-    parts: list[Any] = [dict(sums)]
-    if distributed.is_initialized():
-        parts = [None] * distributed.get_world_size()
-        distributed.all_gather_object(parts, dict(sums))
+    parts = gather_objects(dict(sums))
     names = sorted({name for part in parts for name in part})
     return {name: _mean([part[name] for part in parts if name in part]) for name in names}
 

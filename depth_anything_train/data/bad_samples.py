@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import distributed
 
+from depth_anything_train.ops.gather import gather_objects
 from depth_anything_train.runtime import UserError, console
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,7 @@ class BadSamples:
 
     def state(self) -> dict[str, Any]:
         """What all processes have used, for a checkpoint. Every process must call it."""
-        parts: list[Any] = [self._used]
-        if distributed.is_initialized():
-            parts = [None] * distributed.get_world_size()
-            distributed.all_gather_object(parts, self._used)
+        parts = gather_objects(self._used)
         reasons = sum((reasons for _, reasons in parts), Counter(self.before["reasons"]))
         return {"seen": self.before["seen"] + sum(seen for seen, _ in parts), "reasons": dict(reasons)}
 

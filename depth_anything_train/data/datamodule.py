@@ -16,14 +16,15 @@ from torch.utils.data import DataLoader
 
 from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.data.cache import SampleCache
+from depth_anything_train.data.colour import Perturbation, StrongPerturbation
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.loader import TrainLoader, start_worker
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.prefetch import ShardPrefetcher
 from depth_anything_train.data.sources import Source
-from depth_anything_train.data.transforms import Geometry, StrongPerturbation
-from depth_anything_train.data.views import UNLABELLED, Collate, Perturbation, TrainingViews
+from depth_anything_train.data.transforms import Geometry
+from depth_anything_train.data.views import UNLABELLED, Collate, TrainingViews
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Batch
 

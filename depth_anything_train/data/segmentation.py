@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -150,59 +149,3 @@ class ScaledCrops(Geometry):
             if 0 < counts.max() <= self.max_share * counts.sum():
                 break
         return window
-
-
-class PhotometricDistortion:
-    """Brightness, contrast, saturation and hue, each changed or not: the colours of SSD and of MMSegmentation.
-
-    Args:
-        p: probability of each of the four.
-        brightness: is added to all channels, drawn from -x to x of 255.
-        contrast: factor on all channels, drawn from this range; before saturation and hue or after them.
-        saturation: likewise, of the saturation.
-        hue_deg: shift of the hue, drawn from -x to x degrees.
-    """
-
-    def __init__(
-        self,
-        *,
-        p: float = 0.5,
-        brightness: float = 32,
-        contrast: Sequence[float] = (0.5, 1.5),
-        saturation: Sequence[float] = (0.5, 1.5),
-        hue_deg: float = 36,
-    ) -> None:
-        if not 0 <= p <= 1 or min(brightness, hue_deg) < 0 or not all(0 < a <= b for a, b in (contrast, saturation)):
-            raise UserError(
-                "Expected data.colour to have p in 0 to 1, brightness and hue_deg >= 0 and ranges of numbers above 0, "
-                f"but got {p}, {brightness}, {hue_deg}, {contrast} and {saturation}."
-            )
-        self.p, self.brightness, self.hue_deg = p, brightness, hue_deg
-        self.contrast, self.saturation = (contrast[0], contrast[1]), (saturation[0], saturation[1])
-
-    def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Change an image (H, W, 3); the same image and seed give the same result in any process and any order."""
-        rng = np.random.default_rng(seed)
-        chosen = rng.random(4) < self.p
-        added, hue = rng.uniform(-self.brightness, self.brightness), rng.uniform(-self.hue_deg, self.hue_deg)
-        contrast, saturation = rng.uniform(*self.contrast), rng.uniform(*self.saturation)
-        contrast_first = rng.random() < 0.5
-        levels = np.arange(256, dtype=np.float32)
-        changed: NDArray[Any] = image
-        if chosen[0]:
-            changed = cv2.LUT(changed, _table(levels + added))
-        if chosen[1] and contrast_first:
-            changed = cv2.LUT(changed, _table(levels * contrast))
-        if chosen[2] or chosen[3]:
-            turned = np.rint(levels + (hue / 2 if chosen[3] else 0)) % 180  # OpenCV counts hues in steps of two degrees
-            tables = [turned, levels * (saturation if chosen[2] else 1), levels]
-            hsv = cv2.cvtColor(changed, cv2.COLOR_RGB2HSV)
-            hsv = cv2.LUT(hsv, np.stack([_table(table) for table in tables], axis=-1)[None])
-            changed = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-        if chosen[1] and not contrast_first:
-            changed = cv2.LUT(changed, _table(levels * contrast))
-        return changed.astype(np.uint8, copy=False)
-
-
-def _table(levels: NDArray) -> NDArray[np.uint8]:
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

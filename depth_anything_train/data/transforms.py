@@ -1,13 +1,11 @@
-"""From a decoded sample to a training view: one geometry for image and label, colour and blur for the image alone.
+"""From a decoded sample to a training view: one geometry for image and label.
 
-All take their random numbers from outside, so a view depends on what it is a view of and on nothing else.
+Its random numbers come from outside, so that a view depends on what it is a view of and on nothing else.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -170,93 +168,3 @@ def _fill(
     filled = ~valid & (found >= 0).reshape(valid.shape)
     disparity[filled] = found.reshape(valid.shape)[filled]
     valid |= filled
-
-
-class StrongPerturbation:
-    """Colour jitter and Gaussian blur for the student's unlabelled images: section 3.2, "strong perturbations".
-
-    The paper gives no values; see `configs/train/data/perturbation` for those used and where they come from.
-
-    Args:
-        jitter_p: probability of the colour jitter.
-        brightness: factor is drawn from 1 - x to 1 + x.
-        contrast: likewise.
-        saturation: likewise.
-        hue: shift is drawn from -x to x, where 1 is a full turn.
-        grayscale_p: probability of a grey image.
-        blur_p: probability of the blur.
-        blur_sigma: its standard deviation in pixels is drawn from this range.
-
-    Raises:
-        UserError: one of them is none.
-    """
-
-    def __init__(
-        self,
-        *,
-        jitter_p: float = 0.8,
-        brightness: float = 0.5,
-        contrast: float = 0.5,
-        saturation: float = 0.5,
-        hue: float = 0.25,
-        grayscale_p: float = 0.0,
-        blur_p: float = 0.5,
-        blur_sigma: tuple[float, float] = (0.1, 2.0),
-    ) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks the network for a newer version
-        import albumentations  # here, because it takes seconds
-
-        try:
-            self._chain = albumentations.Compose(
-                [
-                    albumentations.ColorJitter(brightness, contrast, saturation, hue, p=jitter_p),
-                    albumentations.ToGray(p=grayscale_p),
-                    albumentations.GaussianBlur(blur_limit=0, sigma_limit=tuple(blur_sigma), p=blur_p),
-                ]
-            )
-        except ValueError as error:
-            reason = " ".join(str(error).partition("For further information")[0].split())
-            raise UserError(f"Expected probabilities and ranges in data.perturbation, but: {reason}.") from None
-
-    def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Perturb an image (H, W, 3); the same image and seed give the same result in any process and any order."""
-        # Not `set_random_seed`: it seeds every transform alike, so their first draws agree and an image that is
-        # blurred is always jittered too. One shared state makes the draws independent.
-        self._chain.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return self._chain(image=image)["image"]
-
-
-class MildColour:
-    """Gamma, brightness and a factor for each channel, for labelled images of metric recipes (ZoeDepth).
-
-    Args:
-        p: probability that an image is changed at all.
-        gamma: exponent is drawn from this range.
-        brightness: factor on all channels, likewise.
-        colour: factor on each channel, likewise.
-    """
-
-    def __init__(
-        self,
-        *,
-        p: float = 0.5,
-        gamma: tuple[float, float] = (0.9, 1.1),
-        brightness: tuple[float, float] = (0.75, 1.25),
-        colour: tuple[float, float] = (0.9, 1.1),
-    ) -> None:
-        if not 0 <= p <= 1 or not all(0 < low <= high for low, high in (gamma, brightness, colour)):
-            raise UserError(
-                "Expected data.colour to have p in 0 to 1 and ranges of numbers above 0, but got "
-                f"{p}, {gamma}, {brightness} and {colour}."
-            )
-        self.p, self.gamma, self.brightness, self.colour = p, gamma, brightness, colour
-
-    def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Change an image (H, W, 3); the same image and seed give the same result in any process and any order."""
-        rng = np.random.default_rng(seed)
-        if rng.random() >= self.p:
-            return image
-        exponent, factors = rng.uniform(*self.gamma), rng.uniform(*self.brightness) * rng.uniform(*self.colour, size=3)
-        levels = (np.arange(256) / 255) ** exponent
-        table = np.clip(np.rint(255 * levels[:, None] * factors), 0, 255).astype(np.uint8)
-        return cv2.LUT(image, table[None]).astype(np.uint8, copy=False)  # channel by channel

@@ -8,16 +8,16 @@ uint8 to the device: the hand-over from a worker costs a third of what float32 w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
 from depth_anything_train.data.cache import SampleCache
+from depth_anything_train.data.colour import Perturbation
 from depth_anything_train.data.cutmix import CutMix, cutmix
 from depth_anything_train.data.order import Slot
 from depth_anything_train.data.schema import NO_CLASS, BadSample
@@ -28,9 +28,6 @@ from depth_anything_train.types import Batch
 
 UNLABELLED = "unlabelled"
 """Name of the stream CutMix is applied to."""
-
-Perturbation = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
-"""Changes the colours of an image (H, W, 3), given a seed."""
 
 
 class Loaded(NamedTuple):

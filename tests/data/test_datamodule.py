@@ -13,11 +13,11 @@ import torch
 from pictures import labelled_members, write_folder
 from torch import distributed
 
+from depth_anything_train.data.colour import StrongPerturbation
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.exclusions import BadKey, write_bad_keys
 from depth_anything_train.data.sources import LabelledSource, PseudoLabelSource, SemanticSource
-from depth_anything_train.data.transforms import StrongPerturbation
 from depth_anything_train.runtime import UserError, console
 
 SIZE, STEPS = 28, 8

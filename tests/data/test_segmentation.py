@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from segmented import classes_of, write_segmented
 
+from depth_anything_train.data.colour import PhotometricDistortion
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.schema import NO_CLASS, BadSample
 from depth_anything_train.data.segmentation import (
     MEAN_COLOUR,
-    PhotometricDistortion,
     ScaledCrops,
     SegmentedSource,
 )
@@ -76,38 +76,6 @@ def test_crops__settings_that_cannot_be_are_refused():
     for changes in ({"rotate_deg": 1.0}, {"scales": []}, {"scales": [0.0]}, {"max_side": 10}, {"max_share": 0.0}):
         with pytest.raises(UserError, match="Expected data"):
             crops(**changes)
-
-
-def slow_distortion(image, seed, distortion):
-    """One pixel at a time, in floating point between the roundings to bytes."""
-    rng = np.random.default_rng(seed)
-    chosen = rng.random(4) < distortion.p
-    added, hue = rng.uniform(-32, 32), rng.uniform(-36, 36)
-    contrast, saturation = rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
-    first = rng.random() < 0.5
-    out = np.empty_like(image)
-    for row, column in np.ndindex(image.shape[:2]):
-        pixel = image[row, column].astype(float)
-        pixel = np.clip(np.rint(pixel + added), 0, 255) if chosen[0] else pixel
-        pixel = np.clip(np.rint(pixel * contrast), 0, 255) if chosen[1] and first else pixel
-        if chosen[2] or chosen[3]:
-            h, s, v = cv2.cvtColor(pixel.astype(np.uint8)[None, None], cv2.COLOR_RGB2HSV)[0, 0].astype(float)
-            h = np.rint(h + hue / 2) % 180 if chosen[3] else h
-            s = np.clip(np.rint(s * saturation), 0, 255) if chosen[2] else s
-            pixel = cv2.cvtColor(np.array([[[h, s, v]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0].astype(float)
-        pixel = np.clip(np.rint(pixel * contrast), 0, 255) if chosen[1] and not first else pixel
-        out[row, column] = pixel
-    return out
-
-
-def test_distortion__equals_a_slow_one_pixel_by_pixel():
-    image = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
-    distortion = PhotometricDistortion()
-    for seed in range(40):
-        np.testing.assert_array_equal(distortion(image, seed), slow_distortion(image, seed, distortion))
-    assert (PhotometricDistortion(p=0.0)(image, 1) == image).all()
-    with pytest.raises(UserError, match="brightness"):
-        PhotometricDistortion(brightness=-1)
 
 
 def test_source__classes_are_those_of_the_model(tmp_path):

@@ -1,15 +1,10 @@
-import os
-import pickle
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
 from scipy import stats
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.data.transforms import MAX_ASPECT, Geometry, MildColour, StrongPerturbation
+from depth_anything_train.data.transforms import MAX_ASPECT, Geometry
 from depth_anything_train.runtime import UserError
 
 
@@ -130,80 +125,6 @@ def test_geometry__refuses_impossible_values(options):
         Geometry(**options)
 
 
-@pytest.fixture(scope="module")
-def strong():
-    return StrongPerturbation()
-
-
-NOISE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-
-
-def test_perturbation__depends_on_image_and_seed_alone(strong):
-    first = [strong(NOISE, seed) for seed in range(20)]
-    again = [strong(NOISE, seed) for seed in reversed(range(20))][::-1]
-    assert all((a == b).all() for a, b in zip(first, again, strict=True))
-    assert len({image.tobytes() for image in first}) > 15
-
-
-def test_perturbation__is_the_same_in_another_process(strong):
-    code = (
-        "import sys, numpy as np; from depth_anything_train.data.transforms import StrongPerturbation\n"
-        "noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)\n"
-        "strong = StrongPerturbation(); strong(noise, 99)\n"
-        "sys.stdout.buffer.write(b''.join(strong(noise, seed).tobytes() for seed in range(5)))"
-    )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ)
-    assert other.stdout == b"".join(strong(NOISE, seed).tobytes() for seed in range(5))
-
-
-def test_perturbation__survives_pickling(strong):
-    assert (pickle.loads(pickle.dumps(strong))(NOISE, 4) == strong(NOISE, 4)).all()
-
-
-def test_perturbation__keeps_shape_type_and_input(strong):
-    before = NOISE.copy()
-    for seed in range(10):
-        after = strong(NOISE, seed)
-        assert after.shape == NOISE.shape and after.dtype == np.uint8
-    assert (before == NOISE).all()
-
-
-def test_perturbation__jitter_and_blur_are_drawn_independently():
-    """Grey noise tells them apart: blur makes it smooth, a jitter of the brightness changes its mean."""
-    chain = StrongPerturbation(brightness=0.5, contrast=0.0, saturation=0.0, hue=0.0, blur_sigma=(2.0, 2.0))
-    image = np.random.default_rng(1).integers(90, 110, (32, 32, 1), dtype=np.uint8).repeat(3, axis=-1)
-    roughness = np.abs(np.diff(image[..., 0].astype(float))).mean()
-    table = np.zeros((2, 2))
-    for seed in range(600):
-        after = chain(image, seed)[..., 0].astype(float)
-        jittered = abs(after.mean() - image.mean()) > 0.6
-        blurred = np.abs(np.diff(after)).mean() / after.mean() < 0.5 * roughness / image.mean()
-        table[int(jittered), int(blurred)] += 1
-    assert stats.chi2_contingency(table).pvalue > 0.001
-    assert stats.binomtest(int(table[1].sum()), 600, 0.8).pvalue > 0.001
-    assert stats.binomtest(int(table[:, 1].sum()), 600, 0.5).pvalue > 0.001
-
-
-def test_perturbation__switched_off_changes_nothing():
-    chain = StrongPerturbation(jitter_p=0.0, blur_p=0.0)
-    assert all((chain(NOISE, seed) == NOISE).all() for seed in range(5))
-
-
-def test_perturbation__grey_on_request():
-    grey = StrongPerturbation(jitter_p=0.0, blur_p=0.0, grayscale_p=1.0)(NOISE, 0)
-    assert (grey[..., 0] == grey[..., 1]).all() and (grey[..., 1] == grey[..., 2]).all()
-
-
-def test_perturbation__refuses_impossible_values():
-    with pytest.raises(UserError, match=r"data\.perturbation"):
-        StrongPerturbation(jitter_p=2.0)
-
-
-def test_importing_the_package__does_not_import_albumentations():
-    code = "import sys, depth_anything_train.data.transforms; sys.exit('albumentations' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_geometry__a_pair_of_sides_stretches_and_cuts_nothing():
     before = sample(30, 90)
     view = Geometry([28, 56], flip=0.0)(before, rng())
@@ -253,25 +174,3 @@ def test_rotation__is_a_function_of_its_numbers_and_off_by_default():
 def test_geometry__sides_that_cannot_be_are_refused(size):
     with pytest.raises(UserError, match="height, width"):
         Geometry(size)
-
-
-def test_mild_colour__is_gamma_brightness_and_a_factor_for_each_channel():
-    image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-    options = dict(gamma=(1.1, 1.1), brightness=(0.8, 0.8), colour=(0.9, 0.9))
-    changed = MildColour(p=1.0, **options)(image, 3)
-    expected = np.clip(np.rint(255 * (image / 255) ** 1.1 * 0.8 * 0.9), 0, 255)
-    assert np.array_equal(changed, expected)
-
-
-def test_mild_colour__is_a_function_of_the_seed_and_leaves_its_share_alone():
-    image = np.full((4, 4, 3), 100, np.uint8)
-    change = MildColour()
-    results = [change(image, seed) for seed in range(200)]
-    assert all(np.array_equal(change(image, seed), results[seed]) for seed in (0, 7))
-    assert 60 < sum(np.array_equal(result, image) for result in results) < 140
-    assert len({tuple(result[0, 0]) for result in results}) > 50
-
-
-def test_mild_colour__ranges_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match="data.colour"):
-        MildColour(gamma=(1.1, 0.9))
