@@ -19,16 +19,11 @@ def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     return total / valid.sum(dim=axes, keepdim=True).clamp(min=1)
 
 
-def masked_median(x: Tensor, valid: Tensor) -> Tensor:
-    """Lower median over valid pixels, (B, ...) to (B, 1, ...); 0 for an image without any.
-
-    The gradient goes to the one pixel that is the median.
-    """
-    return masked_medians([x], [valid])[0]
-
-
 def masked_medians(maps: Sequence[Tensor], valid: Sequence[Tensor]) -> list[Tensor]:
-    """`masked_median` of several batches of one shape, in one search: a GPU gives each image one multiprocessor."""
+    """Lower medians over valid pixels of several batches of one shape, (B, ...) to (B, 1, ...); 0 of an image without.
+
+    The gradient goes to the one pixel that is the median. All in one search: a GPU gives each image one multiprocessor.
+    """
     with torch.no_grad():
         flat = torch.cat([x.flatten(1).where(ok.flatten(1), torch.nan) for x, ok in zip(maps, valid, strict=True)])
         median, position = nanmedian(flat)
