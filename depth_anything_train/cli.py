@@ -79,7 +79,7 @@ def main() -> None:
     if {"-h", "--help"} & set(arguments):
         from depth_anything_train.command_help import command_help
 
-        print(command_help(name))
+        print(command_help(name, arguments[1:]))
         return
     os.environ[COMMAND_LINE] = shlex.join(["depth-anything", *arguments])
     interrupted = f"`{name}` was interrupted before it began."

@@ -34,12 +34,15 @@ QUIET = [
 
 
 def command(
-    name: str, *, short_of_memory: str | Callable[[DictConfig], str] = "take a smaller batch or size"
+    name: str,
+    *,
+    short_of_memory: str | Callable[[DictConfig], str] = "take a smaller batch_size or size",
+    again: str = "run it again",
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a Hydra app of `main(cfg)`: `key=value`, `--cfg job`, `--multirun` read from the command line.
 
     A `UserError`, an unknown key and a missing value end with one sentence on stderr and exit status 2, and so does a
-    lack of memory, with what to do about it.
+    lack of memory, with `short_of_memory` as what to do about it; other ends advise `again`.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -56,10 +59,10 @@ def command(
             except OSError as error:
                 where = f" with {error.filename}" if error.filename else ""
                 reason = error.strerror or error
-                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, fix the cause and run it again.")
+                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, fix the cause and {again}.")
             except RuntimeError as error:
                 if death := death_of_worker(error):
-                    advice = "perhaps for lack of memory; nothing finished is lost, run it again with fewer workers="
+                    advice = f"perhaps for lack of memory; nothing finished is lost, {again} with fewer workers="
                     _stop(f"`{name}` lost a process that loads images (it {death}), {advice}.")
                 if not is_out_of_memory(error):
                     raise
@@ -68,7 +71,7 @@ def command(
                 advice = short_of_memory if isinstance(short_of_memory, str) else short_of_memory(cfg)
                 _stop(f"`{name}` needs more memory than its device has{wanted}: {advice}.")
             except KeyboardInterrupt:
-                _stop(f"`{name}` was interrupted; nothing finished is lost, run it again.", status=INTERRUPTED)
+                _stop(f"`{name}` was interrupted; nothing finished is lost, {again}.", status=INTERRUPTED)
 
         @functools.wraps(function)
         def main() -> None:

@@ -116,10 +116,11 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
         except HydraException:
             return f"{text!r} cannot be read: expected key=value{_quoting(text)}."
         rest = overrides[:position] + overrides[position + 1 :]
+        choices = [one for one in rest if (config_folder(name) / one.partition("@")[0].partition("=")[0]).is_dir()]
         try:
-            known = hydra.compose(name, rest)
+            known = hydra.compose(name, choices)  # without the other values, which may be wrong as well
         except (HydraException, OmegaConfBaseException):
-            continue  # something else is wrong as well
+            continue
         if _is_unknown(known, key):
             keys = list(_keys(known))
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)

@@ -57,11 +57,26 @@ def here(monkeypatch):
 def test_help__has_every_key_with_its_comment_and_every_choice_but_what_others_build_on(name):
     text, folder = command_help(name), config_folder(name)
     assert (folder / f"{name}.yaml").read_text().rstrip() in text
-    listed = {word.strip(",") for line in text.splitlines() for word in line.split()}
+    listed = {word.strip(",").rpartition("/")[2] for line in text.splitlines() for word in line.split()}
     choices = [path.relative_to(folder) for path in folder.rglob("*.yaml") if path.parent != folder]
     private = {path.stem for path in choices if any(part.startswith("_") for part in path.parts)}
     public = {path.stem for path in choices} - private
     assert public <= listed and not {name for name in private if name.startswith("_")} & listed
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("evaluate", [], "# benchmark= moge/ddad"),
+        ("train", [], "# data/cutmix= paper"),
+        ("train", [], "# loss@PLACE= affine_invariant"),
+        ("prepare", ["dataset=pairs", "--help"], "# -- dataset=pairs, keys of dataset."),
+        ("prepare", ["dataset=pairs", "--help"], "\nscale: null "),
+        ("run", ["pipeline=folders"], "\npairs: ???  # folder"),
+    ],
+)
+def test_help__shows_choices_as_they_are_typed_and_the_keys_of_those_that_are_made(name, arguments, told):
+    assert told in command_help(name, arguments)
 
 
 def test_help__is_printed_without_a_choice_and_the_libraries_of_the_command():

@@ -67,7 +67,7 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
             )
         if different:
             raise UserError(
-                f"{out} was begun with another {', '.join(different)}; two kinds of labels are never mixed: "
+                f"{out} was begun with different {', '.join(different)}; two kinds of labels are never mixed: "
                 "choose another out= or delete that folder."
             )
         yield

@@ -21,7 +21,7 @@ from depth_anything_train.inference.video_files import VideoReader
 from depth_anything_train.runtime import ProgressBar, UserError, console
 
 
-@command("predict")
+@command("predict", again="run it again (skip_existing=true leaves out photographs that are done)")
 def main(cfg: DictConfig) -> None:
     """Predict what `cfg.source` means; what cannot be decoded is listed and makes the exit status 1."""
     out = Path(cfg.out)

@@ -190,9 +190,9 @@ def test_label__says_what_is_on_record_about_the_teacher(image_shards, tmp_path)
 def test_label__two_teachers_or_settings_are_never_mixed(teacher, image_shards, tmp_path):
     run(labeller(teacher), image_shards, tmp_path / "out")
     save_model(tmp_path / "other", seed=1)
-    with pytest.raises(UserError, match="another teacher"):
+    with pytest.raises(UserError, match="different teacher"):
         run(labeller(ModelTeacher(tmp_path / "other", device="cpu")), image_shards, tmp_path / "out")
-    with pytest.raises(UserError, match="another settings"):
+    with pytest.raises(UserError, match="different settings"):
         run(labeller(teacher, size=42), image_shards, tmp_path / "out")
 
 
@@ -282,7 +282,7 @@ def test_label__continues_with_another_batch_size_and_says_so_in_the_manifest(te
 def test_label__settings_of_the_teacher_are_those_of_the_labels(model, image_shards, tmp_path):
     exact, coarse = (ModelTeacher(tmp_path / "teacher", device="cpu", precision=p) for p in ("fp32", "bf16"))
     run(labeller(exact), image_shards, tmp_path / "out")
-    with pytest.raises(UserError, match="another settings"):
+    with pytest.raises(UserError, match="different settings"):
         run(labeller(coarse), image_shards, tmp_path / "out")
 
 
@@ -306,7 +306,7 @@ def test_claim__of_several_configurations_one_gets_the_folder(teacher, image_sha
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(refused) == 7 and all("was begun with another settings" in error for error in refused)
+    assert len(refused) == 7 and all("was begun with different settings" in error for error in refused)
     assert [path.name for path in (tmp_path / "labels").iterdir()] == ["dataset.json"]
     assert 28 <= json.loads((tmp_path / "labels" / "dataset.json").read_text())["settings"]["size"] < 36
 
@@ -317,7 +317,7 @@ def test_label__that_ended_before_its_first_shard_leaves_the_folder_to_other_set
         run(labeller(teacher), bad, tmp_path / "out")
     run(labeller(teacher, flip=True), image_shards, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["settings"]["flip"]
-    with pytest.raises(UserError, match="was begun with another settings"):
+    with pytest.raises(UserError, match="was begun with different settings"):
         run(labeller(teacher), image_shards, tmp_path / "out")
 
 
