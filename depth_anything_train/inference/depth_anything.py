@@ -22,7 +22,7 @@ from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, P
 from depth_anything_train.inference.preprocess import Size, prepare
 from depth_anything_train.models.attention import Kernel, set_kernel
 from depth_anything_train.models.card import model_card
-from depth_anything_train.models.checkpoints import DESCRIPTION, save_model
+from depth_anything_train.models.checkpoints import FILES, save_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import CONFIG, save_hf
 from depth_anything_train.models.original import save_original
@@ -34,7 +34,7 @@ from depth_anything_train.types import Image
 Format = Literal["native", "hf", "original"]
 Precision = Literal["fp32", "bf16"]
 
-MARKS = {"native": DESCRIPTION, "hf": CONFIG}
+MARKS = {"native": FILES.description, "hf": CONFIG}
 """What tells a folder of each format from the other; their weights have one name."""
 
 BATCH = 8

@@ -86,10 +86,9 @@ class DepthModelConfig:
             UserError: a key is missing or unknown, or the numbers do not fit together.
         """
         try:
-            encoder = {**content["encoder"], "taps": tuple(content["encoder"]["taps"])}
-            out_channels = tuple(content["out_channels"])
+            encoder = EncoderConfig.from_dict(content["encoder"])
             bins = BinsConfig.from_dict(content["bins"]) if content.get("bins") is not None else None
-            parts = {"encoder": EncoderConfig(**encoder), "out_channels": out_channels, "bins": bins}
+            parts = {"encoder": encoder, "out_channels": tuple(content["out_channels"]), "bins": bins}
             return cls(**{**content, **parts})
         except (KeyError, TypeError) as error:
             raise UserError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from timm.layers import LayerNorm, PatchEmbed
@@ -75,6 +75,16 @@ class EncoderConfig:
         for key, options in (("ffn", get_args(FeedForward)), ("position", POSITION_WAYS)):
             if getattr(self, key) not in options:
                 raise UserError(f"Expected {key} to be one of {', '.join(options)}, but got {getattr(self, key)!r}.")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> EncoderConfig:
+        """Build from plain JSON, whose lists become tuples.
+
+        Raises:
+            KeyError, TypeError: a key is missing or unknown.
+            UserError: the numbers do not fit together.
+        """
+        return cls(**{**content, "taps": tuple(content["taps"])})
 
 
 def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
