@@ -16,12 +16,12 @@ from torch import Tensor
 
 from depth_anything_train.data.camera import resized_focal
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.card import model_card
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.inference.preprocess import Size, network_size, prepare
 from depth_anything_train.models.attention import Kernel, set_kernel
-from depth_anything_train.models.card import model_card
 from depth_anything_train.models.checkpoints import FILES, save_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import CONFIG, save_hf
