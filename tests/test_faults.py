@@ -131,7 +131,7 @@ def test_fsdp__has_the_losses_of_ddp_continues_and_ends_in_a_whole_model(runs, t
         model = DepthAnything.from_pretrained(Path(cfg.out) / "model", device="cpu")
         alone = evaluate(model, open_data([str(held_out)]), DepthProtocol(name="validation"))
         assert rows[-1] == {"step": STEPS, "images": 3, **alone.mean()}
-        best = load_model(Path(cfg.out) / "best")
+        best, _ = load_model(Path(cfg.out) / "best")
         assert torch.isfinite(best(torch.zeros(1, 3, 28, 28))).all()
     assert numbers(sharded) == pytest.approx(numbers(whole), rel=1e-5)
     assert (Path(sharded.out) / "previews" / "step-00000008.png").exists()
@@ -159,7 +159,7 @@ def test_fsdp__trains_two_heads_of_bins_as_ddp_does(runs, tmp_path, one_thread):
         cfg = runs("tiny_metric", out, *routed, *streams, *careful, f"trainer.strategy={strategy}")
         run_to_the_end(cfg, ranks=2)
         losses.append({name: numbers(cfg, f"train/loss/{name}") for name in ("nyu", "kitti", "domain")})
-        assert load_model(out / "model").config.bins.names == ["nyu", "kitti"]
+        assert load_model(out / "model")[0].config.bins.names == ["nyu", "kitti"]
     for name, values in losses[0].items():
         assert len(values) == 4
         assert losses[1][name] == pytest.approx(values, rel=1e-4)

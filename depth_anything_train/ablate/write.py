@@ -11,8 +11,7 @@ from typing import Any
 from depth_anything_train.ablate.outcome import Figure, Line, Outcome
 from depth_anything_train.ablate.picture import draw
 from depth_anything_train.files import write_bytes, write_json
-from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.metrics.results import titled
 from depth_anything_train.runtime import provenance
 
 
@@ -36,8 +35,7 @@ def to_markdown(outcome: Outcome) -> str:
     lines = [f"# {outcome.table.title}", "", f"Seeds {seeds}{spread}."]
     lines += [f"{caption[0].upper()}{caption[1:]}." for caption in outcome.captions]
     for metric, rows in outcome.lines.items():
-        arrow = "↑" if metric in HIGHER_IS_BETTER else "↓"
-        lines += ["", f"## {TITLES[metric]} {arrow}", "", *_table(outcome, rows)]
+        lines += ["", f"## {titled(metric)}", "", *_table(outcome, rows)]
     return "\n".join([*lines, *_notes(outcome)]) + "\n"
 
 

@@ -21,8 +21,6 @@ from depth_anything_train.evaluation.page import result_page, suite_page
 from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
 from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
 from depth_anything_train.files import write_bytes, write_json
-from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.runtime import UserError, console
@@ -96,7 +94,7 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     protocols = {benchmark: suite.benchmarks[benchmark].protocol for benchmark in found}
     shards = {one: open_data({one: folder}, kind=judge_of(protocols[one]).kind) for one, folder in found.items()}
     models = {name: open_model(source, cfg.labelled, shown=here.first) for name, source in named_models(cfg).items()}
-    rows = {name: suite.row_for(encoder_of(model), cfg.against) for name, model in models.items()}
+    rows = {name: suite.row_for(model.encoder_name, cfg.against) for name, model in models.items()}
     for name, model in models.items():
         for one, protocol in protocols.items():
             about = {"hash": model.hash, "size": cfg.size or protocol.size}
@@ -156,10 +154,3 @@ def named_models(cfg: DictConfig) -> dict[str, str]:
     if wrong := [name for name in models if Path(str(name)).name != str(name)]:
         raise UserError(f"Expected names of models that can be folders, but got {', '.join(wrong)}.")
     return {str(name): source for name, source in models.items()}
-
-
-def encoder_of(model: Predictor) -> str | None:
-    """What the papers' rows tell models apart by: vits, vitb, vitl, vitg, or midas; None of anything else."""
-    if isinstance(model, DepthAnything):
-        return model.model.config.encoder.name
-    return "midas" if isinstance(model, Midas) else None

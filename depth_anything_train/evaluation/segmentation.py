@@ -23,7 +23,7 @@ from depth_anything_train.evaluation.validation import Judged, Validation
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.results import listed
 from depth_anything_train.metrics.segmentation import Confusion, measures
-from depth_anything_train.models.segmenter import DESCRIPTION, Segmenter
+from depth_anything_train.models.segmenter import FILES, Segmenter
 from depth_anything_train.runtime import ProgressBar, UserError
 
 
@@ -118,7 +118,7 @@ class SegmentationValidation(Validation):
 
     shown = ("miou", "accuracy")
     higher_is_better = True
-    description = DESCRIPTION
+    description = FILES.description
 
     def __init__(self, run: str | Path, *, window: SlidingWindow, **options: Any) -> None:
         super().__init__(run, **options)

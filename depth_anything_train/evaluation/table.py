@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from depth_anything_train.evaluation.suite import Benchmark, Cell, PaperRow, Space, Suite
-from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.metrics.results import titled
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,7 @@ def _paper(suite: Suite, row: PaperRow) -> list[str]:
 
 
 def _title(cell: Cell) -> str:
-    arrow = "↑" if cell.metric in HIGHER_IS_BETTER else "↓"
-    return f"{cell.group.replace('_', ' ') if cell.group else TITLES[cell.metric]} {arrow}"
+    return titled(cell.metric, cell.group.replace("_", " ") if cell.group else None)
 
 
 def _number(metric: str, value: float | None, *, signed: bool = False) -> str:

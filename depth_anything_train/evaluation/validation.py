@@ -23,7 +23,7 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.results import listed
-from depth_anything_train.models.checkpoints import DESCRIPTION
+from depth_anything_train.models.checkpoints import FILES
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.runtime import console, fingerprint, require_count
 from depth_anything_train.tasks.base import Task
@@ -187,7 +187,7 @@ class DepthValidation(Validation):
 
     shown = ("abs_rel", "delta1")
     higher_is_better = False
-    description = DESCRIPTION
+    description = FILES.description
 
     def __init__(self, run: str | Path, *, protocol: DepthProtocol, **options: Any) -> None:
         super().__init__(run, **options)

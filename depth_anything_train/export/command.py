@@ -19,7 +19,7 @@ from depth_anything_train.runtime import UserError, console
 QUOTED = ("caption", "groups", "mean", "images")
 FORMATS = (*get_args(Format), "onnx")
 FILES = {
-    "native": (checkpoints.WEIGHTS, checkpoints.DESCRIPTION),
+    "native": checkpoints.FILES,
     "hf": (huggingface.WEIGHTS, huggingface.CONFIG, huggingface.PROCESSOR, "README.md"),
     "original": ("*.pth",),
 }

@@ -18,7 +18,7 @@ from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from depth_anything_train.ops.resampling import bicubic_matrix
+from depth_anything_train.ops.positions import positions_by_matrices
 from depth_anything_train.runtime import UserError, import_extra
 
 OPSET = 18
@@ -130,25 +130,8 @@ def build_graph(model: DepthAnything, *, size: Size | None, batch_size: int | No
 class _Encoder(DinoV2Encoder):
     """The encoder with position embeddings resampled by two matrices, which the graph makes from the image's size."""
 
-    def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
-        patches = self.patch_embed(image)
-        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
-        side = self.config.image_size // self.config.patch_size
-        lengths = [torch.scalar_tensor(length) for length in grid]
-        native = (lengths[0] == side) & (lengths[1] == side)
-        offset = 0.1 if self.config.position == "dinov2" else 0.0
-        rows, columns = (
-            bicubic_matrix(
-                count,
-                side,
-                torch.where(native, 1.0, side / (length + offset)),
-                antialias=self.config.position == "timm",
-            )
-            for count, length in zip(grid, lengths, strict=True)
-        )
-        square = self.pos_embed[0, 1:].unflatten(0, (side, side))
-        resampled = torch.einsum("rs,stc,ut->ruc", rows, square, columns)
-        return tokens + torch.cat([self.pos_embed[:, :1], resampled.flatten(0, 1)[None]], dim=1)
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        return positions_by_matrices(self.pos_embed, grid, self.config.position)
 
 
 def _exportable(model: DepthModel) -> DepthModel:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from depth_anything_train.data.camera import resized_focal
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.card import model_card
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
-from depth_anything_train.inference.preprocess import Size, prepare
+from depth_anything_train.inference.preprocess import Size, network_size, prepare
 from depth_anything_train.models.attention import Kernel, set_kernel
-from depth_anything_train.models.card import model_card
-from depth_anything_train.models.checkpoints import DESCRIPTION, save_model
+from depth_anything_train.models.checkpoints import FILES, save_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import CONFIG, save_hf
 from depth_anything_train.models.original import save_original
@@ -34,7 +34,7 @@ from depth_anything_train.types import Image
 Format = Literal["native", "hf", "original"]
 Precision = Literal["fp32", "bf16"]
 
-MARKS = {"native": DESCRIPTION, "hf": CONFIG}
+MARKS = {"native": FILES.description, "hf": CONFIG}
 """What tells a folder of each format from the other; their weights have one name."""
 
 BATCH = 8
@@ -167,11 +167,45 @@ class DepthAnything:
         """`relative`, or `metric` for a model that predicts metres."""
         return self.model.config.kind
 
+    @property
+    def encoder_name(self) -> str:
+        """What the papers' rows tell models apart by: vits, vitb, vitl, vitg, or a name of one's own."""
+        return self.model.config.encoder.name
+
+    @property
+    def max_depth_m(self) -> float | None:
+        """How far a metric model sees; None of a relative one."""
+        return self.model.config.max_depth_m
+
+    def check_size(self, size: Size | None) -> None:
+        """Refuse a size that the network cannot take, whatever the photograph.
+
+        Raises:
+            UserError: it cannot.
+        """
+        network_size(1, 1, self.size if size is None else size, patch=self.model.config.encoder.patch_size)
+
+    def prepare(self, image: NDArray[np.uint8], size: Size | None = None, *, fast: bool = False) -> Image:
+        """What the network sees of an RGB image (H, W, 3), (1, 3, h, w); see `preprocess.prepare`.
+
+        Raises:
+            UserError: the network cannot take the image at that size.
+        """
+        return self._prepare([image], size, fast=fast)
+
     @torch.inference_mode()
     def infer(self, image: Image) -> Tensor:
         """What the network states, (B, 1, h, w) float32 on its device, for prepared images (B, 3, h, w)."""
         dtype = self.model.pretrained.cls_token.dtype
         return self._network(image.to(self.device, dtype, memory_format=torch.channels_last)).float()
+
+    def _prepare(self, images: list[NDArray[np.uint8]], size: Size | None, *, fast: bool = False) -> Image:
+        size = self.size if size is None else size
+        return prepare(images, size, patch=self.model.config.encoder.patch_size, fast=fast)
+
+    def forward_prepared(self, prepared: Sequence[Any], size: Size | None = None) -> list[NDArray[np.float32]]:
+        """What the network states, (h, w) each, for what `prepare` gave at one size, (1, 3, h, w) each."""
+        return list(self.infer(torch.cat(list(prepared)))[:, 0].cpu().numpy())
 
     def forward(
         self, images: list[NDArray[np.uint8]], size: Size | None = None, focals_px: Focals = None
@@ -183,8 +217,7 @@ class DepthAnything:
         Raises:
             BadSample: as `to_camera`.
         """
-        batch = prepare(images, self.size if size is None else size, patch=self.model.config.encoder.patch_size)
-        maps, focals_px = self.infer(batch)[:, 0].cpu().numpy(), focals_px or [None] * len(images)
+        maps, focals_px = self.infer(self._prepare(images, size))[:, 0].cpu().numpy(), focals_px or [None] * len(images)
         return [self.to_camera(*of_one, images[0].shape) for of_one in zip(maps, focals_px, strict=True)]
 
     @property
@@ -265,7 +298,7 @@ class DepthAnything:
                 batch = indices[start : start + BATCH]
                 pixels, focals = [loaded[index] for index in batch], [focals_px[index] for index in batch]
                 maps = self.forward(pixels, size, focals)
-                stated = (Prediction(values, self.kind, self.model.config.max_depth_m) for values in maps)
+                stated = (Prediction(values, self.kind, self.max_depth_m) for values in maps)
                 predictions = (prediction.resized(height, width) for prediction in stated)
                 found.update(zip(batch, predictions, strict=True))
         return [found[index] for index in range(len(loaded))]

@@ -26,6 +26,11 @@ class FlipAverage:
         return self.model.kind
 
     @property
+    def encoder_name(self) -> str | None:
+        """That of the predictor."""
+        return self.model.encoder_name
+
+    @property
     def hash(self) -> str:
         """That of the predictor: the weights are the same."""
         return self.model.hash

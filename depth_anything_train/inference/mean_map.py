@@ -26,6 +26,8 @@ class MeanMap:
         kind: which of the two.
     """
 
+    encoder_name = None
+
     def __init__(self, mean: NDArray[np.float32], kind: Kind = "relative") -> None:
         self.mean, self.kind = mean, kind
 

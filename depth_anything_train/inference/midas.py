@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Midas:
     """
 
     kind: Kind = "relative"
+    encoder_name = "midas"
+    max_depth_m: float | None = None
 
     def __init__(self, model: nn.Module, processor: Any, *, device: str | torch.device | None = None) -> None:
         self.device = choose_device(device)
@@ -115,6 +117,28 @@ class Midas:
         maps = self.processor.post_process_depth_estimation(outputs, target_sizes=shapes)
         found = (one["predicted_depth"].float().cpu().numpy() for one in maps)  # called depth, but it is disparity
         return [values.reshape(shape) for values, shape in zip(found, shapes, strict=True)]
+
+    # What `DepthAnything` does around its network; here the image processor does it, inside `forward`.
+
+    def check_size(self, size: int | None) -> None:
+        """Nothing: only `forward` sees which sizes a network can take."""
+
+    def prepare(self, image: NDArray[np.uint8], size: int | None = None, *, fast: bool = False) -> NDArray[np.uint8]:
+        """The RGB image (H, W, 3) itself."""
+        return image
+
+    def forward_prepared(self, prepared: Sequence[Any], size: int | None = None) -> list[NDArray[np.float32]]:
+        """`forward` of what `prepare` gave."""
+        return self.forward(list(prepared), size)
+
+    def check_camera(self, focal_px: float | None) -> None:
+        """Nothing: the camera does not matter."""
+
+    def to_camera(
+        self, values: NDArray[np.float32], focal_px: float | None, shape: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """The values (h, w) themselves: they have no metres."""
+        return values
 
     def predict(self, image: ImageLike, size: int | None = None, focal_px: float | None = None) -> Prediction:
         """Predict one photograph at its own size; the camera does not matter.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from depth_anything_train.files import remove_leftovers
@@ -21,7 +20,6 @@ from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.prediction import Prediction, load_image
-from depth_anything_train.inference.preprocess import network_size, prepare
 from depth_anything_train.inference.sources import Photos
 from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.runtime import UserError, console
@@ -36,7 +34,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class _Photo:
-    """A decoded photograph, RGB (H, W, 3), and what the network will see, (1, 3, h, w); MiDaS prepares its own.
+    """A decoded photograph, RGB (H, W, 3), and what the model's `prepare` made of it.
 
     `focal_px` is of its camera, in its own pixels, by the user or by its EXIF, where either states it; `points` were
     measured in it, if they are to count.
@@ -45,19 +43,19 @@ class _Photo:
     file: Path
     target: Path
     image: NDArray[np.uint8]
-    prepared: Image | None
+    prepared: Image | NDArray[np.uint8]
     focal_px: float | None
     points: Points | None
 
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""
-        return self.image.nbytes + (0 if self.prepared is None else self.prepared.nbytes)
+        return self.image.nbytes + (0 if self.prepared is self.image else self.prepared.nbytes)
 
     @property
     def group(self) -> tuple[int, ...]:
         """Photographs of one group can go through the model together."""
-        return self.image.shape if self.prepared is None else tuple(self.prepared.shape)
+        return tuple(self.prepared.shape)
 
 
 @dataclass(frozen=True)
@@ -83,26 +81,17 @@ class _Around:
         try:
             image = load_image(file)
             focal_px = self.outputs.focal_px(*image.shape[:2]) or stated_focal(file)
-            if isinstance(self.model, DepthAnything):
-                self.model.check_camera(focal_px)
-            return _Photo(file, self.out / name, image, self._prepared(image), focal_px, points)
+            self.model.check_camera(focal_px)
+            prepared = self.model.prepare(image, self.size, fast=self.fast)
+            return _Photo(file, self.out / name, image, prepared, focal_px, points)
         except UserError as error:
             return f"{file}: {error}"
 
-    def _prepared(self, image: NDArray[np.uint8]) -> Image | None:
-        if isinstance(self.model, Midas):
-            return None
-        patch = self.model.model.config.encoder.patch_size
-        return prepare([image], self.size or self.model.size, patch=patch, fast=self.fast)
-
     def write(self, photo: _Photo, values: NDArray[np.float32]) -> str | None:
-        farthest_m = None
-        if isinstance(self.model, DepthAnything):
-            values = self.model.to_camera(values, photo.focal_px, photo.image.shape)
-            farthest_m = self.model.model.config.max_depth_m
+        values = self.model.to_camera(values, photo.focal_px, photo.image.shape)
         try:
             check_finite(values)
-            prediction = Prediction(values, self.model.kind, farthest_m).resized(*photo.image.shape[:2])
+            prediction = Prediction(values, self.model.kind, self.model.max_depth_m).resized(*photo.image.shape[:2])
             if photo.points is not None:
                 prediction = _in_metres(prediction, photo.points, photo.file)
             self.outputs.write(photo.target, photo.image, prediction, photo.focal_px)
@@ -147,8 +136,7 @@ def predict_photos(
         UserError: the network cannot take `size`.
         OSError: an output cannot be written.
     """
-    if isinstance(model, DepthAnything):
-        network_size(1, 1, size or model.size, patch=model.model.config.encoder.patch_size)  # refuses a bad size
+    model.check_size(size)
     for folder in {(out / name).parent for _, name in photos}:
         remove_leftovers(folder)
     around = _Around(model, photos.folder, out, outputs, size, fast, measured)
@@ -159,7 +147,7 @@ def predict_photos(
                 yield found
                 continue
             try:
-                maps = _forward(model, found, size)
+                maps = model.forward_prepared([photo.prepared for photo in found], size)
             except UserError as error:  # MiDaS sees only here whether it can take a photograph
                 yield from (f"{photo.file}: {error}" for photo in found)
                 continue
@@ -177,14 +165,6 @@ def _in_metres(prediction: Prediction, points: Points, file: Path) -> Prediction
     fit = f"metres by {len(points)} measured points, which are {calibration.error:.1%} off in the median"
     console.print(f"{file}: {fit}", soft_wrap=True)
     return calibration(prediction)
-
-
-def _forward(model: DepthAnything | Midas, photos: list[_Photo], size: int | None) -> list[NDArray[np.float32]]:
-    """What the network states for photographs of one group, at its own resolution."""
-    if isinstance(model, Midas):
-        return model.forward([photo.image for photo in photos], size)
-    inputs = [photo.prepared for photo in photos if photo.prepared is not None]
-    return list(model.infer(torch.cat(inputs))[:, 0].cpu().numpy())
 
 
 def _together(decoded: Iterable[_Photo | str], batch_size: int) -> Iterator[list[_Photo] | str]:

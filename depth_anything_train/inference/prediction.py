@@ -79,6 +79,10 @@ class Predictor(Protocol):
     def kind(self) -> Kind:
         """Whether the prediction has metres."""
 
+    @property
+    def encoder_name(self) -> str | None:
+        """What the papers' rows tell models apart by: vits, vitb, vitl, vitg, or midas; None of a baseline."""
+
     def forward(
         self, images: list[NDArray[np.uint8]], size: int | None = None, focals_px: Focals = None
     ) -> list[NDArray[np.float32]]:

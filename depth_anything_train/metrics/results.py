@@ -45,6 +45,11 @@ Measures = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
 
 
+def titled(metric: str, title: str | None = None) -> str:
+    """The title of a metric, or the one given, with an arrow up where higher is better and down where lower is."""
+    return f"{title or TITLES[metric]} {'↑' if metric in HIGHER_IS_BETTER else '↓'}"
+
+
 @dataclass(frozen=True)
 class ImageResult:
     """The numbers of one image under a protocol; `origin` is the name of its data and its position in it."""
@@ -182,9 +187,8 @@ def to_markdown(results: Results, model: str) -> str:
     """One row per test set and their mean, the leading measures with their intervals, under the protocol."""
     groups, mean = results.groups(), results.mean()
     group_intervals, mean_intervals = results.intervals()
-    arrows = [f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}" for name in mean]
     lines = [f"# {model}", "", f"{results.counted}; {results.protocol.describe()}.", ""]
-    lines += [f"| test set | images | {' | '.join(arrows)} |", f"|---|---:|{'---:|' * len(mean)}"]
+    lines += [f"| test set | images | {' | '.join(map(titled, mean))} |", f"|---|---:|{'---:|' * len(mean)}"]
     last = "**all pairs**" if results.protocol.pooled else "**mean of sets**"
     for name, row in (groups | {last: mean}).items():
         intervals = group_intervals.get(name, mean_intervals)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from depth_anything_train.models.dpt import DPTHead
-from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, resolve_taps
+from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig, FeedForward, Four, four, resolve_taps
 from depth_anything_train.models.metric_bins import BinsConfig, MetricBinsHead
+from depth_anything_train.ops.positions import PositionWay
 from depth_anything_train.runtime import UserError, require_choice, require_count
 from depth_anything_train.types import DepthMetres, Image, Patches
 
@@ -43,7 +44,7 @@ class DepthModelConfig:
 
     encoder: EncoderConfig
     features: int
-    out_channels: tuple[int, int, int, int]
+    out_channels: Four
     kind: Kind = "relative"
     max_depth_m: float | None = None
     bins: BinsConfig | None = None
@@ -70,8 +71,6 @@ class DepthModelConfig:
                 "Expected canonical_focal_px above 0 for a metric model and none for a relative one, but got "
                 f"kind={self.kind} with canonical_focal_px={self.canonical_focal_px}."
             )
-        if len(self.out_channels) != 4:
-            raise UserError(f"Expected four out_channels, one per tapped block, but got {list(self.out_channels)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; `from_dict` turns it back."""
@@ -85,10 +84,9 @@ class DepthModelConfig:
             UserError: a key is missing or unknown, or the numbers do not fit together.
         """
         try:
-            encoder = {**content["encoder"], "taps": tuple(content["encoder"]["taps"])}
-            out_channels = tuple(content["out_channels"])
+            encoder = EncoderConfig.from_dict(content["encoder"])
             bins = BinsConfig.from_dict(content["bins"]) if content.get("bins") is not None else None
-            parts = {"encoder": EncoderConfig(**encoder), "out_channels": out_channels, "bins": bins}
+            parts = {"encoder": encoder, "out_channels": four("out_channels", content["out_channels"]), "bins": bins}
             return cls(**{**content, **parts})
         except (KeyError, TypeError) as error:
             raise UserError(
@@ -174,12 +172,12 @@ def build_depth_model(
     num_heads: int,
     features: int,
     out_channels: Sequence[int],
-    ffn: str = "mlp",
+    ffn: FeedForward = "mlp",
     taps: str | Sequence[int] = "last4",
     patch_size: int = 14,
     image_size: int = 518,
-    position: str = "dinov2",
-    kind: str = "relative",
+    position: PositionWay = "dinov2",
+    kind: Kind = "relative",
     max_depth_m: float | None = None,
     bins: Mapping[str, Any] | None = None,
     canonical_focal_px: float | None = None,
@@ -199,18 +197,18 @@ def build_depth_model(
         embed_dim=embed_dim,
         depth=depth,
         num_heads=num_heads,
-        ffn=ffn,  # type: ignore[arg-type]
-        taps=resolve_taps(taps, depth),  # type: ignore[arg-type]
+        ffn=ffn,
+        taps=resolve_taps(taps, depth),
         patch_size=patch_size,
         image_size=image_size,
-        position=position,  # type: ignore[arg-type]
+        position=position,
     )
     bins_config = BinsConfig.from_dict(bins) if bins is not None else None
     config = DepthModelConfig(
         encoder=encoder,
         features=features,
-        out_channels=tuple(out_channels),  # type: ignore[arg-type]
-        kind=kind,  # type: ignore[arg-type]
+        out_channels=four("out_channels", out_channels),
+        kind=kind,
         max_depth_m=bins_config.farthest_m if bins_config is not None and max_depth_m is None else max_depth_m,
         bins=bins_config,
         canonical_focal_px=canonical_focal_px,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from timm.layers import LayerNorm, PatchEmbed
@@ -17,6 +17,8 @@ from depth_anything_train.runtime import UserError, require_choice, require_coun
 from depth_anything_train.types import Image, Patches
 
 FeedForward = Literal["mlp", "swiglu"]
+Four = tuple[int, int, int, int]
+"""A number for each of the blocks that the decoder reads, from the earliest to the last."""
 
 RELEASED = {384: "vits", 768: "vitb", 1024: "vitl", 1536: "vitg"}
 """Names of the released sizes by their channels."""
@@ -46,7 +48,7 @@ class EncoderConfig:
     depth: int
     num_heads: int
     ffn: FeedForward
-    taps: tuple[int, int, int, int]
+    taps: Four
     patch_size: int = 14
     image_size: int = 518
     position: PositionWay = "dinov2"
@@ -67,7 +69,7 @@ class EncoderConfig:
         whole = all(isinstance(tap, int) for tap in self.taps)
         ascending = whole and list(self.taps) == sorted(set(self.taps))
         # A block behind the last tap would be computed for nothing, and DDP would wait for its gradient.
-        if not (len(self.taps) == 4 and ascending and 0 <= self.taps[0] and self.taps[-1] == self.depth - 1):
+        if not (ascending and 0 <= self.taps[0] and self.taps[-1] == self.depth - 1):
             raise UserError(
                 f"Expected taps to be four ascending blocks out of 0 to {self.depth - 1}, the last one among them, but "
                 f"got {list(self.taps)}; give such a list, or last4 or spread."
@@ -75,23 +77,45 @@ class EncoderConfig:
         require_choice("ffn", self.ffn, get_args(FeedForward))
         require_choice("position", self.position, get_args(PositionWay))
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> EncoderConfig:
+        """Build from plain JSON, whose lists become tuples.
 
-def resolve_taps(taps: str | Sequence[int], depth: int) -> tuple[int, ...]:
-    """Turn the name of a choice of blocks into 0-based indices; a list of indices stays what it is.
+        Raises:
+            KeyError, TypeError: a key is missing or unknown.
+            UserError: the numbers do not fit together.
+        """
+        return cls(**{**content, "taps": four("taps", content["taps"])})
+
+
+def four(key: str, values: Sequence[int]) -> Four:
+    """The values as a tuple.
+
+    Raises:
+        UserError: they are more or fewer than four; `key` names them.
+    """
+    if len(values) != 4:
+        raise UserError(f"Expected four {key}, one for each block that the decoder reads, but got {list(values)}.")
+    first, second, third, last = values
+    return first, second, third, last
+
+
+def resolve_taps(taps: str | Sequence[int], depth: int) -> Four:
+    """Turn the name of a choice of blocks into 0-based indices; a list of four indices stays what it is.
 
     `last4` is Depth Anything V1, `spread` is V2.
 
     Raises:
-        UserError: the name is unknown.
+        UserError: the name is unknown, or the indices are not four.
     """
     if taps == "last4":
-        return tuple(range(depth - 4, depth))
+        return depth - 4, depth - 3, depth - 2, depth - 1
     if taps == "spread":
         # Quarters of the depth, except that the released V2-L reads block 4 where the rule gives 5.
-        return (4, 11, 17, 23) if depth == 24 else tuple((quarter * depth) // 4 - 1 for quarter in (1, 2, 3, 4))
+        return (4, 11, 17, 23) if depth == 24 else (depth // 4 - 1, depth // 2 - 1, 3 * depth // 4 - 1, depth - 1)
     if isinstance(taps, str):
         raise UserError(f"Expected taps to be last4, spread or a list of four blocks, but got {taps!r}.")
-    return tuple(int(tap) for tap in taps)
+    return four("taps", [int(tap) for tap in taps])
 
 
 class DinoV2Encoder(nn.Module):
@@ -192,4 +216,8 @@ class DinoV2Encoder(nn.Module):
     def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
         patches = self.patch_embed(image)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
-        return tokens + resample_positions(self.pos_embed, grid, self.config.position)
+        return tokens + self._positions(grid)
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """The position embedding (1, 1 + rows * columns, C) of a grid of (rows, columns), class token first."""
+        return resample_positions(self.pos_embed, grid, self.config.position)

@@ -12,7 +12,7 @@ import safetensors.torch
 from depth_anything_train.files import read_json, write_bytes, write_json
 from depth_anything_train.models.checkpoints import assemble
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
-from depth_anything_train.models.encoder import RELEASED, EncoderConfig
+from depth_anything_train.models.encoder import RELEASED, EncoderConfig, Four, four
 from depth_anything_train.models.hf_names import from_hf_names, to_hf_names
 from depth_anything_train.models.weights import plain_tensors, read_tensors
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
@@ -186,7 +186,7 @@ def config_from_hf(content: Any, *, source: str) -> DepthModelConfig:
         return DepthModelConfig(
             encoder=encoder,
             features=top["fusion_hidden_size"],
-            out_channels=tuple(top["neck_hidden_sizes"]),
+            out_channels=four("out_channels", top["neck_hidden_sizes"]),
             kind=top["depth_estimation_type"],
             max_depth_m=float(max_depth or 1) if top["depth_estimation_type"] == "metric" else None,
         )
@@ -196,11 +196,11 @@ def config_from_hf(content: Any, *, source: str) -> DepthModelConfig:
         raise UserError(f"Expected numbers in {source}, but they cannot be used: {error}.") from None
 
 
-def _taps(vit: Mapping[str, Any], source: str) -> Any:
+def _taps(vit: Mapping[str, Any], source: str) -> Four:
     indices = vit.get("out_indices") or [str(name).removeprefix("stage") for name in vit.get("out_features") or ()]
     if not indices:
         raise UserError(f"Expected out_indices in {source}, the four blocks that the decoder reads, but it has none.")
-    return tuple(int(index) - 1 for index in indices)
+    return four("taps", [int(index) - 1 for index in indices])
 
 
 def processor_of(config: DepthModelConfig, size: int | Sequence[int]) -> dict[str, Any]:
@@ -210,17 +210,10 @@ def processor_of(config: DepthModelConfig, size: int | Sequence[int]) -> dict[st
     """
     height, width = (size, size) if isinstance(size, int) else size
     return {
-        "do_normalize": True,
-        "do_pad": False,
-        "do_rescale": True,
-        "do_resize": True,
+        **{key: ours for key, (ours, _) in PROCESSOR_FIXED.items()},
         "ensure_multiple_of": config.encoder.patch_size,
-        "image_mean": list(IMAGENET_MEAN),
         "image_processor_type": "DPTImageProcessor",
-        "image_std": list(IMAGENET_STD),
         "keep_aspect_ratio": isinstance(size, int),
-        "resample": 3,  # bicubic
-        "rescale_factor": 1 / 255,
         "size": {"height": height, "width": width},
         "size_divisor": None,
     }

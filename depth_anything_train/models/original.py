@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from torch import Tensor
 from depth_anything_train.files import atomic_writer
 from depth_anything_train.models.checkpoints import assemble
 from depth_anything_train.models.depth_model import DepthModel, DepthModelConfig
-from depth_anything_train.models.encoder import RELEASED, EncoderConfig, resolve_taps
+from depth_anything_train.models.encoder import RELEASED, EncoderConfig, four, resolve_taps
 from depth_anything_train.models.weights import plain_tensors, read_tensors
 from depth_anything_train.runtime import UserError
 
@@ -138,7 +137,7 @@ def _config_of(
         positions = tensors["pretrained.pos_embed"].shape[1] - 1
         patch_size = tensors["pretrained.patch_embed.proj.weight"].shape[-1]
         features = tensors["depth_head.scratch.layer1_rn.weight"].shape[0]
-        out_channels = tuple(tensors[f"depth_head.projects.{level}.weight"].shape[0] for level in range(4))
+        out_channels = four("out_channels", [tensors[f"depth_head.projects.{i}.weight"].shape[0] for i in range(4)])
     except (KeyError, IndexError) as error:
         likely = "; a metric model of V1 is a ZoeDepth model, which this cannot be" if _is_zoe(tensors) else ""
         raise UserError(
@@ -156,7 +155,7 @@ def _config_of(
         depth=depth,
         num_heads=num_heads or embed_dim // HEAD_WIDTH,
         ffn="swiglu" if "pretrained.blocks.0.mlp.w12.weight" in tensors else "mlp",
-        taps=cast(tuple[int, int, int, int], resolve_taps(taps, depth)),
+        taps=resolve_taps(taps, depth),
         patch_size=patch_size,
         image_size=math.isqrt(positions) * patch_size,
         position="dinov2",
@@ -164,7 +163,7 @@ def _config_of(
     return DepthModelConfig(
         encoder=encoder,
         features=features,
-        out_channels=cast(tuple[int, int, int, int], out_channels),
+        out_channels=out_channels,
         kind="relative" if max_depth_m is None else "metric",
         max_depth_m=max_depth_m,
     )

@@ -10,18 +10,17 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 from torch import Tensor
 
-from depth_anything_train.files import write_bytes, write_json
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
-from depth_anything_train.models.weights import load_strict, read_tensors, weights_hash
+from depth_anything_train.models.weights import FolderFiles, load_strict, read_tensors, write_folder
 from depth_anything_train.ops.positions import resample_positions
 from depth_anything_train.runtime import UserError, console, is_first_process
 from depth_anything_train.types import ENCODER
 
+FILES = FolderFiles("encoder.safetensors", "encoder.json")
 HUB_NAMES = {f"vit{size[0]}": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")}
 
 
@@ -115,9 +114,5 @@ def save_encoder(folder: str | Path, encoder: DinoV2Encoder, extra: Mapping[str,
 
     Half precision is enough for weights that training goes on from, and halves what a package carries.
     """
-    folder, half = Path(folder), copy.deepcopy(encoder).half()
-    tensors = {name: tensor.contiguous() for name, tensor in half.state_dict().items()}
-    write_bytes(folder / "encoder.safetensors", safetensors.torch.save(tensors))
-    description = {"config": asdict(encoder.config), "sha256": weights_hash(half), "extra": dict(extra)}
-    write_json(folder / "encoder.json", description)
-    return folder
+    description = {"config": asdict(encoder.config), "extra": dict(extra)}
+    return write_folder(folder, FILES, copy.deepcopy(encoder).half(), description)

@@ -7,22 +7,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from depth_anything_train.files import read_json, write_bytes, write_json
 from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig
-from depth_anything_train.models.weights import hash_tensors, load_strict, plain_tensors, read_tensors
+from depth_anything_train.models.weights import (
+    SCHEMA,
+    FolderFiles,
+    find_folder,
+    load_strict,
+    read_folder,
+    write_folder,
+)
 from depth_anything_train.runtime import UserError, import_extra, require_count
 from depth_anything_train.types import Image
 
 if TYPE_CHECKING:
     from depth_anything_train.models.mask2former import Queries
 
-WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
+FILES = FolderFiles("segmenter.safetensors", "segmenter.json")
 
 MIN_PATCHES = 3
 """Patches along a side below which the coarsest map would be a single number, of which no norm can be taken."""
@@ -78,8 +83,7 @@ class SegmenterConfig:
             UserError: a key is missing or unknown, or the numbers do not fit together.
         """
         try:
-            encoder = EncoderConfig(**{**content["encoder"], "taps": tuple(content["encoder"]["taps"])})
-            return cls(**{**content, "encoder": encoder})
+            return cls(**{**content, "encoder": EncoderConfig.from_dict(content["encoder"])})
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"Expected the configuration of a segmenter, but a key is missing or unknown ({error}); "
@@ -156,16 +160,8 @@ class Segmenter(nn.Module):
 
 def save_segmenter(folder: str | Path, model: Segmenter, extra: Mapping[str, Any]) -> Path:
     """Write the weights and, last, `segmenter.json`: configuration, their hash, `extra`. Returns the folder."""
-    folder, tensors = Path(folder), plain_tensors(model)
-    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
-    description = {"config": asdict(model.config), "sha256": hash_tensors(tensors), "extra": dict(extra)}
-    write_json(folder / DESCRIPTION, {"schema": 1, **description})
-    return folder
-
-
-def find_segmenter(path: Path) -> Path | None:
-    """The folder of a segmenter: this one, or the folder `model` of this run."""
-    return next((place for place in (path, path / "model") if (place / DESCRIPTION).is_file()), None)
+    description = {"schema": SCHEMA, "config": asdict(model.config), "extra": dict(extra)}
+    return write_folder(folder, FILES, model, description)
 
 
 def load_segmenter(source: str | Path) -> tuple[Segmenter, dict[str, Any]]:
@@ -174,16 +170,13 @@ def load_segmenter(source: str | Path) -> tuple[Segmenter, dict[str, Any]]:
     Raises:
         UserError: there is none, or its files are damaged or of another model.
     """
-    folder = find_segmenter(Path(source).expanduser())
+    folder = find_folder(Path(source).expanduser(), FILES)
     if folder is None:
         raise UserError(
             f"Expected a segmenter in {source}: the run folder of `train experiment=segmentation_...`, finished, or "
             "its folder best; there is none."
         )
-    description = read_json(folder / DESCRIPTION, keys={"schema": int, "config": dict, "sha256": str, "extra": dict})
-    tensors = read_tensors(folder / WEIGHTS)
+    description, tensors = read_folder(folder, FILES)
     model = Segmenter(SegmenterConfig.from_dict(description["config"]))
-    load_strict(model, tensors, source=str(folder / WEIGHTS))
-    if hash_tensors(tensors) != description["sha256"]:
-        raise UserError(f"The weights in {folder / WEIGHTS} are not those that {DESCRIPTION} describes; copy it again.")
+    load_strict(model, tensors, source=str(folder / FILES.weights))
     return model.eval(), {**description["extra"], "hash": description["sha256"]}

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from depth_anything_train import run_folder
-from depth_anything_train.models import checkpoints, huggingface
-from depth_anything_train.models.checkpoints import load_checkpoint, load_model, read_description
+from depth_anything_train.models import checkpoints, huggingface, segmenter
+from depth_anything_train.models.checkpoints import load_checkpoint, load_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import load_hf
 from depth_anything_train.models.original import load_original
-from depth_anything_train.models.segmenter import find_segmenter
+from depth_anything_train.models.weights import find_folder
 from depth_anything_train.runtime import UserError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "model.safetensors", "*.pth"]
-MEMBERS = (checkpoints.WEIGHTS, checkpoints.DESCRIPTION, huggingface.CONFIG)
+MEMBERS = (*checkpoints.FILES, huggingface.CONFIG)
 """Files of a model folder, ours or Hugging Face's; weights alone belong to neither."""
 
 RELEASED_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
@@ -57,8 +57,8 @@ def load_depth_model(
         raise UserError(f"{source} states its own settings; leave out {', '.join(given)}.")
     if path.is_file() and path.suffix == ".ckpt":
         return load_checkpoint(path)
-    if (folder := _own_folder(path)) is not None:
-        return load_model(folder), {"size": RELEASED_SIZE, **read_description(folder).get("extra", {})}
+    if (folder := find_folder(path, checkpoints.FILES)) is not None:
+        return load_model(folder)
     if (path / huggingface.CONFIG).is_file() and (path / huggingface.WEIGHTS).is_file():
         model, size = load_hf(path)
         return model, {"size": size, "source": str(source)}
@@ -70,18 +70,11 @@ def is_hub_name(source: str | Path) -> bool:
     return HUB_NAME.fullmatch(str(source)) is not None and not Path(source).expanduser().parent.is_dir()
 
 
-def _own_folder(path: Path) -> Path | None:
-    for folder in (path, path / "model"):
-        if (folder / checkpoints.DESCRIPTION).is_file() and (folder / checkpoints.WEIGHTS).is_file():
-            return folder
-    return None
-
-
 def _released_file(path: Path) -> Path | None:
     """The file itself, or the only `.pth` of a folder that holds no other kind of model."""
     if path.is_file():
         return path if path.suffix in RELEASED_ENDINGS else None
-    holds_other = (path / checkpoints.DESCRIPTION).exists() or (path / huggingface.WEIGHTS).exists()
+    holds_other = (path / checkpoints.FILES.description).exists() or (path / huggingface.WEIGHTS).exists()
     found = [] if holds_other or not path.is_dir() else sorted(path.glob("*.pth"))
     return found[0] if len(found) == 1 else None
 
@@ -112,10 +105,14 @@ def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None
 
 
 def _no_model(source: str | Path, path: Path) -> str:
-    if find_segmenter(path) is not None:
+    if find_folder(path, segmenter.FILES) is not None:
         return f"{source} holds a segmenter, which predicts classes and no depth: `segment` judges it."
     if saved := run_folder.checkpoints(path):
-        finished = "" if _own_folder(path.parent) is None else f", or {path.parent}, whose training is finished"
+        finished = (
+            ""
+            if find_folder(path.parent, checkpoints.FILES) is None
+            else f", or {path.parent}, whose training is finished"
+        )
         return f"{source} holds checkpoints; give one of them, such as {saved[-1]}{finished}."
     saved = run_folder.checkpoints(path / "checkpoints")
     if saved or (path / run_folder.METRICS).exists():

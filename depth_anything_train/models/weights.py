@@ -1,16 +1,21 @@
-"""Tensors by name: read from disk without running anything in them, hashed, and fitted into a network strictly."""
+"""Weights: read without running anything in them, hashed, fitted strictly, and kept beside what describes them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from depth_anything_train.files import read_json, write_bytes, write_json
 from depth_anything_train.runtime import UserError
+
+SCHEMA = 1
+"""Version of the descriptions in model folders."""
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -127,3 +132,50 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+class FolderFiles(NamedTuple):
+    """Names of the files of a model folder: its weights, and what describes them, which is written last."""
+
+    weights: str
+    description: str
+
+
+def write_folder(folder: str | Path, files: FolderFiles, model: nn.Module, description: Mapping[str, Any]) -> Path:
+    """Write the weights and, last, the description with their hash as `sha256`; returns the folder.
+
+    Each file appears whole or not at all; the same weights give the same bytes.
+    """
+    folder, tensors = Path(folder), plain_tensors(model)
+    write_bytes(folder / files.weights, safetensors.torch.save(tensors))
+    write_json(folder / files.description, {**description, "sha256": hash_tensors(tensors)})
+    return folder
+
+
+def find_folder(path: Path, files: FolderFiles) -> Path | None:
+    """The folder that holds both files: this one, or the folder `model` of this run."""
+    places = (path, path / "model")
+    return next((place for place in places if all((place / name).is_file() for name in files)), None)
+
+
+def read_folder(folder: Path, files: FolderFiles) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description (schema, config, sha256, extra) and the weights that belong to it.
+
+    Raises:
+        UserError: a file is missing or damaged, the weights are others, or another version wrote the description.
+    """
+    description = read_json(
+        folder / files.description, keys={"schema": int, "config": dict, "sha256": str, "extra": dict}
+    )
+    if description["schema"] != SCHEMA:
+        raise UserError(
+            f"Expected a model description of schema {SCHEMA} in {folder / files.description}, but got schema "
+            f"{description['schema']}; was it written by another version?"
+        )
+    tensors = read_tensors(folder / files.weights)
+    if hash_tensors(tensors) != description["sha256"]:
+        raise UserError(
+            f"Expected the weights that {folder / files.description} describes, but {files.weights} has another hash: "
+            "it is damaged or of another model; save or copy the folder again."
+        )
+    return description, tensors

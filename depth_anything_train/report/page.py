@@ -10,8 +10,7 @@ from typing import Any
 
 from depth_anything_train.evaluation.examples import ERROR_COLORMAP, WORST_ERROR, placement
 from depth_anything_train.metrics.depth import DepthProtocol
-from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.results import TITLES
+from depth_anything_train.metrics.results import titled
 from depth_anything_train.ops.sampling import evenly
 from depth_anything_train.pages.html import card, cell, document, gradient, image, picture_row, spoken
 from depth_anything_train.pages.pictures import PictureRow
@@ -127,8 +126,7 @@ def _table_head(comparison: Comparison, shows_labelled: bool) -> tuple[str, str]
     top += '<th rowspan="2" scope="col">images</th>'
     second = ""
     for metric in SHOWN:
-        arrow = "↑" if metric in HIGHER_IS_BETTER else "↓"
-        top += f'<th class="edge" colspan="{len(models)}" scope="colgroup">{TITLES[metric]} {arrow}</th>'
+        top += f'<th class="edge" colspan="{len(models)}" scope="colgroup">{titled(metric)}</th>'
         second += "".join(cell("th", spoken(m), edge=i == 0) for i, m in enumerate(models))
     if pairs:
         top += f'<th class="edge" colspan="{len(pairs)}" scope="colgroup">AbsRel ratio ↓</th>'

@@ -205,3 +205,11 @@ class DepthTask(Task):
     def save(self, folder: Path, model: DepthModel, record: Mapping[str, Any]) -> None:
         """Write the model's folder."""
         save_model(folder, model, record)
+
+
+def compare(name: str, loss: nn.Module, gradient: nn.Module | None, *maps: Tensor) -> dict[str, Scalar]:
+    """The loss of predicted and true maps by its name, and `gradient`, that on their edges, where there is one."""
+    losses = {name: loss(*maps)}
+    if gradient is not None:
+        losses[f"{name}_gradient"] = gradient(*maps)
+    return losses

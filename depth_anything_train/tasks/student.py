@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops
 from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.runtime import UserError, require_choice
-from depth_anything_train.tasks.base import DepthTask
+from depth_anything_train.tasks.base import DepthTask, compare
 from depth_anything_train.types import Batch, Scalar
 
 FeatureOn = Literal["labelled", "unlabelled"]
@@ -92,9 +92,9 @@ class StudentTask(DepthTask):
         losses: dict[str, Scalar] = {}
         if self.labelled is not None:
             maps = predictions["labelled"], batch["labelled"]["disparity"], batch["labelled"]["valid"]
-            losses |= self._compare("labelled", self.labelled, *maps)
+            losses |= compare("labelled", self.labelled, self.gradient, *maps)
         maps = predictions["unlabelled"], *(batch["unlabelled"][name] for name in ("disparity", "valid", "region"))
-        losses |= self._compare("pseudo", self.pseudo, *maps)
+        losses |= compare("pseudo", self.pseudo, self.gradient, *maps)
         if self.feature is not None and self.frozen_encoder is not None:
             at = [*batch].index(self.feature_on)
             student, frozen = patches.split(sizes)[at], self.frozen_encoder(image.split(sizes)[at])
@@ -102,10 +102,3 @@ class StudentTask(DepthTask):
             readable = batch[self.feature_on]["valid"].flatten(1).any(dim=1)[:, None, None]
             losses["feature"] = self.feature(student, torch.where(readable, frozen, student.detach()))
         return self.combine(losses)
-
-    def _compare(self, name: str, loss: nn.Module, *maps: Tensor) -> dict[str, Scalar]:
-        """The loss of predicted and true maps, and that on their edges where there is one."""
-        losses = {name: loss(*maps)}
-        if self.gradient is not None:
-            losses[f"{name}_gradient"] = self.gradient(*maps)
-        return losses

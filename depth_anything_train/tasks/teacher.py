@@ -8,7 +8,7 @@ from torch import nn
 
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.ops.watch import watch_range
-from depth_anything_train.tasks.base import DepthTask
+from depth_anything_train.tasks.base import DepthTask, compare
 from depth_anything_train.types import Batch, LabelledBatch, Scalar
 
 
@@ -33,7 +33,5 @@ class TeacherTask(DepthTask):
         labelled: LabelledBatch = batch["labelled"]
         prediction = self.model(self.to_model(labelled["image"]))
         watch_range("disparity", prediction)
-        losses = {"labelled": self.labelled(prediction, labelled["disparity"], labelled["valid"])}
-        if self.gradient is not None:
-            losses["labelled_gradient"] = self.gradient(prediction, labelled["disparity"], labelled["valid"])
-        return self.combine(losses)
+        maps = prediction, labelled["disparity"], labelled["valid"]
+        return self.combine(compare("labelled", self.labelled, self.gradient, *maps))

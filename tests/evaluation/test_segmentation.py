@@ -5,7 +5,7 @@ import torch
 from segmented import NAMES, classes_of, write_segmented
 
 from depth_anything_train.data.test_sets import open_data
-from depth_anything_train.evaluation.segment import main
+from depth_anything_train.evaluation.segment_command import main
 from depth_anything_train.evaluation.segmentation import compare, count
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, measures

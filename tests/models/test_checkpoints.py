@@ -5,7 +5,7 @@ import pytest
 import torch
 from networks import build, equal
 
-from depth_anything_train.models.checkpoints import describe, load_checkpoint, load_model, read_description, save_model
+from depth_anything_train.models.checkpoints import describe, load_checkpoint, load_model, save_model
 from depth_anything_train.runtime import UserError
 
 
@@ -14,12 +14,12 @@ from depth_anything_train.runtime import UserError
 )
 def test_model__comes_back_as_it_was(tmp_path, changes):
     model = build(**changes).eval()
-    loaded = load_model(save_model(tmp_path / "model", model, {"steps": 7}))
+    loaded, extra = load_model(save_model(tmp_path / "model", model, {"steps": 7}))
     assert equal(model, loaded) and loaded.config == model.config and not loaded.training
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in model.parameters()]
     image = torch.randn(1, 3, 28, 42)
     assert torch.equal(loaded(image), model(image))
-    assert read_description(tmp_path / "model")["extra"] == {"steps": 7}
+    assert extra == {"steps": 7, "size": 518}
 
 
 def test_save__gives_equal_bytes_whatever_the_memory_layout(tmp_path):
@@ -53,9 +53,10 @@ def test_load__weights_of_another_save_are_seen(tmp_path):
     "changes, cause",
     [({"embed_dim": 64}, "64 channels"), ({"depth": 6}, "6 blocks"), ({"features": 16}, "built otherwise")],
 )
-def test_load__weights_of_another_model_are_named(tmp_path, changes, cause):
-    folder, other = save_model(tmp_path / "a", build()), save_model(tmp_path / "b", build(**changes))
-    os.replace(other / "model.safetensors", folder / "model.safetensors")
+def test_load__weights_of_another_model_than_the_configuration_are_named(tmp_path, changes, cause):
+    folder = save_model(tmp_path, build(**changes))
+    described = json.loads((folder / "model.json").read_text()) | {"config": build().config.to_dict()}
+    (folder / "model.json").write_text(json.dumps(described))
     with pytest.raises(UserError, match=cause):
         load_model(folder)
 
@@ -69,11 +70,22 @@ def test_load__missing_files_are_named(tmp_path):
         load_model(folder)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 2, "config": {}}', "{"])
-def test_load__foreign_descriptions_are_refused(tmp_path, content):
+OTHER_SCHEMA = '{"schema": 2, "config": {}, "sha256": "", "extra": {}}'
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[]", "expected keys schema"),
+        ('{"schema": 1, "config": []}', "expected keys config, sha256, extra"),
+        (OTHER_SCHEMA, "got schema 2"),
+        ("{", "expected JSON"),
+    ],
+)
+def test_load__foreign_descriptions_are_refused(tmp_path, content, message):
     save_model(tmp_path, build())
     (tmp_path / "model.json").write_text(content)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=message):
         load_model(tmp_path)
 
 

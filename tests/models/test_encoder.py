@@ -104,6 +104,8 @@ def test_resolve_taps__gives_the_blocks_of_both_versions():
     assert resolve_taps([0, 1, 2, 3], 4) == (0, 1, 2, 3)
     with pytest.raises(UserError, match="last4, spread"):
         resolve_taps("middle", 12)
+    with pytest.raises(UserError, match="four taps"):
+        resolve_taps([0, 1, 3], 4)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,6 @@ def test_resolve_taps__gives_the_blocks_of_both_versions():
         ({"taps": (0, 1, 2, 4)}, "0 to 3"),
         ({"taps": (1, 0, 2, 3)}, "ascending"),
         ({"taps": (0, 1, 2, 3), "depth": 5}, "the last one among them"),
-        ({"taps": (0, 1, 2)}, "four"),
         ({"ffn": "moe"}, "mlp, swiglu"),
         ({"position": "nearest"}, "dinov2, timm, transformers"),
     ],

@@ -238,7 +238,7 @@ def test_model__every_trainable_parameter_gets_a_gradient(domains):
 def test_model__is_saved_with_its_bins_and_built_again(tmp_path):
     model = networks.build(kind="metric", bins={"domains": TWO, "centres": "normed"}).eval()
     assert model.config.max_depth_m == 80
-    again = load_model(save_model(tmp_path / "m", model))
+    again, _ = load_model(save_model(tmp_path / "m", model))
     assert again.config == model.config and networks.equal(again, model)
     image = torch.randn(1, 3, 28, 42)
     with torch.no_grad():

@@ -5,7 +5,7 @@ import pytest
 import timm.layers
 import torch
 
-from depth_anything_train.ops.positions import PositionWay, resample_positions
+from depth_anything_train.ops.positions import PositionWay, positions_by_matrices, resample_positions
 
 
 def cubic(distance):
@@ -79,3 +79,11 @@ def test_resample__works_in_float32_whatever_the_weights():
     resampled = resample_positions(half, (4, 6))
     assert resampled.dtype == torch.bfloat16
     torch.testing.assert_close(resampled, resample_positions(half.float(), (4, 6)).bfloat16())
+
+
+@pytest.mark.parametrize("way", get_args(PositionWay))
+@pytest.mark.parametrize("grid", [(5, 5), (5, 7), (3, 5), (9, 4)])
+def test_by_matrices__has_the_same_numbers(way, grid):
+    learnt = embedding().float()
+    found, expected = positions_by_matrices(learnt, grid, way), resample_positions(learnt, grid, way)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

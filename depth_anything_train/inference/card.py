@@ -9,13 +9,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from depth_anything_train.metrics.results import titled
 from depth_anything_train.models.depth_model import DepthModelConfig
 from depth_anything_train.models.pretrained import HUB_NAMES
 
 Record = Mapping[str, Any]
 
-METRICS = {"abs_rel": "AbsRel ↓", "delta1": "δ1 ↑", "rmse": "RMSE (m) ↓", "accuracy": "accuracy (%) ↑"}
-"""What a card quotes of an evaluation, with its title."""
+QUOTED = ("abs_rel", "delta1", "rmse", "accuracy")
+"""What a card quotes of an evaluation."""
 
 KINDS = {"labelled": "with labels", "pseudo_labels": "with the teacher's pseudo labels"}
 RESTRICTED = re.compile(r"\bNC\b|non[- ]?commercial|research", re.IGNORECASE)
@@ -101,7 +102,7 @@ def _head(name: str, config: DepthModelConfig, extra: Record) -> ModelCardData:
 def _eval_results(extra: Record) -> Iterator[EvalResult]:
     for result in extra.get("results", ()):
         for group, measures in result["groups"].items():
-            for metric in (metric for metric in METRICS if metric in measures):
+            for metric in (metric for metric in QUOTED if metric in measures):
                 yield EvalResult(
                     task_type="depth-estimation",
                     dataset_type=group,
@@ -162,14 +163,14 @@ def _last_parts(source: str) -> str:
 
 def _results(extra: Record) -> Iterator[str]:
     for result in extra.get("results", ()):
-        titles = {metric: title for metric, title in METRICS.items() if metric in result["mean"]}
+        shown = [metric for metric in QUOTED if metric in result["mean"]]
         yield f"{result['images']} images, shorter side {result.get('size', UNKNOWN)}; {result['caption']}."
         yield ""
-        yield f"| test set | images | {' | '.join(titles.values())} |"
-        yield f"|---|---:|{'---:|' * len(titles)}"
+        yield f"| test set | images | {' | '.join(map(titled, shown))} |"
+        yield f"|---|---:|{'---:|' * len(shown)}"
         last = "**all pairs**" if "accuracy" in result["mean"] else "**mean of sets**"
         for group, row in (result["groups"] | {last: result["mean"]}).items():
-            cells = (f"{row[metric]:.4f}" if metric in row else "" for metric in titles)
+            cells = (f"{row[metric]:.4f}" if metric in row else "" for metric in shown)
             yield f"| {group} | {row.get('images', result['images'])} | {' | '.join(cells)} |"
         yield ""
 

@@ -9,7 +9,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,20 @@ from omegaconf import DictConfig
 from depth_anything_train.building import build
 from depth_anything_train.command import command
 from depth_anything_train.composition import plain
-from depth_anything_train.data.schema import SEGMENTED, BadSample
+from depth_anything_train.data.schema import SEGMENTED
 from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import ranks
 from depth_anything_train.evaluation.files import describe_data, refuse_others
-from depth_anything_train.evaluation.segmentation import Counted, count, read
+from depth_anything_train.evaluation.segmentation import Counted, count
+from depth_anything_train.evaluation.segmentation_page import pictures, segmentation_page
 from depth_anything_train.files import require_writable, write_bytes, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.results import RESULTS_FILE
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious
-from depth_anything_train.models.segmenter import Segmenter, load_segmenter
-from depth_anything_train.ops.colormaps import color_classes
-from depth_anything_train.pages.html import document, picture_row, table
-from depth_anything_train.pages.pictures import Picture, PictureRow, encode
+from depth_anything_train.models.segmenter import load_segmenter
 from depth_anything_train.runtime import console, provenance
 
 
@@ -56,7 +53,7 @@ def main(cfg: DictConfig) -> None:
             return
     results = summarise(cfg, counted, window, about, folders)
     write_bytes(out / "results.csv", to_csv(results["classes"]).encode())
-    write_bytes(out / "page.html", page(results, pictures(model, chosen, window, cfg.pictures)).encode())
+    write_bytes(out / "page.html", segmentation_page(results, pictures(model, chosen, window, cfg.pictures)).encode())
     write_json(out / RESULTS_FILE, results)
     console.print(
         f"mIoU {100 * results['miou']:.1f} %, accuracy {100 * results['accuracy']:.1f} % ({counted.images} images, "
@@ -101,49 +98,3 @@ def to_csv(classes: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(classes)
     return text.getvalue()
-
-
-def pictures(
-    model: Segmenter, data: Mapping[str, EvenlySpread], window: SlidingWindow, number: int
-) -> list[PictureRow]:
-    """Photograph, labels and prediction of some images of each folder, evenly spread."""
-    rows = []
-    for name, records in data.items():
-        chosen = EvenlySpread(records, number)
-        for record in (chosen[index] for index in range(len(chosen))):
-            try:
-                image, truth = read(record, model.config.num_classes)
-            except BadSample:  # counted already
-                continue
-            found = window.classes(model, image, truth.shape)
-            shown = {"photograph": image, "classes": color_classes(truth), "prediction": color_classes(found)}
-            row = [Picture(title, "", f"{title} of {record.key}", encode(x)) for title, x in shown.items()]
-            rows.append(PictureRow(name, record.key, row))
-    return rows
-
-
-def page(results: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
-    """The page: ours beside the papers', the classes from best to worst, pictures."""
-    window, ours = results["window"], results["miou"]
-    looks = f"shorter side {window['size']}" if window["size"] else "images of their own size"
-    scales = f", {len(window['scales'])} scales" if len(window["scales"]) > 1 else ""
-    about = (
-        f"{results['images']} images; {looks}, windows of {window['crop']} every {window['stride']} pixels{scales}"
-        f"{', mirrored too' if window['flip'] else ''}; pixels without class do not count."
-    )
-    others = {"a map of the commonest class": results["best_constant_miou"], **results["paper_miou"]}
-    compared = [[results["model"]["name"], f"{100 * ours:.1f}", ""]]
-    compared += [[title, f"{100 * value:.1f}", f"{100 * (ours - value):+.1f}"] for title, value in others.items()]
-    shown = sorted((one for one in results["classes"] if one["iou"] is not None), key=lambda one: -one["iou"])
-    parts = [
-        f"<h1>{escape(results['model']['name'])} on {escape(results['benchmark'])}</h1>",
-        f'<p class="soft">{escape(about)}</p>',
-        table(["", "mIoU (%)", "ours minus this"], compared),
-        f'<p class="soft">Accuracy of all pixels: {100 * results["accuracy"]:.1f} %.</p>',
-        "<h2>Images</h2>",
-        '<p class="soft">One colour a class, some of them twice; grey has none.</p>',
-        *(f"<h3>{escape(row.key)}</h3>{picture_row(row)}" for row in rows),
-        "<h2>Classes</h2>",
-        table(["", "IoU (%)", "pixels"], [[x["name"], f"{100 * x['iou']:.1f}", f"{x['pixels']:,}"] for x in shown]),
-    ]
-    return document(f"{results['model']['name']}: {results['benchmark']}", "\n".join(parts))

@@ -1,7 +1,7 @@
 import pytest
 from huggingface_hub import ModelCard
 
-from depth_anything_train.models.card import model_card
+from depth_anything_train.inference.card import model_card
 from depth_anything_train.models.depth_model import DepthModelConfig
 from depth_anything_train.models.encoder import EncoderConfig
 
