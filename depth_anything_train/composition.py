@@ -34,6 +34,12 @@ def config_folder(name: str) -> Path:
     return (installed if installed.is_dir() else package.parent / "configs") / name
 
 
+def choices_in(group: Path) -> list[str]:
+    """What a group can be, by the paths of its files, without those that others build on, whose names start with `_`."""
+    files = (path.relative_to(group).with_suffix("") for path in group.rglob("*.yaml"))
+    return sorted(file.as_posix() for file in files if not any(part.startswith("_") for part in file.parts))
+
+
 def overrides_in(arguments: Iterable[str]) -> list[str]:
     """What a command line sets, without flags such as `--help` and what is Hydra's own."""
     return [argument for argument in arguments if not argument.startswith(("-", "hydra."))]
@@ -96,8 +102,7 @@ def _unknown_choice(folder: Path, overrides: list[str], error: MissingConfigExce
     # A choice may lie in a folder of its group, as paper/kitti in benchmark; what was typed says where the group ends.
     group = next((key for key in typed if wanted.startswith(f"{key}/")), wanted.rpartition("/")[0])
     choice = wanted.removeprefix(f"{group}/")
-    files = (path.relative_to(folder / group).with_suffix("") for path in (folder / group).rglob("*.yaml"))
-    options = sorted(str(file) for file in files if not any(part.startswith("_") for part in file.parts))
+    options = choices_in(folder / group)
     near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
     hint = f"; did you mean {group}={near[0]}?" if near else "."
     listed = f" Known: {', '.join(options)}" if options else ""
