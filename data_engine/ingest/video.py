@@ -24,6 +24,7 @@ from depth_anything_train.data.images import MAX_PIXELS
 from depth_anything_train.data.schema import IMAGES, BadSample
 from depth_anything_train.files import require_folder
 from depth_anything_train.inference.sources import CONTAINERS, VIDEO_EXTENSIONS
+from depth_anything_train.inference.video_files import square_width, upright
 from depth_anything_train.runtime import ProgressBar, UserError, import_extra
 
 OPTIONS = {"jpg": (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY), "png": ()}
@@ -162,7 +163,7 @@ class Film:
         self._begin()
 
     def picture(self, number: int) -> NDArray[np.uint8]:
-        """Picture `number`, upright, (H, W, 3) BGR.
+        """Picture `number` as `predict` sees it, upright and with square pixels, (H, W, 3) BGR.
 
         Raises:
             BadSample: `missing_picture` if the video ends before it.
@@ -172,18 +173,18 @@ class Film:
         for frame in self._pictures:
             self._next += 1
             if self._next > number:
-                turns = round(frame.rotation / 90) % 4
-                return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), turns))
+                image = upright(frame, frame.height, square_width(self._stream, frame.width))
+                return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # type: ignore[return-value]
         raise BadSample("missing_picture", f"The video ends after {self._next} pictures that can be decoded.")
 
     def _begin(self) -> None:
         container, stream = _open(self._file)
-        width, height = stream.codec_context.width, stream.codec_context.height
+        width, height = square_width(stream, stream.codec_context.width), stream.codec_context.height
         if width * height > MAX_PIXELS:
             came = f"the video says {width} x {height}"
             raise BadSample("image_size", f"Expected pictures of at most {MAX_PIXELS:,} pixels, but {came}.")
         stream.codec_context.thread_count = 1  # there is a process for every core
-        self._next, self._pictures = 0, _decode(container, stream)
+        self._stream, self._next, self._pictures = stream, 0, _decode(container, stream)
 
 
 _film = lru_cache(1)(Film)
