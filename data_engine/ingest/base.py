@@ -172,8 +172,7 @@ def read_file(path: Path) -> bytes:
         raise BadSample("unreadable_file", f"{path.name} cannot be read: {error.strerror}.") from None
 
 
-def encode(extension: str, image: NDArray[np.uint8], *options: int) -> bytes:
-    """Bytes of an image file; the colours of `image` are in OpenCV's order, (H, W, 3) BGR."""
-    done, data = cv2.imencode(extension, np.ascontiguousarray(image), list(options))
-    assert done, f"OpenCV could not encode {extension}"
-    return data.tobytes()
+def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """JPEG of RGB (H, W, 3)."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1].tobytes()

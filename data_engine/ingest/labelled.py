@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from depth_anything_train.data.images import decode_image, read_header
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import LABELLED, META, SKY, BadSample
 from depth_anything_train.files import require_folder
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError
 
 
@@ -202,4 +202,4 @@ def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, An
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """A mask (H, W) as PNG of 0 and 255, the same bytes for the same mask."""
-    return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
+    return encode_png(mask.astype(np.uint8) * 255)
