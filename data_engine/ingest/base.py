@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -170,6 +171,15 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadSample("unreadable_file", f"{path.name} cannot be read: {error.strerror}.") from None
+
+
+def layout_of(raw_set: type) -> str:
+    """The official folder layout of a raw data set: the second paragraph of its class's docstring.
+
+    Where Python runs without docstrings (`-OO`), it names the page that tells it.
+    """
+    paragraphs = (inspect.getdoc(raw_set) or "").split("\n\n")
+    return paragraphs[1] if len(paragraphs) > 1 else "that of its owners, see docs/datasets.md"
 
 
 def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
