@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.files import LinkedFolders
 from depth_anything_train.runtime import UserError, keyed_seed
+from depth_anything_train.walking import LinkedFolders
 
 JPEG_QUALITY = 95
 """Of pictures that are drawn or come from a video; the bytes of all others stay as they are."""
@@ -126,7 +126,7 @@ def list_files(root: Path, extensions: Sequence[str]) -> list[str]:
 def walk_files(root: Path, extensions: Sequence[str]) -> Iterator[str]:
     """As `list_files`, but one path after another: only the names of one folder are held.
 
-    Links to folders elsewhere are followed; see `files.LinkedFolders`.
+    Links to folders elsewhere are followed; see `walking.LinkedFolders`.
 
     Raises:
         UserError: a folder below `root` cannot be read.
