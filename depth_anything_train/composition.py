@@ -35,7 +35,7 @@ def config_folder(name: str) -> Path:
 
 
 def choices_in(group: Path) -> list[str]:
-    """What a group can be, by the paths of its files, but for those that others build on: their names start with `_`."""
+    """What a group can be, by the paths of its files; those that others build on have names that start with `_`."""
     files = (path.relative_to(group).with_suffix("") for path in group.rglob("*.yaml"))
     return sorted(file.as_posix() for file in files if not any(part.startswith("_") for part in file.parts))
 

@@ -88,32 +88,11 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-# A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.
-
-
-class LinkedFolders:
-    """Which links to folders a walk below `root` follows: those that lead elsewhere, and each of their targets once.
-
-    A link to what lies below the root anyway would give its files a second name, or lead in circles.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        self._root = Path(os.path.realpath(root))
-        self._seen: set[Path] = set()
-
-    def follow(self, link: str | Path) -> bool:
-        """Whether to go where a link leads; the same target is refused from then on."""
-        target = Path(os.path.realpath(link))
-        if target.is_relative_to(self._root) or self._root.is_relative_to(target) or target in self._seen:
-            return False
-        self._seen.add(target)
-        return True
-
-
 LONGEST_BEGINNING = 200
 """Bytes of its file's name that a temporary one has in its own: names may have 255."""
 
 
+# A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.
 def open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
     """A new file beside `path`, locked while it is open, for what is to be renamed to `path`."""
     while True:

@@ -1,5 +1,6 @@
 """Short videos with PyAV: a box that moves over a ramp, and a tone."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,3 +75,13 @@ def damage(path, number):
     data = bytearray(path.read_bytes())
     data[places[number] : places[number] + 4] = b"\xff" * 4  # the length of what follows
     path.write_bytes(data)
+
+
+def write_matrix(film, a, b, c, d):
+    """Set the display matrix of an mp4's only stream, which stands after that of the whole film and equals it."""
+    content = film.read_bytes()
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    assert content.count(identity) == 2
+    numbers = (65536 * a, 65536 * b, 0, 65536 * c, 65536 * d, 0, 0, 0, 1 << 30)
+    place = content.rindex(identity)
+    film.write_bytes(content[:place] + struct.pack(">9i", *numbers) + content[place + len(identity) :])

@@ -124,9 +124,10 @@ class Tar:
     def places(self) -> Iterator[Place]:
         """Every member, after which there must be zeros: a tar that was cut off or joined is refused."""
         end = 0
-        for name, kind, _, position, size in scan(self._at):
-            end = position + size + -size % BLOCK
-            yield Place(name.removeprefix("./"), position, size if kind in FILE else NO_FILE)
+        for member in scan(self._at):
+            end = member.end
+            size = member.size if member.kind in FILE else NO_FILE
+            yield Place(member.name.removeprefix("./"), member.offset, size)
         zeros = len(self._at(end, BLOCK))
         self._file.seek(end)
         while (rest := self._file.read(2**20)) and not rest.strip(b"\0"):

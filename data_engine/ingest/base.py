@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.schema import BadSample
-from depth_anything_train.files import LinkedFolders
 from depth_anything_train.runtime import UserError, keyed_seed, require_count
+from depth_anything_train.walking import LinkedFolders
 
 JPEG_QUALITY = 95
 """Of pictures that are drawn or come from a video; the bytes of all others stay as they are."""
@@ -125,7 +126,7 @@ def list_files(root: Path, extensions: Sequence[str]) -> list[str]:
 def walk_files(root: Path, extensions: Sequence[str]) -> Iterator[str]:
     """As `list_files`, but one path after another: only the names of one folder are held.
 
-    Links to folders elsewhere are followed; see `files.LinkedFolders`.
+    Links to folders elsewhere are followed; see `walking.LinkedFolders`.
 
     Raises:
         UserError: a folder below `root` cannot be read.
@@ -172,8 +173,16 @@ def read_file(path: Path) -> bytes:
         raise BadSample("unreadable_file", f"{path.name} cannot be read: {error.strerror}.") from None
 
 
-def encode(extension: str, image: NDArray[np.uint8], *options: int) -> bytes:
-    """Bytes of an image file; the colours of `image` are in OpenCV's order, (H, W, 3) BGR."""
-    done, data = cv2.imencode(extension, np.ascontiguousarray(image), list(options))
-    assert done, f"OpenCV could not encode {extension}"
-    return data.tobytes()
+def layout_of(raw_set: type) -> str:
+    """The official folder layout of a raw data set: the second paragraph of its class's docstring.
+
+    Where Python runs without docstrings (`-OO`), it names the page that tells it.
+    """
+    paragraphs = (inspect.getdoc(raw_set) or "").split("\n\n")
+    return paragraphs[1] if len(paragraphs) > 1 else "that of its owners, see docs/datasets.md"
+
+
+def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """JPEG of RGB (H, W, 3)."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)[1].tobytes()

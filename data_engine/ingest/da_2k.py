@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_engine.ingest.base import RawSample, choose, make_key, natural_order, read_file, stem, unique_keys
+from data_engine.ingest.base import RawSample, choose, layout_of, make_key, natural_order, read_file, stem, unique_keys
 from depth_anything_train.data.images import decode_image, read_header
 from depth_anything_train.data.schema import IMAGES, META, BadSample
 from depth_anything_train.files import read_json, require_folder
@@ -66,8 +65,8 @@ class Da2k:
         """
         path = require_folder(self.root, what="the data set DA-2K") / ANNOTATIONS
         if not path.is_file():
-            layout = (inspect.getdoc(self) or "").split("\n\n")[1]
-            raise UserError(f"Expected {self.source} in {self.root}, but found nothing of it; its layout is\n{layout}")
+            came = f"Expected {self.source} in {self.root}, but found nothing of it"
+            raise UserError(f"{came}; its layout is\n{layout_of(type(self))}")
         content = read_json(path)
         if not isinstance(content, dict) or not all(isinstance(pairs, list) for pairs in content.values()):
             raise UserError(f"Expected lists of pairs by the path of an image in {path}; download it again.")

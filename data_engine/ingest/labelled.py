@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import inspect
 import json
 import re
 from abc import ABC, abstractmethod
@@ -12,17 +11,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_engine.ingest.base import RawSample, choose, make_key, natural_order, unique_keys
+from data_engine.ingest.base import RawSample, choose, layout_of, make_key, natural_order, unique_keys
 from data_engine.ingest.raw_labels import RawLabel
 from data_engine.qa.dirty_labels import Limits, examine
 from depth_anything_train.data.images import decode_image, read_header
 from depth_anything_train.data.labels import check_shape, decode_label
 from depth_anything_train.data.schema import LABELLED, META, SKY, BadSample
 from depth_anything_train.files import require_folder
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError
 
 
@@ -101,9 +100,8 @@ class PairedSet(ABC):
         root = require_folder(Path(self.root), what=f"the data set {self.source}")
         found = sorted(self.find(root), key=lambda item: natural_order(item.name))
         if not found:
-            layout = (inspect.getdoc(self) or "").split("\n\n")[1]
             came = f"Expected {self.source} (part={self.part}) in {root}, but found nothing of it"
-            raise UserError(f"{came}; its layout is\n{layout}")
+            raise UserError(f"{came}; its layout is\n{layout_of(type(self))}")
         unique = unique_keys([make_key(item.name) for item in found])
         return choose(
             [item._replace(unique=is_new) for item, is_new in zip(found, unique, strict=True)], self.count, self.seed
@@ -202,4 +200,4 @@ def labelled_sample(key: str, image: bytes, label: RawLabel, facts: dict[str, An
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """A mask (H, W) as PNG of 0 and 255, the same bytes for the same mask."""
-    return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
+    return encode_png(mask.astype(np.uint8) * 255)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
-from data_engine.ingest.base import JPEG_QUALITY, RawSample, encode
+from data_engine.ingest.base import RawSample, encode_jpeg
 from data_engine.ingest.raw_files import pinhole
 from data_engine.world import CLASSES, FLAT, Rendering, render, select_domains
 from depth_anything_train.data.dz16 import encode_dz16
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError
 
 SMALLEST_SIDE = 28
@@ -88,11 +88,11 @@ class Procedural:
         eye_m, view_deg = self.camera.get("eye_m"), self.camera.get("view_deg")
         size = {"height": self.height, "width": self.width}
         drawn = render(item.domain, seed=self.seed, index=item.index, **size, eye_m=eye_m, view_deg=view_deg)
-        members = {"jpg": encode(".jpg", drawn.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)}
+        members = {"jpg": encode_jpeg(drawn.image)}
         if self.kind == "labelled":
             disparity = np.divide(np.float32(1), drawn.depth_m)  # 0 on the sky, where depth is inf
             members["disparity.dz16"] = encode_dz16(disparity, np.ones_like(drawn.sky))
-            members["classes.png"] = encode(".png", drawn.classes)
+            members["classes.png"] = encode_png(drawn.classes)
             members["json"] = json.dumps(self.meta(item, drawn), sort_keys=True).encode()
         return RawSample(key=f"{item.domain}-{item.index:06d}", members=members)
 

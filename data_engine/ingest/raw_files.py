@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.ingest.base import read_file
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError, import_extra
 
 
@@ -105,4 +105,4 @@ def encode_rgb(pixels: NDArray[np.uint8]) -> bytes:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         came = f"{pixels.dtype} of shape {pixels.shape}"
         raise BadSample("image_type", f"Expected an image of 8 bits and 3 channels, but got {came}.")
-    return cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes()
+    return encode_png(pixels)

@@ -17,6 +17,7 @@ from data_engine.ingest.base import read_file
 from depth_anything_train.data.images import MAX_PIXELS, read_header
 from depth_anything_train.data.labels import read_npy, read_png16
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS, BadSample
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import import_extra
 
 LABEL_FILES = ("png", "npy", "pfm")
@@ -62,7 +63,7 @@ class RawLabel:
         cls, codes: NDArray[np.uint16], *, scale: float, quantity: str = "depth", unit: str = "m"
     ) -> RawLabel:
         """A label from 16-bit codes (H, W): physical = code / scale, and 0 is not measured."""
-        return cls(quantity, "png", cv2.imencode(".png", codes)[1].tobytes(), scale=scale, unit=unit)
+        return cls(quantity, "png", encode_png(codes), scale=scale, unit=unit)
 
 
 def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 
 from data_engine.ingest.base import RawSample, make_key, read_file
@@ -16,6 +15,7 @@ from data_engine.ingest.labelled import Item, PairedSet
 from depth_anything_train.data.images import decode_image, read_header
 from depth_anything_train.data.labels import read_grey_png
 from depth_anything_train.data.schema import CLASSES, META, NO_CLASS, SEGMENTED, BadSample
+from depth_anything_train.ops.png import encode_png
 
 _UNKNOWN = -1
 
@@ -51,9 +51,9 @@ class SegmentedSet(PairedSet):
             raise BadSample("unknown_class", f"The label holds the code {code}, which is none of {self.source}.")
         if (classes == NO_CLASS).all():
             raise BadSample("no_valid_pixel", "No pixel of the label has a class.")
-        encoded = cv2.imencode(".png", classes.astype(np.uint8))[1].tobytes()
         meta = json.dumps({"kind": SEGMENTED, **facts}, sort_keys=True).encode()
-        return RawSample(make_key(item.name), {extension: image, CLASSES: encoded, META: meta})
+        members = {extension: image, CLASSES: encode_png(classes.astype(np.uint8)), META: meta}
+        return RawSample(make_key(item.name), members)
 
     def info(self) -> dict[str, Any]:
         """The names of the classes, and the settings that change what is written."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from depth_anything_train.inference.device import choose_device
-from depth_anything_train.models.sources import from_hub, is_hub_name
+from depth_anything_train.models.from_transformers import load_transformers
 from depth_anything_train.models.weights import weights_hash
-from depth_anything_train.runtime import UserError, import_extra
+from depth_anything_train.runtime import UserError
 
-HUB_FILES = ("*.json", "*.safetensors")
 ADE20K_CLASSES, ADE20K_SKY = 150, 2
 """Some files of SegFormer name their classes LABEL_0 to LABEL_149; then they are those of ADE20K."""
 
@@ -55,25 +53,8 @@ class SkySegmenter:
         Raises:
             UserError: transformers is missing, there is no such model, it is incomplete, or it knows no sky.
         """
-        wanted = "a SegFormer in a transformers folder or its name on the hub (owner/name), with safetensors"
-        folder = Path(source).expanduser()
-        if not folder.is_dir():
-            if not is_hub_name(source):
-                raise UserError(f"Expected {wanted}, but got {source}, which is no folder.")
-            # Without a network transformers would ask for one file after another, again and again.
-            folder = from_hub(source, files=HUB_FILES, what="a SegFormer", revision=revision)
-        transformers = import_extra("transformers", extra="hf")
-        transformers.utils.logging.disable_progress_bar()  # of loading: it would run through the one of `prepare`
-        try:
-            processor = transformers.AutoImageProcessor.from_pretrained(folder)
-            model, report = transformers.SegformerForSemanticSegmentation.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"Expected {wanted}, but {source} cannot be loaded: {reason}") from None
-        if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
-            raise UserError(f"{source} is no complete SegFormer: {len(missing)} weights do not fit, as {missing[0]}.")
+        name = "SegformerForSemanticSegmentation"
+        model, processor = load_transformers(name, source, what="a SegFormer", revision=revision)
         return cls(model, processor, device=device)
 
     @property

@@ -15,18 +15,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_engine.ingest.base import JPEG_QUALITY, RawSample, choose, encode, list_files, make_key, stem, unique_keys
+from data_engine.ingest.base import RawSample, choose, encode_jpeg, list_files, make_key, stem, unique_keys
 from depth_anything_train.data.images import MAX_PIXELS
 from depth_anything_train.data.schema import IMAGES, BadSample
 from depth_anything_train.files import require_folder
 from depth_anything_train.inference.sources import CONTAINERS, VIDEO_EXTENSIONS
+from depth_anything_train.inference.video_files import square_width, upright
+from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import ProgressBar, UserError, import_extra
 
-OPTIONS = {"jpg": (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY), "png": ()}
+ENCODERS = {"jpg": encode_jpeg, "png": encode_png}
 
 
 class Picture(NamedTuple):
@@ -91,9 +92,9 @@ class Video:
     kind = IMAGES
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.encoding not in OPTIONS:
+        if self.every < 1 or self.encoding not in ENCODERS:
             came = f"every={self.every} encoding={self.encoding}"
-            raise UserError(f"Expected every=1 or more and encoding={' or '.join(OPTIONS)}, but got {came}.")
+            raise UserError(f"Expected every=1 or more and encoding={' or '.join(ENCODERS)}, but got {came}.")
         root = Path(self.root).expanduser().resolve()
         object.__setattr__(self, "source", self.source or (root.stem if root.is_file() else root.name))
 
@@ -125,7 +126,7 @@ class Video:
         if not item.unique:
             raise BadSample("duplicate_key", f"A video before it has the same key {item.key}; rename one.")
         picture = _film(self._file(item.path)).picture(item.number)
-        return RawSample(item.key, {self.encoding: encode(f".{self.encoding}", picture, *OPTIONS[self.encoding])})
+        return RawSample(item.key, {self.encoding: ENCODERS[self.encoding](picture)})
 
     def info(self) -> dict[str, Any]:
         """The settings that change what is written."""
@@ -162,7 +163,7 @@ class Film:
         self._begin()
 
     def picture(self, number: int) -> NDArray[np.uint8]:
-        """Picture `number`, upright, (H, W, 3) BGR.
+        """Picture `number` as `predict` sees it, upright and with square pixels, RGB (H, W, 3).
 
         Raises:
             BadSample: `missing_picture` if the video ends before it.
@@ -172,18 +173,17 @@ class Film:
         for frame in self._pictures:
             self._next += 1
             if self._next > number:
-                turns = round(frame.rotation / 90) % 4
-                return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), turns))
+                return upright(frame, frame.height, square_width(self._stream, frame.width))
         raise BadSample("missing_picture", f"The video ends after {self._next} pictures that can be decoded.")
 
     def _begin(self) -> None:
         container, stream = _open(self._file)
-        width, height = stream.codec_context.width, stream.codec_context.height
+        width, height = square_width(stream, stream.codec_context.width), stream.codec_context.height
         if width * height > MAX_PIXELS:
             came = f"the video says {width} x {height}"
             raise BadSample("image_size", f"Expected pictures of at most {MAX_PIXELS:,} pixels, but {came}.")
         stream.codec_context.thread_count = 1  # there is a process for every core
-        self._next, self._pictures = 0, _decode(container, stream)
+        self._stream, self._next, self._pictures = stream, 0, _decode(container, stream)
 
 
 _film = lru_cache(1)(Film)

@@ -10,11 +10,11 @@ are encoded and written, each in threads of its own.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.transforms import check_aspect
 from depth_anything_train.files import remove_leftovers, write_json
+from depth_anything_train.parallel import map_ahead
 from depth_anything_train.runtime import UserError, fingerprint
 
 LABEL = "disparity.dz16"
@@ -182,20 +183,12 @@ class ShardLabeller:
 
     def _loaded(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[tuple[list[_Image], Any]]:
         """Batches of images, and what the teacher takes; None for an image that cannot be used."""
-        for images in batches(self._images(shard, pool), self.settings.batch_size, self.settings.patience):
+        coming = map_ahead(pool, partial(self._read, shard), range(shard.count), self.ahead)
+        for images in batches(coming, self.settings.batch_size, self.settings.patience):
             pixels = [image.pixels for image in images]
             if self.teacher.compile:  # one graph a size: a batch that is not full is filled up
                 pixels += pixels[-1:] * (self.settings.batch_size - len(pixels))
             yield images, None if images[0].shape is None else self.teacher.load(pixels)
-
-    def _images(self, shard: Shard, pool: ThreadPoolExecutor) -> Iterator[_Image]:
-        """Images in order, some of them read ahead."""
-        numbers = iter(range(shard.count))
-        coming = deque(pool.submit(self._read, shard, number) for number in itertools.islice(numbers, self.ahead))
-        while coming:
-            image = coming.popleft().result()
-            coming.extend(pool.submit(self._read, shard, number) for number in itertools.islice(numbers, 1))
-            yield image
 
     def _read(self, shard: Shard, number: int) -> _Image:
         try:

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from depth_anything_train.data.remote import AnyPath, in_parallel
+from depth_anything_train.data.remote import AnyPath
 from depth_anything_train.data.schema import PSEUDO_LABELS
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import atomic_writer, read_json
+from depth_anything_train.parallel import in_parallel
 from depth_anything_train.runtime import UserError, fingerprint
 
 BAD_KEYS_FILE = "bad_keys.jsonl"

@@ -17,7 +17,7 @@ import xxhash
 
 from depth_anything_train.data.remote import AnyPath, as_path, open_file
 from depth_anything_train.data.schema import BadSample, BadShard, split_name
-from depth_anything_train.data.tar import END_OF_ARCHIVE, FILE, end_of, is_hidden, walk
+from depth_anything_train.data.tar import END_OF_ARCHIVE, FILE, is_hidden, walk
 
 PIECE = 2**22
 """Bytes that are read and hashed at a time."""
@@ -69,19 +69,18 @@ def _entries(descriptor: int, size: int) -> Iterator[Entry]:
     extensions: set[str] = set()
     current = ""
     start = stop = end = 0  # of the sample; `end` of anything, a folder's entry too
-    for entry in walk(lambda position, length: read_at(descriptor, length, position), size):
-        name, kind, first, _, _ = entry
-        end = end_of(entry)
-        if kind not in FILE or is_hidden(name):
+    for member in walk(lambda position, length: read_at(descriptor, length, position), size):
+        end = member.end
+        if member.kind not in FILE or is_hidden(member.name):
             continue
-        key, extension = split_name(name)
+        key, extension = split_name(member.name)
         if not keys or key != current:
             if key in keys:
                 raise BadSample("duplicate_key", f"Key {key!r} comes twice, or its members do not stand together.")
             if keys:
-                yield _hashed(descriptor, start, first)
+                yield _hashed(descriptor, start, member.start)
             keys.add(key)
-            start, current, extensions = first, key, set()
+            start, current, extensions = member.start, key, set()
         if extension in extensions:
             raise BadSample("duplicate_key", f"Key {key!r} has two members {extension!r}.")
         extensions.add(extension)

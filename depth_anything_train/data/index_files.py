@@ -16,10 +16,11 @@ from typing import IO, overload
 
 from depth_anything_train.data.file_cache import FileCache, cache_folder
 from depth_anything_train.data.index import HEADER, build_index, index_problem, is_ours, parse_header
-from depth_anything_train.data.remote import AnyPath, RemotePath, in_parallel
+from depth_anything_train.data.remote import AnyPath, RemotePath
 from depth_anything_train.data.schema import BadShard
 from depth_anything_train.files import write_bytes
 from depth_anything_train.locks import wait_for_lock
+from depth_anything_train.parallel import in_parallel
 from depth_anything_train.runtime import ProgressBar, console
 
 LOCK = ".indexing.lock"

@@ -10,29 +10,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from depth_anything_train.data.file_cache import FileCache, cache_folder, cache_limit
 from depth_anything_train.data.schema import DATASET_FILE
 from depth_anything_train.data.store import ATTEMPTS, LIBRARIES, StoreError, filesystem, retry
+from depth_anything_train.parallel import in_parallel
 from depth_anything_train.runtime import UserError, import_extra
-
-CONNECTIONS = 16
-"""How many small files are asked for at the same time."""
-
-QUICK_S = 2e-4
-"""A file that takes less comes as soon as it is asked for: threads would only be in each other's way."""
 
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "Last-Modified", "LastModified", "updated")
 """What stores say about a file that changes when it is replaced, the firmest first."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -264,30 +254,6 @@ def _expand(pattern: RemotePath) -> list[RemotePath]:
 
 def _list_each(files: Sequence[RemotePath]) -> dict[str, RemotePath]:
     return {file.name: file for file in in_parallel(RemotePath.listed, files) if file is not None}
-
-
-def in_parallel(
-    function: Callable[[Item], Result], items: Iterable[Item], *, perhaps_quick: bool = False
-) -> Iterator[Result]:
-    """Call a function that waits for a store or a disk, in several threads; results come in the order of the items.
-
-    Args:
-        function: called with one item.
-        items: the items.
-        perhaps_quick: begin without threads, and go on so while an item takes less than `QUICK_S` in the mean.
-    """
-    waiting = iter(items)
-    if perhaps_quick:
-        spent = 0.0
-        for done, item in enumerate(waiting):
-            start = time.perf_counter()
-            result = function(item)
-            spent += time.perf_counter() - start
-            yield result
-            if spent > QUICK_S * (done + 50):  # a single late one says little
-                break
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        yield from pool.map(function, waiting)
 
 
 def _with_facts(path: RemotePath, facts: dict[str, Any]) -> RemotePath:

@@ -22,7 +22,7 @@ from depth_anything_train.data.file_cache import cache_limit
 from depth_anything_train.data.folders import find_shards, images_of, missing_shards, read_info
 from depth_anything_train.data.index import Entry, entry_at, index_problem, parse_header, read_at, tar_problem
 from depth_anything_train.data.index_files import make_indices, read_header, read_index
-from depth_anything_train.data.remote import AnyPath, RemotePath, as_path, in_parallel
+from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
 from depth_anything_train.data.schema import (
     DATASET_FILE,
     IMAGES,
@@ -35,6 +35,7 @@ from depth_anything_train.data.schema import (
 )
 from depth_anything_train.data.store import StoreError
 from depth_anything_train.data.tar import END_OF_ARCHIVE, iter_members
+from depth_anything_train.parallel import in_parallel
 from depth_anything_train.runtime import ProgressBar, UserError, is_first_process
 
 OPEN_SHARDS, OPEN_REMOTE_SHARDS = 256, 16

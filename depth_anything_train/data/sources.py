@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import add_sky, decode_classes, decode_label, decode_pair, decode_sky
-from depth_anything_train.data.remote import AnyPath, RemotePath, in_parallel
+from depth_anything_train.data.remote import AnyPath, RemotePath
 from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import read_json
+from depth_anything_train.parallel import in_parallel
 from depth_anything_train.runtime import UserError, fingerprint, require_count
 
 Sample = dict[str, Any]

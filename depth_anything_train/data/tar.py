@@ -9,6 +9,7 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from depth_anything_train.data.schema import BadSample, check_member_name
 
@@ -25,8 +26,28 @@ FILE = (b"0", b"\0", b"7")
 _FOLDER, _LINKS = b"5", (b"1", b"2")
 _PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK = b"x", b"g", b"L", b"K"
 
-Entry = tuple[str, bytes, int, int, int]
-"""What a header says of a member: name, kind, where its first header starts, where its content starts, and its size."""
+
+class Member(NamedTuple):
+    """What the headers of a member say; places and sizes in bytes of the tar.
+
+    Attributes:
+        name: as it is written.
+        kind: its type flag, one of `FILE` for an ordinary file.
+        start: where its first header lies.
+        offset: where its content begins.
+        size: length of the content.
+    """
+
+    name: str
+    kind: bytes
+    start: int
+    offset: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """Where the next member starts."""
+        return self.offset + self.size + -self.size % BLOCK
 
 
 def tar_bytes(name: str, data: bytes) -> bytes:
@@ -45,9 +66,9 @@ def iter_members(extent: bytes) -> Iterator[tuple[str, memoryview]]:
         BadSample: as `walk`.
     """
     piece = memoryview(extent)
-    entries = list(walk(lambda position, size: extent[position : position + size], len(extent)))
-    files = (entry for entry in entries if entry[1] in FILE and not is_hidden(entry[0]))
-    return ((name, piece[offset : offset + size]) for name, _, _, offset, size in files)
+    members = list(walk(lambda position, size: extent[position : position + size], len(extent)))
+    files = (member for member in members if member.kind in FILE and not is_hidden(member.name))
+    return ((file.name, piece[file.offset : file.offset + file.size]) for file in files)
 
 
 def is_hidden(name: str) -> bool:
@@ -55,7 +76,7 @@ def is_hidden(name: str) -> bool:
     return name.rpartition("/")[2].startswith(".")
 
 
-def walk(read: Callable[[int, int], bytes], length: int) -> Iterator[Entry]:
+def walk(read: Callable[[int, int], bytes], length: int) -> Iterator[Member]:
     """Files and folders of a tar, or of a piece of one, in order, after checking that they lie in it whole.
 
     Args:
@@ -65,25 +86,20 @@ def walk(read: Callable[[int, int], bytes], length: int) -> Iterator[Entry]:
     Raises:
         BadSample: `truncated_tar`, `damaged_tar`, `unsafe_name`, or `not_a_file` (link, device).
     """
-    for entry in scan(read):
-        name, kind, *_ = entry
-        if (end := end_of(entry)) > length:
+    for member in scan(read):
+        name, kind = member.name, member.kind
+        if (end := member.end) > length:
             raise BadSample("truncated_tar", f"The tar is cut off inside {name!r}: byte {length:,} of {end:,}.")
         if kind in FILE:
-            yield (check_member_name(name), *entry[1:])
+            checked = check_member_name(name)
+            yield member if checked == name else member._replace(name=checked)
         elif kind in (_FOLDER, _PAX_GLOBAL):
-            yield entry
+            yield member
         else:
             raise BadSample("not_a_file", f"Member {name!r} of type {kind!r} is a link or device; only files are read.")
 
 
-def end_of(entry: Entry) -> int:
-    """Where the next member starts."""
-    *_, offset, size = entry
-    return offset + size + -size % BLOCK
-
-
-def scan(read: Callable[[int, int], bytes]) -> Iterator[Entry]:
+def scan(read: Callable[[int, int], bytes]) -> Iterator[Member]:
     """What the headers of a tar say, one after another, up to the end-of-archive zeros or the end of the bytes.
 
     Args:
@@ -112,7 +128,7 @@ def scan(read: Callable[[int, int], bytes]) -> Iterator[Entry]:
             elif kind == _GNU_LONG_NAME:
                 long_name = content.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
             continue
-        yield long_name or name, kind, start, offset, size
+        yield Member(long_name or name, kind, start, offset, size)
         long_name = long_size = None
         start = position
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from torch import nn
 
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
-from depth_anything_train.models.sources import is_hub_name
+from depth_anything_train.models.from_transformers import load_transformers
 from depth_anything_train.models.weights import weights_hash
-from depth_anything_train.runtime import UserError, import_extra
+from depth_anything_train.runtime import UserError
 
 RELEASED = {"large": "Intel/dpt-beit-large-512", "hybrid": "Intel/dpt-hybrid-midas"}
 
@@ -59,31 +58,9 @@ class Midas:
         Raises:
             UserError: transformers is missing, there is no such model, or it is no complete DPT.
         """
-        name = RELEASED.get(str(source), str(Path(source).expanduser()))
-        if str(source) not in RELEASED and not Path(name).is_dir() and not is_hub_name(source):
-            raise UserError(
-                f"Expected MiDaS as {', '.join(RELEASED)}, a transformers folder of a DPT or its name on the hub "
-                f"(owner/name), but got {source}, which is neither known nor a folder."
-            )
-        transformers = import_extra("transformers", extra="hf")
-        try:
-            with _errors_alone():
-                processor = transformers.AutoImageProcessor.from_pretrained(name)
-                model, report = transformers.DPTForDepthEstimation.from_pretrained(
-                    name, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-                )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(
-                f"Expected MiDaS (large, hybrid, a transformers folder of a DPT or its name on the hub) in {source}, "
-                f"but it cannot be loaded: {reason}"
-            ) from None
-        missing = [name for name in report["missing_keys"] if not name.startswith(UNUSED)]
-        if missing or report["mismatched_keys"]:
-            raise UserError(f"{source} is no complete DPT: {len(missing)} weights are missing, such as {missing[:1]}.")
-        with torch.no_grad():  # transformers draws them at random; equal weights shall have an equal hash
-            for name in report["missing_keys"]:
-                model.get_parameter(name).zero_()
+        what = f"MiDaS as {', '.join(RELEASED)} or a DPT"
+        name = RELEASED.get(str(source), source)
+        model, processor = load_transformers("DPTForDepthEstimation", name, what=what, may_lack=(UNUSED,))
         return cls(model, processor, device=device)
 
     @property
@@ -148,16 +125,3 @@ class Midas:
             BadSample: bytes that are no sound image.
         """
         return Prediction(self.forward([load_image(image)], size)[0], self.kind)
-
-
-@contextmanager
-def _errors_alone() -> Iterator[None]:
-    """Without transformers' advice to train what the released files leave out; what is really missing is an error."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +21,12 @@ from depth_anything_train.inference.outputs import Outputs
 from depth_anything_train.inference.prediction import Prediction, load_image
 from depth_anything_train.inference.sources import Photos
 from depth_anything_train.ops.finite import check_finite
+from depth_anything_train.parallel import map_ahead
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Image
 
 WAITING_BYTES = 500_000_000
 """The most that photographs take, decoded and prepared, while batches fill up."""
-
-T = TypeVar("T")
-S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def predict_photos(
     around = _Around(model, photos.folder, out, outputs, size, fast, measured)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         writing: deque[Future[str | None]] = deque()
-        for found in _together(_ahead(pool, around.decode, photos, 2 * workers), batch_size):
+        for found in _together(map_ahead(pool, around.decode, photos, 2 * workers), batch_size):
             if isinstance(found, str):
                 yield found
                 continue
@@ -183,14 +180,3 @@ def _together(decoded: Iterable[_Photo | str], batch_size: int) -> Iterator[list
             held -= sum(photo.nbytes for photo in ready)
             yield ready
     yield from waiting.values()
-
-
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[T], S], items: Iterable[T], count: int) -> Iterator[S]:
-    """`function` of every item, in order, computed in the pool at most `count` items ahead."""
-    running: deque[Future[S]] = deque()
-    for item in items:
-        running.append(pool.submit(function, item))
-        if len(running) > count:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()

@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS
-from depth_anything_train.files import LinkedFolders
 from depth_anything_train.runtime import UserError
+from depth_anything_train.walking import LinkedFolders
 
 VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg"

@@ -66,7 +66,7 @@ class VideoReader:
         self.damaged = 0
         self._video, self.audio = map(self._best, ("video", "audio"))
         self.copies_audio = self.audio is not None and self.audio.codec_context.codec.canonical_name in COPIED_AUDIO
-        self._size: dict[str, int] | None = None
+        self._size: tuple[int, int] | None = None
         self._next_time = 0
         self._items = self._read() if self._video is not None else iter(())
         self._first: list[Any] = []
@@ -88,12 +88,6 @@ class VideoReader:
     def close(self) -> None:
         """Let go of the file or camera."""
         self._container.close()
-
-    @property
-    def _aspect(self) -> Fraction:
-        """Width of a pixel in heights; 1 where the file says none, or what cannot be meant."""
-        stated = self._video.sample_aspect_ratio or Fraction(1)
-        return stated if 1 / WIDEST_PIXEL <= stated <= WIDEST_PIXEL else Fraction(1)
 
     @property
     def time_base(self) -> Fraction:
@@ -159,12 +153,27 @@ class VideoReader:
             return []
 
     def _upright(self, frame: Any) -> Frame:
-        self._size = self._size or {"width": max(round(frame.width * self._aspect), 1), "height": frame.height}
-        image = _turned(frame.to_ndarray(format="rgb24", **self._size), frame.side_data.get(DISPLAY_MATRIX))
+        self._size = self._size or (frame.height, square_width(self._video, frame.width))
+        image = upright(frame, *self._size)
         usual = max(round(1 / self.rate / self.time_base), 1)
         time = self._next_time if frame.pts is None else max(frame.pts, self._next_time)
         self._next_time = time + (usual if frame.pts is None else 1)
-        return Frame(np.ascontiguousarray(image), time, frame.duration or usual)
+        return Frame(image, time, frame.duration or usual)
+
+
+def square_width(stream: Any, width: int) -> int:
+    """How many square pixels are as wide as `width` pixels of a stream of PyAV.
+
+    Its pixels count as square where the file says nothing about them, or what cannot be meant.
+    """
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return max(round(width * aspect), 1) if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else width
+
+
+def upright(frame: Any, height: int, width: int) -> NDArray[np.uint8]:
+    """A frame of PyAV as players show it, RGB (H, W, 3): at `height` x `width`, then turned and mirrored as it says."""
+    image = frame.to_ndarray(format="rgb24", height=height, width=width)
+    return np.ascontiguousarray(_turned(image, frame.side_data.get(DISPLAY_MATRIX)))
 
 
 def _turned(image: NDArray[np.uint8], matrix: Any) -> NDArray[np.uint8]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +18,7 @@ from stores import S3, Web, web_server
 from depth_anything_train.data import file_cache, store
 from depth_anything_train.data.file_cache import CACHE_GB
 from depth_anything_train.data.index_files import index_path
-from depth_anything_train.data.remote import RemotePath, as_path, in_parallel, join
+from depth_anything_train.data.remote import RemotePath, as_path, join
 from depth_anything_train.data.schema import BadSample, BadShard
 from depth_anything_train.data.shards import Shard, ShardFolder
 from depth_anything_train.runtime import UserError
@@ -324,14 +323,3 @@ def test_cache__a_process_that_is_killed_leaves_nothing_that_counts(
     web.slow.clear()
     assert read(f"{web.address}/shards") == read(ShardFolder(shards))
     assert web.gets["00000.tar"] == 2
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.02])
-def test_in_parallel__gives_all_in_order_and_waits_for_slow_ones_in_threads(seconds: float) -> None:
-    def come(number: int) -> tuple[int, int]:
-        time.sleep(seconds)
-        return number, threading.get_ident()
-
-    came = [*in_parallel(come, range(40), perhaps_quick=True)]
-    assert [number for number, _ in came] == [*range(40)] and came[0][1] == threading.get_ident()
-    assert not seconds or threading.get_ident() not in {thread for _, thread in came[1:]}

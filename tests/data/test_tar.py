@@ -13,8 +13,7 @@ from depth_anything_train.data.tar import (
     BLOCK,
     END_OF_ARCHIVE,
     FILE,
-    Entry,
-    end_of,
+    Member,
     iter_members,
     scan,
     tar_bytes,
@@ -38,7 +37,7 @@ def foreign(names: list[str], tar_format: int = tarfile.USTAR_FORMAT, **attribut
     return file.getvalue()
 
 
-def walked(data: bytes) -> list[Entry]:
+def walked(data: bytes) -> list[Member]:
     return list(walk(lambda position, size: data[position : position + size], len(data)))
 
 
@@ -69,9 +68,9 @@ def test_walk__reads_long_names_of_others(tar_format: int) -> None:
 
 def test_walk__a_long_name_starts_at_its_own_header() -> None:
     data = tar_bytes("a.jpg", b"x") + tar_bytes(LONG, b"y")
-    entries = walked(data)
-    assert [start for _, _, start, _, _ in entries] == [0, 2 * BLOCK]
-    assert [end_of(entry) for entry in entries] == [2 * BLOCK, len(data)]
+    members = walked(data)
+    assert [member.start for member in members] == [0, 2 * BLOCK]
+    assert [member.end for member in members] == [2 * BLOCK, len(data)]
 
 
 def test_walk__reads_the_ustar_prefix() -> None:
@@ -158,8 +157,8 @@ def test_walk__noise_is_a_named_error() -> None:
 
 
 def scanned(data: bytes) -> list[tuple[str, bool, bytes]]:
-    entries = scan(lambda position, size: data[position : position + size])
-    return [(name, kind in FILE, data[offset : offset + size]) for name, kind, _, offset, size in entries]
+    members = scan(lambda position, size: data[position : position + size])
+    return [(name, kind in FILE, data[offset : offset + size]) for name, kind, _, offset, size in members]
 
 
 def test_scan__passes_on_links_which_have_no_content_and_long_targets() -> None:

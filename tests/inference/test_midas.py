@@ -1,6 +1,7 @@
 """MiDaS against transformers' own pipeline, on tiny models with random weights."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.midas import RELEASED, UNUSED, Midas
 from depth_anything_train.metrics.depth import DepthProtocol
+from depth_anything_train.models import from_transformers
 from depth_anything_train.runtime import UserError
 
 transformers = pytest.importorskip("transformers")
@@ -138,13 +140,24 @@ def test_from_pretrained__refuses_what_is_no_complete_dpt(folder, tmp_path):
 
 
 def test_from_pretrained__a_mistyped_name_never_asks_the_hub(tmp_path, monkeypatch):
-    import transformers
-
-    monkeypatch.setattr(transformers.AutoImageProcessor, "from_pretrained", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(from_transformers, "from_hub", lambda *_, **__: pytest.fail("asked the hub"))
     monkeypatch.chdir(tmp_path.parent)
     for typo in ("hybird", tmp_path / "nothing", f"{tmp_path.name}/nothing"):
-        with pytest.raises(UserError, match="large, hybrid, .*neither known nor a folder"):
+        with pytest.raises(UserError, match="MiDaS as large, hybrid or .*which is no folder"):
             Midas.from_pretrained(typo)
+
+
+def test_from_pretrained__of_a_name_the_cache_of_the_hub_will_do(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    cached = tmp_path / "models--Intel--dpt-hybrid-midas"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(folder, cached / "snapshots" / ("0" * 40))
+    named = Midas.from_pretrained("hybrid", device="cpu")
+    assert named.hash == Midas.from_pretrained(folder, device="cpu").hash
+    with pytest.raises(UserError, match=r"Expected MiDaS .* in a folder Intel/dpt-beit-large-512 .*the hub gave"):
+        Midas.from_pretrained("large")
 
 
 def test_load_predictor__names_of_the_released_models(monkeypatch):

@@ -1,6 +1,3 @@
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import PIL.Image
 import pytest
@@ -116,21 +113,6 @@ def test_predict_photos__of_a_model_that_states_nan_are_named(model, tmp_path):
     model.infer = lambda image: torch.full((len(image), 1, *image.shape[-2:]), torch.nan)
     (problem,) = predict_photos(model, photos, tmp_path / "out", Outputs())
     assert "Expected a finite prediction" in problem and not (tmp_path / "out").exists()
-
-
-def test_ahead__never_runs_further_than_asked():
-    started, lock = [], threading.Lock()
-
-    def note(item):
-        with lock:
-            started.append(item)
-        return item
-
-    with ThreadPoolExecutor(4) as pool:
-        results = module._ahead(pool, note, iter(range(1000)), 5)
-        assert [next(results) for _ in range(3)] == [0, 1, 2]
-        assert max(started) <= 2 + 5
-        assert list(results) == list(range(3, 1000))
 
 
 def test_predict_photos__midas_answers_the_same_call(tmp_path):

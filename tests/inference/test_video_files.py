@@ -1,5 +1,4 @@
 import functools
-import struct
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -7,7 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import av
 import numpy as np
 import pytest
-from films import damage, picture, read_film, write_film
+from films import damage, picture, read_film, write_film, write_matrix
 
 from depth_anything_train.inference.sources import Video, as_video
 from depth_anything_train.inference.video_files import VideoReader, video_writer
@@ -79,16 +78,6 @@ def test_reader__turns_frames_as_the_file_says(rotation, turns, tmp_path):
     assert frame.image.shape == expected.shape
     assert np.abs(frame.image.astype(int) - expected).mean() < 6
     assert read_film(tmp_path / "copy.mp4")[0].shape[1:] == expected.shape
-
-
-def write_matrix(film, a, b, c, d):
-    """Set the display matrix of the only stream, which stands after that of the whole film and equals it."""
-    content = film.read_bytes()
-    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    assert content.count(identity) == 2
-    numbers = (65536 * a, 65536 * b, 0, 65536 * c, 65536 * d, 0, 0, 0, 1 << 30)
-    place = content.rindex(identity)
-    film.write_bytes(content[:place] + struct.pack(">9i", *numbers) + content[place + len(identity) :])
 
 
 @pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0), (0, 1, -1, 0)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_engine.ingest.base import list_files, natural_order, walk_files
+from data_engine.ingest.base import layout_of, list_files, natural_order, walk_files
 from depth_anything_train.runtime import UserError
 
 names = st.text(st.sampled_from("0019abAB/-. _ä\udcff\x01"), max_size=12)
@@ -66,3 +66,18 @@ def test_walk_files__a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> No
     os.rename(tmp_path / "b", tmp_path / "gone")
     with pytest.raises(UserError, match=r"read the folder .*b/"):
         next(paths)
+
+
+def test_layout_of__is_the_second_paragraph_and_does_without_docstrings() -> None:
+    class Described:
+        """A set.
+
+        root/images/NAME.jpg
+        root/labels/NAME.png
+
+        Licence: CC0.
+        """
+
+    assert layout_of(Described) == "root/images/NAME.jpg\nroot/labels/NAME.png"
+    Described.__doc__ = None  # as under python -OO
+    assert "docs/datasets.md" in layout_of(Described)

@@ -87,7 +87,7 @@ def test_from_pretrained__missing_weights_are_named(folder: Path, tmp_path: Path
     weights = load_file(tmp_path / "model.safetensors")
     del weights["decode_head.classifier.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"no complete SegFormer: 1 weights .* decode_head\.classifier\.weight"):
+    with pytest.raises(UserError, match=r"SegFormer .* is incomplete: 1 weights .* decode_head\.classifier\.weight"):
         SkySegmenter.from_pretrained(str(tmp_path))
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from films import damage, picture, read_film, write_film
+from films import damage, picture, read_film, write_film, write_matrix
 from raw_sets import PrepareSet
 
 from data_engine.ingest.video import Video, count_pictures
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.inference.sources import as_video
+from depth_anything_train.inference.video_files import VideoReader
 from depth_anything_train.runtime import UserError
 
 
@@ -41,6 +43,29 @@ def test_video__takes_every_nth_picture_upright(name: str, rotation: int, tmp_pa
     for sample, frame in zip(samples, frames, strict=True):
         np.testing.assert_array_equal(decoded(sample.members["png"]), frame)
     assert video.source == "a"
+
+
+@pytest.mark.parametrize(
+    ("aspect", "matrix", "shape"),
+    [
+        (1, (-1, 0, 0, 1), (48, 64)),
+        (1, (0, 1, 1, 0), (64, 48)),
+        ("12/11", None, (48, 70)),
+        (2, (0, 1, -1, 0), (128, 48)),
+    ],
+)
+def test_video__stores_what_predict_sees(
+    aspect: float | str, matrix: tuple[int, ...] | None, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    film = write_film(tmp_path / "a.mp4", 3, audio=None, aspect=aspect)
+    if matrix:
+        write_matrix(film, *matrix)
+    video = Video(str(film), every=1, encoding="png")
+    with VideoReader(as_video(str(film))) as reader:
+        seen = [frame.image for frame in reader.frames(lambda sound: None)]
+    for item, image in zip(video.items(), seen, strict=True):
+        stored = decoded(video.load(item).members["png"])
+        assert stored.shape[:2] == shape and (stored == image).all()
 
 
 def test_video__jpeg_is_near_the_picture(tmp_path: Path) -> None:
