@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -19,7 +17,7 @@ from data_engine.leaks.search import Leak, LeakReport, Limits, find_leaks, open_
 from depth_anything_train.command import command
 from depth_anything_train.data.exclusions import BAD_KEYS_FILE, BadKey, read_bad_keys, write_bad_keys
 from depth_anything_train.data.remote import AnyPath
-from depth_anything_train.files import write_bytes
+from depth_anything_train.files import csv_text, write_bytes
 from depth_anything_train.runtime import UserError, console
 
 OF = " of "
@@ -50,11 +48,7 @@ def main(cfg: DictConfig) -> None:
 
 def write_csv(path: Path, leaks: Iterable[Leak]) -> None:
     """One line a pair, with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Leak)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(leak) for leak in leaks)
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, csv_text([field.name for field in fields(Leak)], map(asdict, leaks)).encode())
 
 
 def show(report: LeakReport, out: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from depth_anything_train.files import write_bytes
+from depth_anything_train.files import csv_text, write_bytes
 from depth_anything_train.run_folder import MACHINE_METRICS, METRICS, read_lines, read_metrics
 
 MACHINE = "machine/"
@@ -79,11 +77,7 @@ class MetricsLog(Logger):
         """Write the table form."""
         rows = read_metrics(self.path)
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        table = io.StringIO()
-        writer = csv.DictWriter(table, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_bytes(self.path.with_suffix(".csv"), table.getvalue().encode())
+        write_bytes(self.path.with_suffix(".csv"), csv_text(columns, rows).encode())
 
 
 def _append(path: Path, step: int, numbers: dict[str, float]) -> None:

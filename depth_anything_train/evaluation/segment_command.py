@@ -5,8 +5,6 @@ The same on several processes: `torchrun --nproc-per-node 2 -m depth_anything_tr
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +23,7 @@ from depth_anything_train.evaluation.distributed import ranks
 from depth_anything_train.evaluation.files import describe_data, refuse_others
 from depth_anything_train.evaluation.segmentation import Counted, count
 from depth_anything_train.evaluation.segmentation_page import pictures, segmentation_page
-from depth_anything_train.files import require_writable, write_bytes, write_json
+from depth_anything_train.files import csv_text, require_writable, write_bytes, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.results import RESULTS_FILE
@@ -93,8 +91,4 @@ def summarise(
 
 def to_csv(classes: Sequence[Mapping[str, Any]]) -> str:
     """A line a class: its name, IoU (empty where nothing shows it) and labelled pixels."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["name", "iou", "pixels"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(classes)
-    return text.getvalue()
+    return csv_text(["name", "iou", "pixels"], classes)

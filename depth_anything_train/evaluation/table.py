@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from depth_anything_train.evaluation.suite import Benchmark, Cell, PaperRow, Space, Suite
+from depth_anything_train.files import csv_text
 from depth_anything_train.metrics.results import titled
 
 
@@ -92,11 +91,7 @@ def _ours(
 
 def to_csv(entries: Sequence[Entry]) -> str:
     """One line an entry."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(Entry.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(entry) for entry in entries)
-    return table.getvalue()
+    return csv_text([field.name for field in fields(Entry)], map(asdict, entries))
 
 
 def head(suite: Suite) -> list[str]:

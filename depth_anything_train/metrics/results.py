@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.files import csv_text
 from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
 from depth_anything_train.metrics.protocol import EvaluationProtocol
@@ -166,12 +165,8 @@ def listed(skipped: Mapping[str, int]) -> str:
 
 def to_csv(results: Results) -> str:
     """One row per image, sorted by test set and key; a measure that an image does not have is left empty."""
-    table = io.StringIO()
     rows = to_rows(results)
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
+    return csv_text(list(rows[0]), rows)
 
 
 def to_rows(results: Results) -> list[dict[str, str | float | None]]:
