@@ -33,11 +33,15 @@ ENDED_ON_REQUEST = (0, INTERRUPTED, *(-number for number in STOP_SIGNALS))
 
 @dataclass(frozen=True)
 class Stage:
-    """One command of a pipeline; `key` changes with its arguments and with every stage before it."""
+    """One command of a pipeline; `key` changes with its arguments and with every stage before it.
+
+    What it makes is in `out`.
+    """
 
     name: str
     arguments: tuple[str, ...]
     key: str
+    out: Path | None = None
 
     @property
     def shown(self) -> str:
@@ -58,7 +62,7 @@ def plan(cfg: DictConfig) -> list[Stage]:
         values: Any = OmegaConf.to_container(node.args, resolve=True)
         arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
         key = fingerprint([arguments, [stage.key for stage in stages]])
-        stages.append(Stage(str(name), arguments, key))
+        stages.append(Stage(str(name), arguments, key, Path(values["out"]) if "out" in values else None))
     return stages
 
 
@@ -75,7 +79,8 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
         for number, stage in enumerate(stages, 1):
             place = f"({number}/{len(stages)}) {stage.name}"
             mark = marks / f"{number:02d}-{stage.name}.json"
-            if mark.exists() and read_json(mark, keys=("key",))["key"] == stage.key:
+            there = stage.out is None or stage.out.exists()
+            if there and mark.exists() and read_json(mark, keys=("key",))["key"] == stage.key:
                 console.print(f"{place}: finished before", style="dim")
                 continue
             console.print(place, style="bold")

@@ -67,7 +67,7 @@ def open_run(run: Path, cfg: DictConfig) -> None:
     Paths of samples are no part of it: what decides a training is what lies there, see `check_samples`.
 
     Raises:
-        UserError: it holds a run of another configuration.
+        UserError: it holds a run of another configuration, or steps of an unknown one.
     """
     paths = _sample_paths(cfg)
     elsewhere = [*paths.values(), *(f"data.sources.{stream}.folders" for stream in paths)]
@@ -81,6 +81,11 @@ def open_run(run: Path, cfg: DictConfig) -> None:
                 "another out= or delete it."
             )
         return
+    if not mark.exists() and _has_steps(run):
+        raise UserError(
+            f"{mark} is gone, without which nobody knows how {run} was trained so far; put it back, or choose another "
+            "out=."
+        )
     # A run that ended before its first step, for a wrong value say, leaves its place to the next.
     if mark.exists():  # ranks do this side by side
         for name in PASSING:
@@ -172,7 +177,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, one a step; a last line torn by a kill is left out, a missing file has none."""
+    """The rows of a metrics.jsonl, one a step, as `read_lines` finds them."""
     rows: dict[int, dict[str, Any]] = {}
     for line in read_lines(path):
         rows.setdefault(line["step"], {}).update(line)
@@ -180,13 +185,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl as they were written, up to one torn by a kill; a missing file has none."""
+    """The lines of a metrics.jsonl as they were written, without damaged ones; a missing file has none.
+
+    A kill may tear the last line, and a full or failing disk any.
+    """
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            content = json.loads(line)
+            if isinstance(content, dict) and isinstance(content.get("step"), int):
+                lines.append(content)
     return lines
 
 

@@ -76,9 +76,9 @@ def train(cfg: DictConfig) -> Path:
     """
     run = Path(cfg.out)
     # Nobody works in a finished run, and the same command changes nothing there.
-    with nullcontext() if (run / FINISHED).exists() else only_run_in(run, timeout_s=cfg.timeout_s):
+    with nullcontext() if _is_finished(run) else only_run_in(run, timeout_s=cfg.timeout_s):
         open_run(run, cfg)
-        finished = (run / FINISHED).exists()
+        finished = _is_finished(run)
         if not finished or samples_moved(run, cfg):  # of a finished run they may be gone
             data = build(cfg.data)
             check_samples(run, cfg, data.content())
@@ -93,6 +93,11 @@ def train(cfg: DictConfig) -> Path:
                     raise UserError(sentence) from None
                 raise
     return run
+
+
+def _is_finished(run: Path) -> bool:
+    """Whether nothing is left to do; a model that was deleted is written again from the last checkpoint."""
+    return (run / FINISHED).exists() and (run / "model").is_dir()
 
 
 def _explained(error: RuntimeError, cfg: DictConfig) -> str | None:

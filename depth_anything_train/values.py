@@ -124,6 +124,8 @@ def check_value(key: str, value: Any, default: Any, typed: str = "") -> None:
             raise UserError(f"Expected true or false for {key}, but got {_shown(value)}.")
     elif value is None and last in NEVER_NULL:
         raise UserError(f"Expected a value such as {default} for {key}, but got null.")
+    elif last in EITHER and isinstance(value, ListConfig):
+        return
     elif (last in NUMBERS or isinstance(default, int | float)) and value is not None and not _is_number(value):
         raise UserError(f"Expected a number for {key}, but got {_shown(value)}.")
     elif (

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -113,6 +114,18 @@ def test_run__no_stage_is_started_after_a_request_to_stop(tmp_path):
         run_pipeline([first, second], tmp_path)
     assert left.value.code == RUN_AGAIN
     assert not [*(tmp_path / "stages").glob("02-*")]
+
+
+def test_run__a_stage_whose_result_is_gone_runs_again(tmp_path, capsys):
+    made = tmp_path / "made"
+    made.mkdir()
+    one = dataclasses.replace(shows("s"), out=made)
+    for there in (True, True, False):
+        if not there:
+            made.rmdir()
+        capsys.readouterr()
+        run_pipeline([one], tmp_path / "run")
+    assert "finished before" not in capsys.readouterr().err
 
 
 def test_run__a_stage_with_other_arguments_runs_again(tmp_path):

@@ -1,6 +1,7 @@
 """A killed and continued run ends with the same weights, to the last bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,26 @@ def test_finished__the_same_command_changes_nothing(data, undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     train(compose("train", options(data, undisturbed)))
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()} == before
+
+
+def test_finished__a_model_that_was_deleted_is_written_again_from_the_last_checkpoint(data, undisturbed, tmp_path):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(run / "model")
+    train(compose("train", options(data, run)))
+    assert weights(run) == weights(undisturbed)
+
+
+def test_record__damaged_lines_cost_no_others(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "x": 2}\n{"st\n[]\n12\n{"a": 1}\n{"step": 2}\n\xff\xfe\n{"step": 3')
+    assert read_lines(path) == [{"step": 1, "x": 2}, {"step": 2}]
+
+
+def test_steps_without_provenance__are_not_gone_on_with(interrupted, tmp_path):
+    keys, labelled = interrupted
+    (tmp_path / "run" / "provenance.json").unlink()
+    with pytest.raises(UserError, match=r"provenance\.json is gone"):
+        train(compose("train", [*keys, f"labelled=[{labelled}]", "optim.decoder_lr=5"]))
 
 
 def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):

@@ -47,6 +47,10 @@ def test_check_values__a_folder_where_a_list_stands_is_shown_as_a_list():
         compose("evaluate", ["model=mean_map", "data=x", "out=y", "labelled=DIR"])
 
 
+def test_check_values__a_size_may_be_a_pair():
+    assert compose("train", [*TINY, "size=[28,42]"]).size == [28, 42]
+
+
 @pytest.mark.parametrize("override", ["out=", "out=3"])
 def test_check_values__an_empty_or_a_number_is_no_path(override):
     with pytest.raises(UserError, match="Expected a path for out"):

@@ -101,9 +101,10 @@ class SoundCheckpointIO(CheckpointIO):
             cause = error if isinstance(error, OSError) else error.__context__  # torch ends its archive all the same
             if not isinstance(cause, OSError):
                 raise
+            before = " The checkpoint before it holds." if checkpoints(path.parent) else ""
             raise UserError(
-                f"Could not write {path}: {cause.strerror or cause}. The checkpoint before it holds: make room, or "
-                "fix what is wrong, and run the same command again."
+                f"Could not write {path}: {cause.strerror or cause}.{before} Make room, or fix what is wrong, and run "
+                "the same command again."
             ) from None
         others = checkpoints(path.parent)
         # What lies ahead was torn, or the run would have continued from it.

@@ -56,6 +56,8 @@ class FiniteGuard(Callback):
         folder: str | Path | None = None,
         keep: int = 3,
     ) -> None:
+        if clip_norm is not None and not clip_norm > 0:
+            raise UserError(f"Expected guard.clip_norm to be null or a norm above 0, but got {clip_norm}.")
         self.max_in_a_row, self.clip_norm = max_in_a_row, clip_norm
         self.folder, self.keep = None if folder is None else Path(folder), keep
         self.skipped = 0

@@ -43,7 +43,7 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Keep the lines up to and including `step`; a torn last one goes too."""
+        """Keep the sound lines up to and including `step`."""
         kept = {path: [line for line in read_lines(path) if line["step"] <= step] for path in (self.machine, self.path)}
         for path, lines in kept.items():
             write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())

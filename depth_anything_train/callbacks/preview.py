@@ -14,12 +14,14 @@ from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.png import encode_png
+from depth_anything_train.runtime import require_count
 
 
 class Preview(Callback):
     """Write `step-XXXXXXXX.png` for the first images of each stream of the batch, or of its last part."""
 
     def __init__(self, folder: str | Path, *, every_n_steps: int, num_images: int = 3) -> None:
+        require_count("preview.num_images", num_images)
         self.folder, self.every_n_steps, self.num_images = Path(folder), every_n_steps, num_images
 
     def on_train_batch_end(

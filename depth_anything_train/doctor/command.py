@@ -18,6 +18,7 @@ from depth_anything_train.building import build
 from depth_anything_train.command import command
 from depth_anything_train.composition import as_override, compose
 from depth_anything_train.data.sources import SemanticSource
+from depth_anything_train.data.views import UNLABELLED
 from depth_anything_train.doctor.environment import check_attention, check_device, check_disk
 from depth_anything_train.doctor.labels import check_labels, look, table
 from depth_anything_train.doctor.outcome import STYLES, Outcome
@@ -97,6 +98,10 @@ def _recipe(cfg: DictConfig, batch_size: int | None = None) -> DictConfig:
     if batch_size is None:
         return recipe
     small = {f"data.batch.{name}": min(batch_size, count) for name, count in recipe.data.batch.items()}
+    if recipe.data.get("cutmix") is not None:  # which mixes pairs
+        pairs = f"data.batch.{UNLABELLED}"
+        small[pairs] = max(small[pairs] // 2 * 2, 2)
+    small["steps"] = max(recipe.steps, cfg.overfit.steps + 1)  # schedules end with the recipe
     if "warmup_steps" in recipe.optim:
         small["optim.warmup_steps"] = 0
     return compose("train", [*overrides, *(as_override(key, value) for key, value in small.items())])

@@ -45,9 +45,9 @@ def run_benchmark(
     Raises:
         UserError: as `refuse_others` and `evaluate`.
     """
-    judge, size, settings = judge_of(protocol), cfg.size or protocol.size, settings_of(cfg)
+    judge, size, settings = judge_of(protocol), plain(cfg.size) or protocol.size, settings_of(cfg)
     refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict(), **settings})
-    keys = {key: cfg[key] for key in ("split_by", "size", "batch_size", "align_metric")}
+    keys = {key: plain(cfg[key]) for key in ("split_by", "size", "batch_size", "align_metric")}
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in shards.items()}
     results = evaluate(model, chosen, protocol, ranks=here, **keys)
     if not here.first:
@@ -97,7 +97,7 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     rows = {name: suite.row_for(model.encoder_name, cfg.against) for name, model in models.items()}
     for name, model in models.items():
         for one, protocol in protocols.items():
-            about = {"hash": model.hash, "size": cfg.size or protocol.size}
+            about = {"hash": model.hash, "size": plain(cfg.size) or protocol.size}
             settings = {"protocol": protocol.to_dict(), **settings_of(cfg)}
             refuse_others(Path(cfg.out) / name / one, about, shards[one], settings)
             check_kind(model, protocol, align_metric=cfg.align_metric, name=name)

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import command
+from depth_anything_train.evaluation.loop import check_kind
 from depth_anything_train.files import read_json, require_folder, write_bytes
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
@@ -77,8 +78,14 @@ def _read_comparison(options: dict[str, Any]) -> Comparison | None:
 
 
 def _protocol(comparison: Comparison | None, models: dict[str, DepthAnything]) -> DepthProtocol:
-    """That of the evaluations, else one that aligns; metric models alone are taken at their word."""
+    """That of the evaluations, else one that aligns; metric models alone are taken at their word.
+
+    Raises:
+        UserError: the evaluations judge metres, which a model does not predict.
+    """
     if comparison:
+        for name, model in models.items():
+            check_kind(model, comparison.protocol, align_metric=True, name=name)
         return comparison.protocol
     metric = bool(models) and all(model.kind == "metric" for model in models.values())
     return DepthProtocol(name="metric", alignment="none") if metric else DepthProtocol()

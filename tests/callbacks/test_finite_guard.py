@@ -59,6 +59,11 @@ def test_guard__counters_outlive_an_interruption():
     assert continued.skipped == 1
 
 
+def test_guard__a_norm_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match="clip_norm to be null or a norm above 0"):
+        FiniteGuard(clip_norm=0.0)
+
+
 def test_guard__a_long_gradient_is_scaled_to_the_norm_asked_for():
     class Seen(FiniteGuard):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):

@@ -9,6 +9,7 @@ from test_report import write_pseudo_labels
 from depth_anything_train.composition import compose
 from depth_anything_train.doctor.command import examine, main
 from depth_anything_train.doctor.labels import judge
+from depth_anything_train.doctor.outcome import STYLES
 from depth_anything_train.doctor.precision import check_precision
 from depth_anything_train.doctor.steps import Learning, check_overfit, learn
 from depth_anything_train.runtime import UserError
@@ -29,6 +30,18 @@ def test_examine__finds_a_sound_recipe_sound(given, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / "labels.png")).shape == (3 * (36 + 160 + 12), 2 * (3 * 213 + 12), 3)
     said = capsys.readouterr().err
     assert "scenes" in said and "a teacher's" in said
+
+
+def test_examine__takes_pairs_of_images_where_they_are_mixed(given, tmp_path):
+    outcomes = {outcome.check: outcome for outcome in examine(compose("doctor", [*given, "batch_size=1"]), tmp_path)}
+    assert outcomes["overfit"].status in STYLES and "on one batch" in outcomes["overfit"].message
+
+
+def test_examine__a_schedule_that_ends_before_the_check_is_stretched(labelled_shards, tmp_path):
+    data = [f"labelled=[{labelled_shards}]", f"out={tmp_path / 'doctor'}", "seconds=0.1", "num_samples=3"]
+    recipe = ["experiment=tiny_metric", "overrides=['encoder=none']"]
+    outcomes = {outcome.check: outcome for outcome in examine(compose("doctor", [*recipe, *data]), tmp_path)}
+    assert "on one batch" in outcomes["overfit"].message
 
 
 def test_main__a_model_that_does_not_learn_makes_the_status_1(given, tmp_path, monkeypatch, capsys):
