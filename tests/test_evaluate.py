@@ -147,11 +147,16 @@ def write_domains(folder):
     return folder
 
 
+def test_command__images_may_be_stretched_to_a_pair_of_sides(run, model, tmp_path):
+    model.save_pretrained(tmp_path / "run" / "model")
+    written = run(f"model={tmp_path / 'run'}", f"data={write_domains(tmp_path / 'tests')}", "size=[28,42]")
+    assert written["model"]["size"] == [28, 42]
+
+
 def test_command__model_folder_by_domain(run, model, tmp_path):
     model.save_pretrained(tmp_path / "run" / "model")
     data = write_domains(tmp_path / "tests")
-    written = run(f"model={tmp_path / 'run'}", f"data={data}", "split_by=domain", "batch_size=1", "size=[28,42]")
-    assert written["model"]["size"] == [28, 42]
+    written = run(f"model={tmp_path / 'run'}", f"data={data}", "split_by=domain", "batch_size=1")
     assert written["model"] == {"name": "run", "hash": model.hash, "size": None}
     assert written["protocol"] == DepthProtocol().to_dict() and written["images"] == 6 and written["skipped"] == {}
     assert {name: group["images"] for name, group in written["groups"].items()} == {"rooms": 3, "streets": 3}
