@@ -16,8 +16,8 @@ from depth_anything_train.data.shards import Shard
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.depth_model import build_depth_model
-from depth_anything_train.report.command import main
-from depth_anything_train.report.comparison import read_evaluations, verdict
+from depth_anything_train.report.command import _protocol, main
+from depth_anything_train.report.comparison import Comparison, read_evaluations, verdict
 from depth_anything_train.report.curves import SECTIONS, run_curves
 from depth_anything_train.report.pictures import example_rows
 from depth_anything_train.runtime import UserError
@@ -296,3 +296,10 @@ def test_page__says_of_metric_models_that_nothing_was_aligned(monkeypatch, tmp_p
     main()
     assert [word in out.read_text() for word in ("nothing aligned", "after alignment")].count(True) == 1
     assert said in out.read_text()
+
+
+def test_protocol__of_results_in_metres_refuses_a_relative_model():
+    """Its disparity would be drawn and judged as if it were 1 / metres."""
+    metres = Comparison([], None, DepthProtocol(name="metric", alignment="none"), [], {}, {}, {})
+    with pytest.raises(UserError, match="judges metres, which the relative"):
+        _protocol(metres, {"mine": DepthAnything(build(), size=28, device="cpu")})
