@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from depth_anything_train.data.schema import BadSample, Encoded, Label
 _CHECKSUM = struct.Struct("<Q")
 _HEADER = struct.Struct("<IIff")  # height, width, offset, step
 _LAST_CODE = 65535
+_INVALID = 65535  # code 0 less 1: a sum that starts there, modulo 2^16, gives all codes less 1
 _SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 _DECODED_PIXELS = 2**16
 """Worked on together. What fits the processor's cache, and needs no new pages, costs half."""
@@ -56,7 +58,7 @@ def encode_dz16(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> byt
     content, planes = _new_content(disparity.shape, float(offset), float(step))
     above = np.zeros(disparity.shape[1], np.uint16)
     for strip in _strips(disparity.shape, _ENCODED_PIXELS):
-        steps, (codes, *temporaries) = _kept.of(disparity[strip].shape)
+        steps, (codes, *temporaries) = _kept.steps_and_codes(disparity[strip].shape)
         _quantise(disparity[strip], valid[strip], offset, step, steps, codes)
         _pack(codes, above, planes[:, strip], *temporaries)
         above = codes[-1].copy()
@@ -74,8 +76,12 @@ def encode_codes(codes: NDArray[np.uint16]) -> bytes:
     return _compress(content)
 
 
-def decode_dz16(data: Encoded) -> Label:
+def decode_dz16(data: Encoded, scale: float = 1) -> Label:
     """Decode `encode_dz16`; every flipped bit and every cut raises.
+
+    Args:
+        data: the label's bytes.
+        scale: what the values are divided by, while they are at hand; what then is not finite is invalid.
 
     Raises:
         BadSample: `damaged_label`.
@@ -89,31 +95,40 @@ def decode_dz16(data: Encoded) -> Label:
         raise BadSample("damaged_label", f"The dz16 label of {width} x {height} pixels holds {len(content)} bytes.")
     planes = np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, height, width)
     disparity, valid = np.empty((height, width), np.float32), np.empty((height, width), bool)
-    above = np.zeros(width, np.uint16)
-    for strip in _strips((height, width), _DECODED_PIXELS):
-        codes = _unpack(planes[:, strip], above)
-        np.not_equal(codes, 0, out=valid[strip])
-        part = disparity[strip]
-        part[:] = codes
-        part -= 1
-        part *= np.float32(step)
-        part += np.float32(offset)
-        above = codes[-1]
+    above = np.full(width, _INVALID, np.uint16)
+    with np.errstate(all="ignore"):
+        for strip in _strips((height, width), _DECODED_PIXELS):
+            steps = _unpack(planes[:, strip], above)
+            np.not_equal(steps, _INVALID, out=valid[strip])
+            np.copyto(disparity[strip], steps)
+            _to_values(disparity[strip], offset, step, scale)
+            above = steps[-1]
+        if not np.isfinite(_to_values(np.array([0, _LAST_CODE - 1], np.float32), offset, step, scale)).all():
+            valid &= np.isfinite(disparity)
     if not valid.all():
         disparity[~valid] = 0
     return disparity, valid
 
 
-def _new_content(shape: tuple[int, ...], offset: float, step: float) -> tuple[bytearray, NDArray[np.uint8]]:
+def _to_values(steps: NDArray[np.float32], offset: float, step: float, scale: float) -> NDArray[np.float32]:
+    """Numbers of steps to what they stand for, in place."""
+    steps *= np.float32(step)
+    steps += np.float32(offset)
+    if scale != 1:
+        steps /= np.float32(scale)
+    return steps
+
+
+def _new_content(shape: tuple[int, ...], offset: float, step: float) -> tuple[memoryview, NDArray[np.uint8]]:
     """What is to be compressed: its header is written, and its planes, (2, H, W), are views to be filled."""
     height, width = shape
-    content = bytearray(_HEADER.size + 2 * height * width)
+    content = _room(_kept.content, _HEADER.size + 2 * height * width).data
     _HEADER.pack_into(content, 0, height, width, offset, step)
     return content, np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(2, height, width)
 
 
-def _compress(content: bytearray) -> bytes:
-    frame = zstandard.ZstdCompressor(level=1).compress(content)
+def _compress(content: memoryview) -> bytes:
+    frame = _kept.compressor.compress(content)
     return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(frame)) + frame
 
 
@@ -137,14 +152,19 @@ class _Kept(threading.local):
     """Memory for what a thread encodes: to get it anew for each map takes longer than to fill it."""
 
     def __init__(self) -> None:
-        self.steps, self.codes = np.empty(0, np.float32), np.empty((3, 0), np.uint16)
+        self.content = np.empty(_HEADER.size + 2 * _ENCODED_PIXELS, np.uint8)
+        self.steps, self.codes = np.empty(_ENCODED_PIXELS, np.float32), np.empty((3, _ENCODED_PIXELS), np.uint16)
+        self.compressor = zstandard.ZstdCompressor(level=1)
 
-    def of(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    def steps_and_codes(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
         """(H, W) float32 and (3, H, W) uint16, filled with anything."""
         size = shape[0] * shape[1]
-        if self.steps.size < size:
-            self.steps, self.codes = np.empty(size, np.float32), np.empty((3, size), np.uint16)
-        return self.steps[:size].reshape(shape), self.codes[:, :size].reshape(3, *shape)
+        return _room(self.steps, size).reshape(shape), _room(self.codes, size).reshape(3, *shape)
+
+
+def _room(kept: NDArray[Any], size: int) -> NDArray[Any]:
+    """The first `size` of each row; of new memory where so much is not kept."""
+    return kept[..., :size] if size <= kept.shape[-1] else np.empty((*kept.shape[:-1], size), kept.dtype)
 
 
 _kept = _Kept()
@@ -185,7 +205,7 @@ def _pack(
     np.subtract(rows[:, 1:], rows[:, :-1], out=deltas[:, 1:])
     deltas[:, 0] = rows[:, 0]
     signed, zigzag = deltas.view(np.int16), rows.view(np.int16)
-    np.left_shift(signed, 1, out=zigzag)  # a small difference of either sign has a high byte of 0
+    np.add(signed, signed, out=zigzag)  # a small difference of either sign has a high byte of 0
     signed >>= 15
     zigzag ^= signed
     np.copyto(planes[0], rows, casting="unsafe")
@@ -194,13 +214,16 @@ def _pack(
 
 
 def _unpack(planes: NDArray[np.uint8], above: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """What `_pack` packed: byte by byte, because OpenCV sums bytes along both axes at once and very fast."""
+    """What `_pack` packed, plus `above`, modulo 2^16: byte by byte, as OpenCV sums bytes along both axes and very fast.
+
+    To multiply is to shift to the left, but eight times as fast: NumPy's shift looks at how far it is to go.
+    """
     low, high = planes
     sign = low & 1
     np.negative(sign, out=sign)
-    low, high = ((high << 7) | (low >> 1)) ^ sign, (high >> 1) ^ sign
+    low, high = ((high * np.uint8(128)) | (low >> 1)) ^ sign, (high >> 1) ^ sign
     codes = cv2.integral(high)[1:, 1:].astype(np.uint16)
-    codes <<= 8
+    codes *= 256
     codes += cv2.integral(low)[1:, 1:].astype(np.uint16)
     codes += above
     return codes

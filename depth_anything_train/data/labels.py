@@ -26,6 +26,8 @@ from depth_anything_train.data.dz16 import decode_dz16
 from depth_anything_train.data.images import MAX_PIXELS, decode_image, read_header
 from depth_anything_train.data.schema import CLASSES, BadSample, Encoded, Label, Record
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 ASPECT_TOLERANCE = 0.02
 """Width / height of label and image may differ by this share, or by a pixel: small labels are rounded."""
 
@@ -43,11 +45,7 @@ def decode_label(extension: str, data: Encoded, meta: dict[str, Any]) -> Label:
     """
     quantity, _, codec = extension.partition(".")
     if codec == "dz16":
-        stored, valid = decode_dz16(data)
-        if meta.get("scale") not in (None, 1):
-            stored = _divide(stored, meta["scale"])
-            if not (finite := np.isfinite(stored)).all():
-                stored[~finite], valid = 0, valid & finite
+        stored, valid = decode_dz16(data, 1 if meta.get("scale") is None else _scale(meta))
     elif codec in ("png", "npy"):
         stored, valid = _physical(read_png16(data) if codec == "png" else read_npy(data), meta)
     else:
@@ -118,9 +116,12 @@ def add_sky(label: Label, sky: NDArray[np.bool_]) -> Label:
 
 
 def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
-    values, invalid = _divide(stored, meta.get("scale")), meta.get("invalid")
+    scale, invalid = _scale(meta), meta.get("invalid")
     if not isinstance(invalid, int | float | None):
         raise BadSample("label_meta", f"Expected a number as invalid in the json of a label, but got {invalid!r}.")
+    with np.errstate(all="ignore"):
+        values = stored.astype(np.float32)
+        values /= np.float32(scale)
     valid = (values > 0) & np.isfinite(values)  # after the division, which may leave what float32 can hold
     if invalid is not None:
         valid &= stored != invalid
@@ -128,13 +129,14 @@ def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
     return values, valid
 
 
-def _divide(stored: NDArray[Any], scale: Any) -> NDArray[np.float32]:
-    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a label, but got {scale!r}.")
-    with np.errstate(all="ignore"):
-        values = stored.astype(np.float32)
-        values /= np.float32(scale)
-    return values
+def _scale(meta: dict[str, Any]) -> float:
+    """What the stored numbers are to be divided by."""
+    scale = meta.get("scale")
+    if not isinstance(scale, int | float) or not 0 < scale <= _LARGEST:
+        raise BadSample(
+            "label_meta", f"Expected a scale > 0 that float32 can hold in the json of a label, but got {scale!r}."
+        )
+    return scale
 
 
 def _inverse(depth_m: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -273,8 +274,7 @@ def normalise(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
     if not valid.any():
         raise BadSample("no_valid_pixel", "No pixel of the label is valid.")
     complete = valid.all()
-    known = disparity if complete else disparity[valid]
-    smallest, largest = known.min(), known.max()
+    smallest, largest = map(np.float32, cv2.minMaxLoc(disparity, None if complete else valid.view(np.uint8))[:2])
     stretched = disparity - smallest
     stretched /= largest - smallest if largest > smallest else np.float32(1)
     if not complete:

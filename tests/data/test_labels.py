@@ -71,7 +71,17 @@ def test_decode_label__dz16_depth_is_inverted_and_needs_no_scale() -> None:
     assert valid.all()
 
 
-@pytest.mark.parametrize("scale", [None, 0, -1, float("inf"), float("nan"), "1000"])
+def test_decode_label__dz16_is_divided_by_the_scale_and_guarded_as_the_others() -> None:
+    stored = np.array([[0, 1e30, 2e30]], np.float32)
+    data = encode_dz16(stored, np.ones((1, 3), bool))
+    disparity, valid = decode_label("disparity.dz16", data, {"scale": 1e30})
+    np.testing.assert_allclose(disparity, [[0, 1, 2]], rtol=1e-4)
+    assert valid.all()
+    disparity, valid = decode_label("disparity.dz16", data, {"scale": 4e-9})  # 1e30 / 4e-9 < 3.4e38 < 2e30 / 4e-9
+    assert valid.tolist() == [[True, True, False]] and disparity[0, 2] == 0
+
+
+@pytest.mark.parametrize("scale", [None, 0, -1, float("inf"), float("nan"), "1000", 10**400])
 def test_decode_label__a_missing_or_senseless_scale_is_named(scale: Any) -> None:
     with pytest.raises(BadSample, match="scale") as caught:
         decode_label("depth.png", png16(np.ones((2, 2), np.uint16)), {"scale": scale})
