@@ -15,6 +15,7 @@ physical = stored / json["scale"]; dz16 alone may do without a scale, which is t
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import cv2
@@ -25,8 +26,6 @@ from numpy.typing import NDArray
 from depth_anything_train.data.dz16 import decode_dz16
 from depth_anything_train.data.images import MAX_PIXELS, decode_image, read_header
 from depth_anything_train.data.schema import CLASSES, BadSample, Encoded, Label, Record
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 ASPECT_TOLERANCE = 0.02
 """Width / height of label and image may differ by this share, or by a pixel: small labels are rounded."""
@@ -132,10 +131,8 @@ def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
 def _scale(meta: dict[str, Any]) -> float:
     """What the stored numbers are to be divided by."""
     scale = meta.get("scale")
-    if not isinstance(scale, int | float) or not 0 < scale <= _LARGEST:
-        raise BadSample(
-            "label_meta", f"Expected a scale > 0 that float32 can hold in the json of a label, but got {scale!r}."
-        )
+    if not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
+        raise BadSample("label_meta", f"Expected a scale > 0 in the json of a label, but got {scale!r}.")
     return scale
 
 
