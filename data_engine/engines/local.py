@@ -143,10 +143,11 @@ def _work(connection: Connection, gpu: str | None, labeller: ShardLabeller, imag
     end_with_parent()
     if gpu is not None:
         os.environ[VISIBLE] = gpu  # before the teacher is loaded
-    while True:
-        number, ahead = connection.recv()
-        try:
-            label_shard(labeller, images, number, out, connection.send, ahead=ahead)
-            connection.send(None)
-        except Exception as error:
-            connection.send(error)
+    with suppress(EOFError, ConnectionError):  # the parent is gone
+        while True:
+            number, ahead = connection.recv()
+            try:
+                label_shard(labeller, images, number, out, connection.send, ahead=ahead)
+                connection.send(None)
+            except Exception as error:
+                connection.send(error)

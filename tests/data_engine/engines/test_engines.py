@@ -17,7 +17,7 @@ from stub_teacher import StubTeacher
 
 from data_engine.engines import array
 from data_engine.engines.array import ArrayEngine
-from data_engine.engines.local import LocalEngine, visible_gpus
+from data_engine.engines.local import LocalEngine, LocalWorker, visible_gpus
 from data_engine.engines.ray import require_listener
 from data_engine.label import label
 from data_engine.labelling.labeller import ShardLabeller
@@ -201,6 +201,17 @@ def test_local__what_a_worker_raises_comes_through(images, tmp_path):
     with pytest.raises(ZeroDivisionError, match="what the library said"):
         label(labeller(BrokenTeacher()), images, tmp_path / "out", engine=LocalEngine(processes=2))
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_local__a_worker_whose_run_is_gone_ends_without_a_traceback(images, tmp_path, capfd, busy):
+    worker = LocalWorker(None, (labeller(), ShardFolder(images), tmp_path))
+    if busy:
+        worker.begin(0, None)
+    worker.connection.close()
+    worker.process.join()
+    assert worker.process.exitcode == 0
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("processes", [None, 2])
