@@ -8,7 +8,8 @@ pseudo     photographs with pseudo labels whose shorter side is 518, to crops of
 
 The plain loader is what a tutorial would write: a Dataset over files, PIL, torchvision's v2 transforms in float32, the
 default collate function. Its labels are 16-bit PNG; ours are dz16, as `prepare` and `label` write them. All files are
-in the page cache; a row is one process that computes in one thread, or `workers` of them.
+in the page cache. Without workers one process computes in one thread, and all take turns, so that a busy moment of the
+machine meets all of them; with `workers`, which compute ahead, one runs after the other.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,29 @@ IMAGES_EACH = 48
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def rate(items: Iterable[Any], seconds: float, *, warm_up: int) -> float:
-    """Items a second, after the first few, which start workers and fill caches."""
-    iterator = iter(items)
-    for _ in range(warm_up):
-        next(iterator)
-    start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        next(iterator)
-        count += 1
-    return count / elapsed
+Loaders = dict[str, Callable[[], Iterable[Any]]]
+
+
+def by_turns(loaders: Loaders, seconds: float, *, warm_up: int, turn: int = 1) -> dict[str, float]:
+    """Items a second of each, after the first few, which start workers and fill caches; `turn` items at a time."""
+    iterators = {name: iter(loader()) for name, loader in loaders.items()}
+    for iterator in iterators.values():
+        for _ in range(warm_up):
+            next(iterator)
+    spent, turns = dict.fromkeys(iterators, 0.0), 0
+    while sum(spent.values()) < seconds * len(iterators):
+        for name, iterator in iterators.items():
+            start = time.perf_counter()
+            for _ in range(turn):
+                next(iterator)
+            spent[name] += time.perf_counter() - start
+        turns += 1
+    return {name: turn * turns / taken for name, taken in spent.items()}
+
+
+def one_after_the_other(loaders: Loaders, seconds: float, *, warm_up: int) -> dict[str, float]:
+    """The same of loaders with workers."""
+    return {name: by_turns({name: loader}, seconds, warm_up=warm_up)[name] for name, loader in loaders.items()}
 
 
 def row(name: str, ours: float, theirs: float, goal: str = "") -> None:
@@ -83,9 +97,14 @@ def raw(folder: Path, seconds: float) -> None:
         while True:
             yield from webdataset.WebDataset(pattern, shardshuffle=False)
 
-    plain = rate(theirs(), seconds, warm_up=1000)
-    row("in the order of the shards", rate(_forever(shards, range(len(shards))), seconds, warm_up=1000), plain, "(4)")
-    row("in random order", rate(_forever(shards, order), seconds, warm_up=1000), plain, "(4)")
+    loaders: Loaders = {
+        "webdataset": theirs,
+        "in the order of the shards": lambda: _forever(shards, range(len(shards))),
+        "in random order": lambda: _forever(shards, order),
+    }
+    plain, *ours = by_turns(loaders, seconds, warm_up=1000, turn=100).items()
+    for name, rate in ours:
+        row(name, rate, plain[1], "(4)")
 
 
 def _forever(shards: ShardFolder, order: Iterable[int]) -> Iterator[Any]:
@@ -161,8 +180,8 @@ class Plain(Dataset[dict[str, Any]]):
         }
 
 
-def views(source: Source, seconds: float, workers: int, *, perturbed: bool = False) -> float:
-    """Training views a second of ours."""
+def views(source: Source, workers: int, *, perturbed: bool = False) -> Iterable[Any]:
+    """Batches of training views of ours."""
     name = "unlabelled" if isinstance(source, PseudoLabelSource) else "labelled"
     data = ShardDataModule(
         sources={name: source},
@@ -174,12 +193,26 @@ def views(source: Source, seconds: float, workers: int, *, perturbed: bool = Fal
         perturbation=StrongPerturbation() if perturbed else None,
         cutmix=CutMix() if perturbed else None,
     )
-    return BATCH * rate(data.loader(), seconds, warm_up=4)
+    return data.loader()
 
 
-def plain_views(folder: Path, seconds: float, workers: int) -> float:
-    loader = DataLoader(Plain(folder / "files"), BATCH, num_workers=workers)
-    return BATCH * rate(loader, seconds, warm_up=4)
+def compare(folder: Path, seconds: float, workers: int, *, pseudo: bool, large: bool, goal: str) -> None:
+    """Print the rows of one kind of pictures and one number of workers."""
+    labels = [folder / "labels"]
+    source = PseudoLabelSource(labels) if pseudo else LabelledSource([folder / "shards"])
+    loaders: Loaders = {
+        "plain": lambda: DataLoader(Plain(folder / "files"), BATCH, num_workers=workers),
+        f"{workers} workers": lambda: views(source, workers),
+    }
+    if pseudo:
+        loaders[f"{workers} workers, ours perturbed and mixed"] = lambda: views(source, workers, perturbed=True)
+    if large:
+        reduced = PseudoLabelSource(labels, reduce_to=SIZE)
+        loaders[f"{workers} workers, ours with reduce_to"] = lambda: views(reduced, workers)
+    measure = one_after_the_other if workers else by_turns
+    plain, *ours = measure(loaders, seconds, warm_up=4).items()
+    for name, rate in ours:
+        row(name, BATCH * rate, BATCH * plain[1], "" if "perturbed" in name else goal)
 
 
 def main() -> None:
@@ -199,17 +232,9 @@ def main() -> None:
             folder = Path(name)
             size = write_pictures(folder, height, width, *label, pseudo=pseudo)
             print(f"{'pseudo' if pseudo else 'labelled'}, {height} x {width}, JPEG of {size / 1000:.0f} kB")
-            labels = [folder / "labels"]
-            source = PseudoLabelSource(labels) if pseudo else LabelledSource([folder / "shards"])
             for number in (0, workers):
-                theirs = plain_views(folder, seconds, number)
-                row(f"{number} workers", views(source, seconds, number), theirs, goal)
-                if pseudo:
-                    ours = views(source, seconds, number, perturbed=True)
-                    row(f"{number} workers, ours perturbed and mixed", ours, theirs)
-                if min(height, width) >= 2 * SIZE:
-                    ours = views(PseudoLabelSource(labels, reduce_to=SIZE), seconds, number)
-                    row(f"{number} workers, ours with reduce_to", ours, theirs, goal)
+                large = min(height, width) >= 2 * SIZE
+                compare(folder, seconds, number, pseudo=pseudo, large=large, goal=goal)
 
 
 if __name__ == "__main__":
