@@ -5,8 +5,11 @@ StepBatches says which samples a step has; TrainingViews and Collate make a batc
 
 from __future__ import annotations
 
+import math
+import mmap
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,14 +22,21 @@ from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.colour import Perturbation, StrongPerturbation
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.file_cache import CACHE_GB
+from depth_anything_train.data.hand_over import Slots
 from depth_anything_train.data.loader import TrainLoader, start_worker
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.prefetch import ShardPrefetcher
 from depth_anything_train.data.sources import Source
 from depth_anything_train.data.transforms import Geometry
-from depth_anything_train.data.views import UNLABELLED, Collate, TrainingViews
+from depth_anything_train.data.views import UNLABELLED, Collate, Loaded, TrainingViews
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Batch
+
+AHEAD = 2
+"""Batches that a worker loads before they are asked for."""
+
+BYTES_A_PIXEL = 3 + 4 + 1 + 1
+"""Of the largest sample: image, disparity, valid, region."""
 
 
 class ShardDataModule(LightningDataModule):
@@ -207,20 +217,27 @@ class ShardDataModule(LightningDataModule):
         # under "forkserver" is the server, so that killing the run would leave them behind. Forking is safe although
         # this process has threads, because a worker computes in one thread, and never touches the device.
         context = "fork" if self.workers and sys.platform == "linux" else None
-        loader = DataLoader(
-            self.views,
-            batch_sampler=order,
-            collate_fn=self.collate,
-            num_workers=self.workers,
-            worker_init_fn=start_worker,
-            multiprocessing_context=context,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else every start would draw from the seed of the training itself
-        )
+
+        def load(slots: Slots | None) -> DataLoader[Loaded]:
+            return DataLoader(
+                self.views,
+                batch_sampler=order,
+                collate_fn=replace(self.collate, slots=slots),
+                num_workers=self.workers,
+                prefetch_factor=AHEAD if self.workers else None,
+                worker_init_fn=start_worker,
+                multiprocessing_context=context,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # else every start would draw from the seed of the training itself
+            )
+
+        images = sum(stream.slots for stream in self.streams.values()) // shares
+        size = images * math.prod(self.collate.shape) * BYTES_A_PIXEL + mmap.PAGESIZE  # to align arrays
+        slots = partial(Slots, self.workers, AHEAD + 1, size) if context == "fork" else None
         self.bad = BadSamples(self.max_bad_share, before=self.bad.before)
         by_groups = not self.shuffled and any(source.is_remote for source in self.views.sources.values())
         prefetcher = partial(ShardPrefetcher, order, self.views.sources) if by_groups else None
-        self.loaders.append(TrainLoader(loader, self.bad, prefetcher))
+        self.loaders.append(TrainLoader(load, slots, self.bad, prefetcher))
         return self.loaders[-1]
 
     def teardown(self, stage: str) -> None:

@@ -13,6 +13,7 @@ import cv2
 from torch.utils.data import DataLoader
 
 from depth_anything_train.data.bad_samples import BadSamples
+from depth_anything_train.data.hand_over import Slots, take
 from depth_anything_train.data.prefetch import ShardPrefetcher
 from depth_anything_train.data.views import Loaded
 from depth_anything_train.runtime import UserError
@@ -28,7 +29,8 @@ class TrainLoader:
     Workers end with the iterator that they load for: when it is dropped, at `close`, or when the process leaves.
 
     Args:
-        loader: what the workers hand over.
+        load: starts workers that leave batches in the slots, if there are any.
+        slots: makes these for an iterator.
         bad: counts what could not be used.
         prefetcher: makes what fetches remote shards beforehand; None leaves that to the workers.
 
@@ -37,9 +39,13 @@ class TrainLoader:
     """
 
     def __init__(
-        self, loader: DataLoader[Loaded], bad: BadSamples, prefetcher: Callable[[], ShardPrefetcher] | None
+        self,
+        load: Callable[[Slots | None], DataLoader[Loaded]],
+        slots: Callable[[], Slots] | None,
+        bad: BadSamples,
+        prefetcher: Callable[[], ShardPrefetcher] | None,
     ) -> None:
-        self.loader, self.bad, self.prefetcher = loader, bad, prefetcher
+        self.load, self.slots, self.bad, self.prefetcher = load, slots, bad, prefetcher
         self.waited = 0.0
         self._iterators: WeakSet[Generator[Batch, None, None]] = WeakSet()
 
@@ -55,15 +61,17 @@ class TrainLoader:
 
     def _batches(self) -> Generator[Batch, None, None]:
         start = time.perf_counter()
-        loaded = iter(self.loader)  # starts the workers
+        slots = self.slots() if self.slots is not None else None
+        loaded = iter(self.load(slots))  # starts the workers
         try:
             with self.prefetcher() if self.prefetcher is not None else nullcontext() as prefetcher:
                 for number, collated in enumerate(loaded):
                     if isinstance(collated, UserError):
                         raise collated
                     self.bad.count(collated.samples, collated.problems)
+                    batch = take(collated.batch)
                     self.waited += time.perf_counter() - start
-                    yield collated.batch
+                    yield batch
                     self.bad.note_used()  # Lightning has asked for the next one when it works at this one
                     start = time.perf_counter()
                     if prefetcher is not None:

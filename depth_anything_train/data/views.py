@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.colour import Perturbation
 from depth_anything_train.data.cutmix import CutMix, cutmix
+from depth_anything_train.data.hand_over import Slots
 from depth_anything_train.data.order import Slot
 from depth_anything_train.data.schema import NO_CLASS, BadSample
 from depth_anything_train.data.sources import Sample, SemanticSource, Source
@@ -83,9 +86,12 @@ class Collate:
     shape: tuple[int, int]
     cutmix: CutMix | None
     seed: int
+    slots: Slots | None = None
 
     def __call__(self, loaded: list[Loaded]) -> Collated | UserError:
-        """The batch of each stream by its name."""
+        """The batch of each stream by its name; where there are slots it is left there."""
+        if self.slots is not None:
+            self.slots.begin()
         problems = []
         streams: dict[str, list[Loaded]] = {name: [] for name in self.sources}
         for slot, sample in loaded:
@@ -96,7 +102,7 @@ class Collate:
                 return sample
             streams[slot.stream].append(Loaded(slot, sample))
         batch = {name: self._stack(name, views) for name, views in streams.items()}
-        return Collated(batch, len(loaded), problems)
+        return Collated(batch if self.slots is None else self.slots.place(batch), len(loaded), problems)
 
     def _blank(self, slot: Slot) -> Sample:
         """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
@@ -108,9 +114,8 @@ class Collate:
 
     def _stack(self, name: str, views: list[Loaded]) -> dict[str, Any]:
         samples: list[Any] = [view.sample for view in views]
-        # In a worker torch's own function writes them into shared memory at once.
         batch: dict[str, Any] = {
-            quantity: default_collate([sample[quantity] for sample in samples])
+            quantity: self._stack_arrays([sample[quantity] for sample in samples])
             for quantity in samples[0]
             if quantity != "key"
         }
@@ -122,6 +127,10 @@ class Collate:
         if name == UNLABELLED:
             self._mix(batch, [view.slot for view in views])
         return batch
+
+    def _stack_arrays(self, arrays: list[NDArray[Any]]) -> Tensor:
+        room = None if self.slots is None else self.slots.room((len(arrays), *arrays[0].shape), arrays[0].dtype)
+        return torch.from_numpy(np.stack(arrays, out=room))
 
     def _mix(self, batch: dict[str, Any], slots: list[Slot]) -> None:
         if self.cutmix is None:

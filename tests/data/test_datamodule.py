@@ -13,6 +13,7 @@ import torch
 from pictures import labelled_members, write_folder
 from torch import distributed
 
+from depth_anything_train.data import datamodule
 from depth_anything_train.data.colour import StrongPerturbation
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.datamodule import ShardDataModule
@@ -118,6 +119,33 @@ def test_loader__workers_change_nothing(labelled_folders, pseudo_folder, workers
     together = student(labelled_folders, pseudo_folder, workers=workers).loader()
     for one, other in zip(alone, together, strict=True):
         assert_equal(one, other)
+
+
+@pytest.mark.parametrize("bytes_a_pixel", [9, 4, 0])
+def test_loader__batches_that_are_kept_stay_as_they_were(monkeypatch, labelled_folders, pseudo_folder, bytes_a_pixel):
+    """While workers write to the memory that they came through, and where that has no room for them."""
+    monkeypatch.setattr(datamodule, "BYTES_A_PIXEL", bytes_a_pixel)
+    alone = list(student(labelled_folders, pseudo_folder).loader())
+    together = list(student(labelled_folders, pseudo_folder, workers=1).loader())
+    for one, other in zip(alone, together, strict=True):
+        assert_equal(one, other)
+
+
+def test_loader__batches_keep_their_layout_and_need_no_files_of_shared_memory(labelled_folders, pseudo_folder):
+    batches = iter(student(labelled_folders, pseudo_folder, workers=1).loader())
+    batch = next(batches)["unlabelled"]
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last) and not batch["image"].is_shared()
+    assert "/dev/shm/torch" not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_loader__batches_for_a_gpu_lie_in_pinned_memory(labelled_folders, pseudo_folder):
+    alone = student(labelled_folders, pseudo_folder).loader()
+    together = list(student(labelled_folders, pseudo_folder, workers=1).loader())
+    for one, other in zip(alone, together, strict=True):
+        assert_equal(one, other)
+        assert other["unlabelled"]["image"].is_pinned() and other["labelled"]["disparity"].is_pinned()
 
 
 @pytest.mark.parametrize(("cache_mb", "workers"), [(1, 0), (0.05, 0), (0.05, 2)])
