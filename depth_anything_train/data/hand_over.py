@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import mmap
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -81,7 +82,8 @@ class Slots:
         return Placed(self.number, worker, slot, offset, value.dtype, tuple(value.shape), value.stride())
 
 
-class Placed(NamedTuple):
+@dataclass(frozen=True)
+class Placed:
     """Where a worker left a tensor."""
 
     slots: int
