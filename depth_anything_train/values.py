@@ -24,7 +24,7 @@ SMALLEST = {
 """Whole numbers by the last part of their key or the last two, whatever their default, and the smallest sensible."""
 
 LARGEST_SEED = 2**32 - 1
-NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "canonical_focal_px", "fov_deg")
+NUMBERS = ("scale", "invalid", "aspect", "clip_norm", "max_depth_m", "canonical_focal_px", "fov_deg")
 """Numbers whose default is null."""
 
 NEVER_NULL = ("device", "host", "max_bad_share", "percentile", "port", "precision")
