@@ -13,11 +13,11 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from depth_anything_train.runtime import UserError
-from depth_anything_train.values import check_values
+from depth_anything_train.values import check_values, select
 
 SPECIAL = '"$`\\!'
 """What a shell changes inside double quotes."""
@@ -131,6 +131,18 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"see `depth-anything {name} --help`."
             return f"{key} is no key of `{name}`; {hint}"
+        if kind := _other_kind(known, key, override.value()):
+            return kind
+    return None
+
+
+def _other_kind(known: DictConfig, key: str, value: Any) -> str | None:
+    """A list in place of a mapping, or the reverse, of which Hydra says only that it cannot merge them."""
+    default = select(known, key)
+    if isinstance(default, ListConfig) and isinstance(value, dict):
+        return f"Expected a list for {key}, but got {value}; write {_in_shell(as_override(key, [*value.values()]))}."
+    if isinstance(default, DictConfig) and isinstance(value, list):
+        return f"Expected names and values for {key}, but got {value}; write {key}.NAME=VALUE for each."
     return None
 
 
@@ -150,7 +162,11 @@ def _quoting(text: str) -> str:
     if not equals or (value[:1] in ("[", "{", "'", '"') and not keys_in_a_list):
         return ""
     quoted = as_override(key, value.strip("[]").split(",") if keys_in_a_list else value)
-    return f"; write {shlex.quote(quoted) if set(quoted) & set(SPECIAL) else chr(34) + quoted + chr(34)}"
+    return f"; write {_in_shell(quoted)}"
+
+
+def _in_shell(override: str) -> str:
+    return shlex.quote(override) if set(override) & set(SPECIAL) else f'"{override}"'
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
             raise UserError(f"{', '.join(given)} belongs to a suite: add suite=NAME, or leave it out.")
         protocol = build(cfg.benchmark)
         shards = open_data(plain(cfg.data), kind=judge_of(protocol).kind)
-        model = open_model(cfg.model, cfg.labelled, shown=here.first)
+        model = open_model(cfg.model, cfg.labelled, device=cfg.device, shown=here.first)
         run_benchmark(cfg, model, Path(cfg.model).name, shards, protocol, out, here)
 
 

@@ -38,7 +38,7 @@ from depth_anything_train.files import read_json, write_json
 from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
-from depth_anything_train.run_folder import FINISHED, PROVENANCE, check_samples, open_run, samples_moved
+from depth_anything_train.run_folder import FINISHED, METRICS, PROVENANCE, check_samples, open_run, samples_moved
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
@@ -83,7 +83,9 @@ def train(cfg: DictConfig) -> Path:
             data = build(cfg.data)
             check_samples(run, cfg, data.content())
         if finished:
-            console.print(f"{run} is finished: its model is in {run / 'model'}.", soft_wrap=True)
+            unjudged = cfg.validation and not (run / "validation" / METRICS).exists()
+            note = "; validation= comes too late, judge that model with `evaluate` or `segment`" if unjudged else ""
+            console.print(f"{run} is finished: its model is in {run / 'model'}{note}.", soft_wrap=True)
             return run
         with Interruption(cfg.timeout_s) as interruption:
             try:

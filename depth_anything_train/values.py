@@ -24,7 +24,7 @@ SMALLEST = {
 """Whole numbers by the last part of their key or the last two, whatever their default, and the smallest sensible."""
 
 LARGEST_SEED = 2**32 - 1
-NUMBERS = ("scale", "invalid", "clip_norm", "max_depth_m", "canonical_focal_px", "fov_deg")
+NUMBERS = ("scale", "invalid", "aspect", "clip_norm", "max_depth_m", "canonical_focal_px", "fov_deg")
 """Numbers whose default is null."""
 
 NEVER_NULL = ("device", "host", "max_bad_share", "percentile", "port", "precision")
@@ -68,11 +68,11 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
         return
     for override in parsed:
         if override not in choices and not override.is_delete():
-            key, value = override.key_or_group, _select(composed, override.key_or_group)
+            key, value = override.key_or_group, select(composed, override.key_or_group)
             several = isinstance(value, ListConfig) and key in SEVERAL.get(name, ())
             for one in value if several else [value]:
                 typed = (override.input_line or "").partition("=")[2]
-                check_value(key, one, _select(plain, key), typed)
+                check_value(key, one, select(plain, key), typed)
 
 
 def check_inputs(name: str, composed: DictConfig) -> None:
@@ -84,7 +84,7 @@ def check_inputs(name: str, composed: DictConfig) -> None:
     if "suite" in composed:  # a table says itself which sets it lacks
         return
     for key in INPUTS.get(name, ()):
-        for path in _texts(_select(composed, key)):
+        for path in _texts(select(composed, key)):
             elsewhere = "://" in path or path.isdecimal() or glob.has_magic(path) or "{" in path
             if not elsewhere and not Path(path).expanduser().exists():
                 raise UserError(f"Expected {key} to name what is there, but {path} does not exist; check the path.")
@@ -158,7 +158,8 @@ def _is_choice(folder: Path, override: Any) -> bool:
     return (folder / override.key_or_group.partition("@")[0]).is_dir()
 
 
-def _select(config: DictConfig, key: str) -> Any:
+def select(config: DictConfig, key: str) -> Any:
+    """The value of a key by its full name; None where there is none, or none yet."""
     try:
         return OmegaConf.select(config, key, default=None)
     except OmegaConfBaseException:  # depends on a key without a value

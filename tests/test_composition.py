@@ -75,3 +75,15 @@ def test_compose__keys_in_a_list_are_told_how_to_be_quoted():
 def test_compose__an_unknown_key_is_found_beside_keys_without_a_value():
     with pytest.raises(UserError, match="foo is no key of `run`"):
         compose("run", ["foo=3"])
+
+
+def test_compose__a_mapping_in_place_of_a_list_is_told_how_to_be_typed():
+    with pytest.raises(UserError, match="Expected a list for validation, but got {'a': 'my val'}") as refused:
+        compose("train", ["experiment=tiny_teacher", "validation={a: 'my val'}"])
+    (proposed,) = shlex.split(str(refused.value).partition("; write ")[2].removesuffix("."))
+    assert compose("train", ["experiment=tiny_teacher", proposed]).validation == ["my val"]
+
+
+def test_compose__a_list_in_place_of_a_mapping_is_told_how_to_be_typed():
+    with pytest.raises(UserError, match=r"names and values for checkpoint, but got \[1\]; write checkpoint.NAME=VALUE"):
+        compose("train", ["experiment=tiny_teacher", "checkpoint=[1]"])

@@ -173,6 +173,16 @@ def test_command__model_folder_by_domain(run, model, tmp_path):
     assert image.shape[:2] == disparity.shape
 
 
+@pytest.mark.parametrize("models", [["model={}"], ["suite=v1_table2", "models={{mine: {}}}"]])
+def test_command__a_device_that_is_not_there_is_refused(run, model, tmp_path, capsys, models):
+    model.save_pretrained(tmp_path / "model")
+    named = [text.format(tmp_path / "model") for text in models]
+    data = write_domains(tmp_path / "tests")
+    with pytest.raises(SystemExit):
+        run(*named, f"data={{nyu: {data}}}", "device=nowhere")
+    assert "Expected a device such as cpu or cuda, but nowhere cannot be used" in capsys.readouterr().err
+
+
 def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards, tmp_path, capsys):
     folder, out = write_domains(tmp_path / "tests"), tmp_path / "out"
     arguments = ["model=mean_map", f"labelled=[{labelled_shards}]", f"data={folder}", "limit=2", "page=false"]

@@ -1,7 +1,9 @@
 import base64
+import functools
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -229,6 +231,19 @@ def test_evaluations_of_different_protocols_or_images_share_no_table(evaluations
     (segmented / "results.json").write_text('{"model": {"hash": "0"}, "miou": 0.5}')
     with pytest.raises(UserError, match="against depth maps, but segmented has no abs_rel"):
         read_evaluations({**evaluations, "segmented": str(segmented)}, baseline=None)
+
+
+@pytest.mark.parametrize(
+    "path", ["protocol", "skipped", "data", "model hash", "data fog hash", "groups fog images", "groups fog delta1"]
+)
+def test_evaluations__one_that_lacks_a_key_is_named_with_it(evaluations, tmp_path, path):
+    file = Path(write_evaluation(tmp_path / "old", ABS_REL["student"])) / "results.json"
+    content = json.loads(file.read_text())
+    *parents, key = path.split()
+    del functools.reduce(dict.__getitem__, parents, content)[key]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"key {key} in {file}|old has no abs_rel and delta1"):
+        read_evaluations({"old": str(file.parent), **evaluations}, baseline=None)
 
 
 def test_verdict__says_first_that_a_model_was_judged_on_other_samples_of_the_same_names(evaluations, tmp_path):

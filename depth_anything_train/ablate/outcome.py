@@ -11,8 +11,7 @@ from typing import Any
 
 from depth_anything_train.ablate.plan import Column, Plan
 from depth_anything_train.ablate.table import Row, Table
-from depth_anything_train.files import read_json
-from depth_anything_train.metrics.results import RESULTS_FILE
+from depth_anything_train.metrics.results import read_results
 from depth_anything_train.runtime import UserError
 
 
@@ -74,9 +73,7 @@ def gather(table: Table, plan: Plan, seeds: Sequence[int]) -> Outcome:
     AbsRel is given in both spaces, beside the same numbers of the paper (docs/numbers.md).
     """
     results = {
-        (label, seed, name): read_json(
-            job.out / RESULTS_FILE, keys={"model": dict, "groups": dict, "mean": dict, "caption": str}
-        )
+        (label, seed, name): read_results(job.out, keys={"model": dict, "groups": dict, "mean": dict, "caption": str})
         for (label, seed), jobs in plan.cells.items()
         for name, job in jobs.items()
         if job.finished()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import Sample
 from depth_anything_train.runtime import UserError
+from depth_anything_train.types import MAX_NETWORK_PIXELS
 
 MAX_ASPECT = 16
 """Longer side over shorter side. A strip one pixel high would be stretched to gigabytes before it is cropped."""
@@ -48,6 +49,8 @@ class Geometry:
                 "Expected data.size >= 1, or [height, width], and a flip probability in 0 to 1, but got "
                 f"{size} and {flip}."
             )
+        if math.prod(sides) > MAX_NETWORK_PIXELS:
+            raise UserError(f"Expected a view of at most {MAX_NETWORK_PIXELS:,} pixels, but got data.size={size}.")
         if not 0 <= rotate_deg < 90:
             raise UserError(f"Expected data.rotate_deg in 0 to 90, but got {rotate_deg}.")
         self.shape, self.stretched = (sides[0], sides[1]), not isinstance(size, int)

@@ -16,7 +16,7 @@ from depth_anything_train.runtime import ProgressBar, UserError
 MEAN_MAP = "mean_map"
 
 
-def open_model(model: str, labelled: Sequence[str], *, shown: bool = True) -> Predictor:
+def open_model(model: str, labelled: Sequence[str], *, device: str | None = None, shown: bool = True) -> Predictor:
     """`mean_map` over the labelled folders, its progress `shown` or not, or whatever `load_predictor` takes.
 
     `mean_map:40` is the one in metres, up to 40.
@@ -26,7 +26,7 @@ def open_model(model: str, labelled: Sequence[str], *, shown: bool = True) -> Pr
     """
     name, _, farthest = model.partition(":")
     if name != MEAN_MAP:
-        return load_predictor(model)
+        return load_predictor(model, device=device)
     if not labelled:
         raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")
     labels = _labels(open_data(list(labelled)).values(), shown, metres=bool(farthest))

@@ -93,7 +93,8 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     # All that can be wrong is looked at before the first of many hours.
     protocols = {benchmark: suite.benchmarks[benchmark].protocol for benchmark in found}
     shards = {one: open_data({one: folder}, kind=judge_of(protocols[one]).kind) for one, folder in found.items()}
-    models = {name: open_model(source, cfg.labelled, shown=here.first) for name, source in named_models(cfg).items()}
+    options = {"device": cfg.device, "shown": here.first}
+    models = {name: open_model(source, cfg.labelled, **options) for name, source in named_models(cfg).items()}
     rows = {name: suite.row_for(model.encoder_name, cfg.against) for name, model in models.items()}
     for name, model in models.items():
         for one, protocol in protocols.items():

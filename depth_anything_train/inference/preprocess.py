@@ -13,14 +13,12 @@ from torch.nn import functional as F
 
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
-from depth_anything_train.types import Disparity, Image
+from depth_anything_train.types import MAX_NETWORK_PIXELS, Disparity, Image
 
 Size = int | Sequence[int]
 """Shorter side in pixels, the aspect kept; or (height, width), to which an image is stretched."""
 
 MOST_TOGETHER = 2**26  # pixels of photographs that are on a GPU at once
-
-MAX_NETWORK_PIXELS = 2**24  # a strip of 1 x 10000 pixels must end in a sentence, not in 5 million columns
 
 
 def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tuple[int, int]:
@@ -40,6 +38,8 @@ def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tup
                 f"Expected a size as a whole number, or [height, width] in multiples of {patch} pixels, but got "
                 f"{size!r}."
             )
+        if math.prod(sides) > MAX_NETWORK_PIXELS:
+            raise UserError(f"Expected a size of at most {MAX_NETWORK_PIXELS:,} pixels together, but got {size!r}.")
         return sides[0], sides[1]
     if size < patch:
         raise UserError(f"Expected a size of at least one patch ({patch} pixels), but got {size}.")

@@ -6,16 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.files import csv_text
+from depth_anything_train.files import csv_text, read_json
 from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.units import unit_warning
-from depth_anything_train.runtime import keyed_seed
+from depth_anything_train.runtime import UserError, keyed_seed
 
 RESULTS_FILE = "results.json"
 """In the folder of an evaluation: written last, its means and everything that decided them."""
@@ -42,6 +44,27 @@ SEED = 0  # of the confidence intervals
 
 Measures = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
+
+
+class _Stored(dict[str, Any]):
+    """An object of a results.json: people write such files, and older versions wrote fewer keys."""
+
+    def __init__(self, content: Mapping[str, Any], file: Path) -> None:
+        inner = {key: _Stored(value, file) if isinstance(value, dict) else value for key, value in content.items()}
+        super().__init__(inner)
+        self.file = file
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"Expected the key {key} in {self.file}, which lacks it; delete that file and evaluate again.")
+
+
+def read_results(folder: Path, *, keys: Mapping[str, type]) -> dict[str, Any]:
+    """The content of a folder's results.json; `keys` as those of `read_json`.
+
+    Raises:
+        UserError: the file is missing, damaged or lacks one of `keys`, or, wherever it is asked for, any other key.
+    """
+    return _Stored(read_json(folder / RESULTS_FILE, keys=keys), folder / RESULTS_FILE)
 
 
 def titled(metric: str, title: str | None = None) -> str:

@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from depth_anything_train import run_folder
-from depth_anything_train.models import checkpoints, huggingface, segmenter
+from depth_anything_train.models import checkpoints, huggingface, pretrained, segmenter
 from depth_anything_train.models.checkpoints import load_checkpoint, load_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import load_hf
 from depth_anything_train.models.original import load_original
-from depth_anything_train.models.weights import find_folder
+from depth_anything_train.models.weights import FolderFiles, find_folder
 from depth_anything_train.runtime import UserError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "model.safetensors", "*.pth"]
-MEMBERS = (*checkpoints.FILES, huggingface.CONFIG)
-"""Files of a model folder, ours or Hugging Face's; weights alone belong to neither."""
+WITHOUT_DEPTH = {
+    segmenter.FILES: "a segmenter, which predicts classes and no depth: `segment` judges it, and",
+    pretrained.FILES: "an encoder alone, which predicts nothing:",
+}
+"""Models of ours that are no depth models, and what to say of them."""
+
+FOLDERS = (checkpoints.FILES, FolderFiles(huggingface.WEIGHTS, huggingface.CONFIG), *WITHOUT_DEPTH)
+"""Files of model folders, ours and Hugging Face's; weights alone belong to none."""
 
 RELEASED_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -48,7 +54,9 @@ def load_depth_model(
     path = Path(source).expanduser()
     if is_hub_name(source):
         path = from_hub(str(source), files=HUB_FILES, what="a model")
-    elif path.is_file() and path.name in MEMBERS and any((path.parent / name).is_file() for name in MEMBERS[1:]):
+    elif path.is_file() and any(
+        path.name in files and (path.parent / files.description).is_file() for files in FOLDERS
+    ):
         path = path.parent
     file = _released_file(path)
     if file is not None:
@@ -105,8 +113,10 @@ def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None
 
 
 def _no_model(source: str | Path, path: Path) -> str:
-    if find_folder(path, segmenter.FILES) is not None:
-        return f"{source} holds a segmenter, which predicts classes and no depth: `segment` judges it."
+    for files, what in WITHOUT_DEPTH.items():
+        if (folder := find_folder(path, files)) is not None:
+            weights = folder / files.weights
+            return f"{source} holds {what} `train` starts from the encoder with encoder={weights} in place of init=."
     if saved := run_folder.checkpoints(path):
         finished = (
             ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -48,7 +49,9 @@ def estimate(
         UserError: a number is out of range.
     """
     require_count("gpus", gpus)
-    if price is not None and price < 0:
+    if not 0 < bytes_per_pixel < math.inf:
+        raise UserError(f"Expected bytes_per_pixel above 0 and finite, but got {bytes_per_pixel}.")
+    if price is not None and not price >= 0:
         raise UserError(f"Expected a price of at least 0, but got {price}.")
     gpu_hours = work.images / speed.images_per_second / 3600
     per_label = None if work.trains else bytes_per_pixel * work.height * work.width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ def read_speed(cfg: DictConfig, work: Work) -> Speed:
     if cfg.throughput is not None and cfg.measure:
         raise UserError("Expected throughput= or measure=true, but got both.")
     for key in ("throughput", "peak_tflops"):
-        if cfg[key] is not None and not (isinstance(cfg[key], int | float) and cfg[key] > 0):
-            raise UserError(f"Expected {key} above 0, but got {cfg[key]!r}.")
+        if cfg[key] is not None and not (isinstance(cfg[key], int | float) and 0 < cfg[key] < math.inf):
+            raise UserError(f"Expected {key} above 0 and finite, but got {cfg[key]!r}.")
     if cfg.throughput is not None:
         return Speed(float(cfg.throughput), "given")
     if cfg.measure:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from depth_anything_train.files import read_json, require_folder
+from depth_anything_train.files import require_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.results import RESULTS_FILE, TITLES
+from depth_anything_train.metrics.results import TITLES, read_results
 from depth_anything_train.pages.html import spoken
 from depth_anything_train.runtime import UserError
 
@@ -81,7 +81,7 @@ def read_evaluations(
             or they judge something other than depth.
     """
     results = {
-        name: read_json(require_folder(folder, what=f"the evaluation of {name}") / RESULTS_FILE, keys=("model",))
+        name: read_results(require_folder(folder, what=f"the evaluation of {name}"), keys={"model": dict})
         for name, folder in folders.items()
     }
     for name, result in results.items():

@@ -67,6 +67,15 @@ def test_gather__what_is_not_evaluated_yet_stays_empty(outcome, tmp_path):
     assert gather(outcome.table, outcome.plan, [0, 1]).lines["abs_rel"][1].mean is None
 
 
+def test_gather__results_that_lack_a_number_are_named_with_its_key(outcome, tmp_path):
+    file = tmp_path / "second-1" / "results.json"
+    content = read_json(file)
+    del content["groups"]["b-night"]["abs_rel_disparity"]  # as an older version wrote it
+    write_json(file, content)
+    with pytest.raises(UserError, match=f"the key abs_rel_disparity in {file}"):
+        gather(outcome.table, outcome.plan, [0, 1])
+
+
 def test_cell__sets_that_were_not_evaluated_are_named():
     with pytest.raises(UserError, match="Column c names x-"):
         cell({"groups": {"a": {}}}, Column("c", "c", {}, ["x-*"]), "abs_rel")

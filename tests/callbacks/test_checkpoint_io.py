@@ -140,6 +140,17 @@ def test_save__where_there_is_no_room_the_older_checkpoint_holds_and_a_sentence_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001.ckpt", "step-00000001.json"]
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_save__where_there_is_no_room_for_the_first_checkpoint_nothing_is_left_and_none_is_promised(
+    tmp_path, background
+):
+    disk = SoundCheckpointIO(background=background)
+    with largest_file(100_000), pytest.raises(UserError, match="step-00000001.ckpt: File too large. Make room.* again"):
+        disk.save_checkpoint({"weights": torch.zeros(1_000_000)}, tmp_path / "step-00000001.ckpt")
+        disk.wait()
+    assert not list(tmp_path.iterdir())
+
+
 def test_background__a_failure_is_raised_at_the_next_look(tmp_path):
     disk = SoundCheckpointIO(background=True)
     (tmp_path / "file").write_text("no folder")

@@ -174,3 +174,9 @@ def test_rotation__is_a_function_of_its_numbers_and_off_by_default():
 def test_geometry__sides_that_cannot_be_are_refused(size):
     with pytest.raises(UserError, match="height, width"):
         Geometry(size)
+
+
+@pytest.mark.parametrize("size", [700_000, [14, 1_400_000]])
+def test_geometry__views_that_no_memory_holds_are_refused(size):
+    with pytest.raises(UserError, match="at most 16,777,216 pixels, but got data.size="):
+        Geometry(size)

@@ -119,3 +119,13 @@ def test_run__validation_on_what_is_trained_on_is_refused(folders):
     streams = [f"+nyu=[{folders / 'train'}]", f"+kitti=[{folders / 'held_out'}]", "data.sources.kitti.crop=none"]
     with pytest.raises(UserError, match="held_out stands under validation and is trained on"):
         train(config(folders, *routed, *domains, *streams))
+
+
+def test_run__that_is_finished_says_that_validation_comes_too_late(folders, capsys):
+    run = train(config(folders, "steps=1", "validation=[]"))
+    train(config(folders, "steps=1", "validation=[]"))
+    assert "too late" not in capsys.readouterr().err
+    train(config(folders, "steps=1"))
+    assert "run is finished: its model is in" in (said := capsys.readouterr().err)
+    assert "validation= comes too late, judge that model with `evaluate`" in said
+    assert not (run / "validation").exists()

@@ -37,6 +37,8 @@ def test_network_size__refuses_strips_and_sizes_below_a_patch():
         network_size(480, 640, 13)
     with pytest.raises(UserError, match="at most 4096 pixels, but got 100000"):
         network_size(1, 1, 100_000)
+    with pytest.raises(UserError, match="at most 16,777,216 pixels together"):
+        network_size(1, 1, [14, 1_400_000])
 
 
 def test_prepare__normalises_by_the_statistics_of_imagenet():

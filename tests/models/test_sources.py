@@ -5,6 +5,7 @@ from networks import build, equal
 from depth_anything_train.models.checkpoints import save_model
 from depth_anything_train.models.huggingface import save_hf
 from depth_anything_train.models.original import save_original
+from depth_anything_train.models.pretrained import initialise_encoder, save_encoder
 from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.runtime import UserError
 
@@ -107,3 +108,13 @@ def test_source__a_folder_of_checkpoints_says_what_to_name_instead(tmp_path):
     save_model(tmp_path / "model", build())
     with pytest.raises(UserError, match=f"step-00000010.ckpt, or {tmp_path}, whose training is finished"):
         load_depth_model(tmp_path / "checkpoints")
+
+
+def test_source__an_encoder_alone_names_the_key_that_takes_it(tmp_path, model):
+    save_encoder(tmp_path / "run" / "model", model.pretrained, {})
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    for source in ("run", "run/model", "run/model/encoder.safetensors", "run/model/encoder.json"):
+        with pytest.raises(UserError, match="an encoder alone.*encoder=.*in place of init") as refused:
+            load_depth_model(tmp_path / source)
+    named = str(refused.value).partition("encoder=")[2].partition(" ")[0]
+    initialise_encoder(build(embed_dim=384, num_heads=6), named)

@@ -56,6 +56,12 @@ def test_plan__training_at_a_size_that_is_no_square():
     assert metric["flops"] == pytest.approx(3 * label["flops"], rel=0.05)
 
 
+def test_plan__training_at_another_size_is_that_of_train():
+    small, wide = (plan("experiment=tiny_student", f"size={size}", "throughput=1") for size in ("28", "[28,42]"))
+    assert (small["height"], small["width"], wide["height"], wide["width"]) == (28, 28, 28, 42)
+    assert small["flops"] < wide["flops"]
+
+
 def test_plan__sides_are_those_that_label_would_use():
     figures = plan("model=vits", "images=1", "throughput=1", "size=518", "aspect=1.3333")
     assert (figures["height"], figures["width"]) == (518, 686)
@@ -97,6 +103,17 @@ def test_measure_labels__is_what_they_take_in_the_shards(tmp_path):
         (("model=test", "images=1", "size=28", "aspect=0.5", "throughput=1"), "aspect"),
         (("model=test", "images=1", "size=28", "throughput=1", "gpus=0"), "gpus to be a whole number"),
         (("model=test", "images=1", "size=28", "throughput=1", "price=-1"), "price of at least 0"),
+        (("model=test", "images=1", "size=28", "throughput=1", "price=nan"), "price of at least 0"),
+        (("model=test", "images=1", "size=28", "throughput=1", "bytes_per_pixel=-1"), "bytes_per_pixel above 0"),
+        (("model=test", "images=1", "size=28", "throughput=1", "bytes_per_pixel=0"), "bytes_per_pixel above 0"),
+        (("model=test", "images=1", "size=28", "throughput=inf"), "throughput above 0"),
+        (("model=test", "images=1", "size=28", "aspect=wide", "throughput=1"), "Expected a number for aspect"),
+        (
+            ("experiment=tiny_student", "images=1", "aspect=2", "throughput=1"),
+            "without images= and aspect=, which say what",
+        ),
+        (("experiment=tiny_student", "size=30", "throughput=1"), "multiple"),
+        (("experiment=tiny_student", "size=700000", "throughput=1"), "at most"),
     ],
 )
 def test_plan__what_makes_no_sense_is_explained(overrides, message):
