@@ -82,6 +82,16 @@ def hold_signals() -> None:
 PARENT = "DEPTH_ANYTHING_PARENT"
 
 
+@contextmanager
+def children_die_with_this() -> Iterator[None]:
+    """Commands of this program that are started inside this block end when this process does (Linux)."""
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[PARENT]
+
+
 def die_with_parent() -> None:
     """End this process when the one that started it ends, if that one asked for it through the environment (Linux)."""
     parent = os.environ.pop(PARENT, None)

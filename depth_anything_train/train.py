@@ -40,6 +40,7 @@ from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.run_folder import FINISHED, METRICS, PROVENANCE, check_samples, open_run, samples_moved
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.signals import children_die_with_this
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
 
@@ -143,7 +144,8 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
         if isinstance(mirror, WandbMirror):
             mirror.log_table("data", data.record())
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
+        with children_die_with_this():  # ranks that it starts would wait for a lost one, on the GPU, for timeout_s
+            trainer.fit(task, datamodule=data, ckpt_path=newest, weights_only=True)
     except Stopped:
         if trainer.is_global_zero:
             console.print(f"{run} was asked to stop and is saved; the same command continues.", soft_wrap=True)

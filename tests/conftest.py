@@ -8,6 +8,8 @@ import sys
 # Processes beside each other take one core each, and what they start as well: sums of several threads are in another
 # order, and weights are compared bit by bit. torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And this at the first product on a GPU, which may be in a test before one that trains deterministically.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from collections.abc import Iterator
 from pathlib import Path

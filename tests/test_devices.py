@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from killing import alive, wait_until
 from striking import run_to_the_end, tiny_runs, weights
 
 from depth_anything_train.run_folder import read_metrics
@@ -46,10 +47,23 @@ def test_launched_ranks__stop_when_one_is_asked_to_and_continue_to_the_same_weig
     assert weights(tmp_path / "run") == weights(tmp_path / "undisturbed")
 
 
-def test_launched_ranks__end_when_one_dies(runs, tmp_path):
-    process = launch(runs("tiny_teacher", tmp_path / "run"), "steps=100000")
+def rank_started_by(process):
     children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
     (second,) = [line.split()[0] for line in children.stdout.splitlines() if "train" in line]
-    os.kill(int(second), signal.SIGKILL)
+    return int(second)
+
+
+def test_launched_ranks__end_with_the_first_one_whatever_they_wait_for(runs, tmp_path):
+    process = launch(runs("tiny_teacher", tmp_path / "run"), "steps=100000")
+    second = rank_started_by(process)
+    os.kill(second, signal.SIGSTOP)  # as deaf as in a kernel of NCCL that waits for another rank
+    process.kill()
+    process.communicate(timeout=60)
+    wait_until(lambda: not alive(second), seconds=60)
+
+
+def test_launched_ranks__end_when_one_dies(runs, tmp_path):
+    process = launch(runs("tiny_teacher", tmp_path / "run"), "steps=100000")
+    os.kill(rank_started_by(process), signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode not in (0, RUN_AGAIN)

@@ -50,6 +50,9 @@ class CheckpointEvery(Callback):
         if stops or step % self.every_n_steps == 0 or is_last:
             self._write_row(trainer)
             trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
+        if stops:  # launchers end what is left when other ranks have gone, and one of them may be writing yet
+            _io(trainer).wait()
+            self.interruption.agree()
         if not is_last:
             self.interruption.check_agreed()
 

@@ -63,7 +63,9 @@ class SemanticTask(Task):
         classes = semantic["classes"][:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
         scores = self.model(self.to_model(semantic["image"]))
         scores = F.interpolate(scores, classes.shape[-2:], mode="bilinear", align_corners=False)
-        loss = F.cross_entropy(scores, classes.long(), ignore_index=NO_CLASS, reduction="none")
+        # Of (B, K, H, W) torch has no deterministic gradient on a GPU.
+        rows, target = scores.movedim(1, -1).flatten(0, 2), classes.long().flatten()
+        loss = F.cross_entropy(rows, target, ignore_index=NO_CLASS, reduction="none").view(classes.shape)
         return self.combine({"semantic": masked_mean(loss, classes != NO_CLASS).mean()})
 
     def save(self, folder: Path, model: SemanticModel, record: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 import os
 import random
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -53,16 +54,20 @@ class Endless:
         yield from range(self.trainer.global_step, STEPS)
 
 
+def make_trainer(callback, disk):
+    return pl.Trainer(
+        max_steps=STEPS, max_epochs=-1, callbacks=[RandomState(), callback], plugins=[disk], logger=False,
+        accelerator="cpu", devices=1, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+
+
 def fit(folder, module, every=3, background=False):
     """One start of the program: from the newest checkpoint to the end, or until it is asked to stop."""
     pl.seed_everything(0, verbose=False)
     with Interruption() as interruption:
         callback = CheckpointEvery(folder, every_n_steps=every, interruption=interruption)
-        trainer = pl.Trainer(
-            max_steps=STEPS, max_epochs=-1, callbacks=[RandomState(), callback],
-            plugins=[SoundCheckpointIO(background=background)], logger=False, accelerator="cpu", devices=1,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
+        trainer = make_trainer(callback, SoundCheckpointIO(background=background))
         leave_signals_to(interruption.listen, trainer)
         newest = newest_sound_checkpoint(folder)
         trainer.fit(module, Endless(trainer), ckpt_path=newest, weights_only=True)
@@ -85,6 +90,36 @@ def test_stop__at_any_moment_continues_to_the_same_weights(tmp_path, undisturbed
     module = Noisy()
     fit(tmp_path, module)
     assert torch.equal(module.weight, undisturbed.weight)
+
+
+class SlowIO(SoundCheckpointIO):
+    """Takes its time."""
+
+    def _save(self, *arguments):
+        time.sleep(0.5)
+        super()._save(*arguments)
+
+
+class Watchful(Interruption):
+    """Counts the checkpoints whenever the ranks agree on a request to stop."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.seen = folder, []
+
+    def agree(self):
+        if self.received:
+            self.seen.append(len(list(self.folder.glob("*.ckpt"))))
+        return super().agree()
+
+
+def test_stop__no_rank_leaves_before_the_checkpoint_is_written(tmp_path):
+    with Watchful(tmp_path) as interruption:
+        callback = CheckpointEvery(tmp_path, every_n_steps=1000, interruption=interruption)
+        trainer = make_trainer(callback, SlowIO(background=True))
+        with pytest.raises(Stopped):
+            trainer.fit(Noisy([("step", 2)]), Endless(trainer))
+    assert interruption.seen == [0, 1]
 
 
 def test_every__refuses_zero(tmp_path):
