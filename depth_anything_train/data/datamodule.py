@@ -22,7 +22,7 @@ from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.colour import Perturbation, StrongPerturbation
 from depth_anything_train.data.cutmix import CutMix
 from depth_anything_train.data.file_cache import CACHE_GB
-from depth_anything_train.data.hand_over import Slots
+from depth_anything_train.data.hand_over import SharedBuffers
 from depth_anything_train.data.loader import TrainLoader, start_worker
 from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.prefetch import ShardPrefetcher
@@ -218,11 +218,11 @@ class ShardDataModule(LightningDataModule):
         # this process has threads, because a worker computes in one thread, and never touches the device.
         context = "fork" if self.workers and sys.platform == "linux" else None
 
-        def load(slots: Slots | None) -> DataLoader[Loaded]:
+        def load(buffers: SharedBuffers | None) -> DataLoader[Loaded]:
             return DataLoader(
                 self.views,
                 batch_sampler=order,
-                collate_fn=replace(self.collate, slots=slots),
+                collate_fn=replace(self.collate, buffers=buffers),
                 num_workers=self.workers,
                 prefetch_factor=AHEAD if self.workers else None,
                 worker_init_fn=start_worker,
@@ -233,11 +233,11 @@ class ShardDataModule(LightningDataModule):
 
         images = sum(stream.slots for stream in self.streams.values()) // shares
         size = images * math.prod(self.collate.shape) * BYTES_A_PIXEL + mmap.PAGESIZE  # to align arrays
-        slots = partial(Slots, self.workers, AHEAD + 1, size) if context == "fork" else None
+        buffers = partial(SharedBuffers, self.workers, AHEAD + 1, size) if context == "fork" else None
         self.bad = BadSamples(self.max_bad_share, before=self.bad.before)
         by_groups = not self.shuffled and any(source.is_remote for source in self.views.sources.values())
         prefetcher = partial(ShardPrefetcher, order, self.views.sources) if by_groups else None
-        self.loaders.append(TrainLoader(load, slots, self.bad, prefetcher))
+        self.loaders.append(TrainLoader(load, buffers, self.bad, prefetcher))
         return self.loaders[-1]
 
     def teardown(self, stage: str) -> None:

@@ -22,21 +22,21 @@ from torch.utils.data import get_worker_info
 ALIGNMENT = 64
 
 _numbers = itertools.count()
-_known: WeakValueDictionary[int, Slots] = WeakValueDictionary()
+_known: WeakValueDictionary[int, SharedBuffers] = WeakValueDictionary()
 """By their numbers, which mean the same in a worker: it was forked from this process."""
 
 
-class Slots:
-    """Room for the batches of one iterator: some slots for each worker, which it fills in turn.
+class SharedBuffers:
+    """Room for the batches of one iterator: some buffers for each worker, which it fills in turn.
 
-    To be made before the workers are forked. A slot is written to again so many batches of its worker later; until then
-    somebody must have taken a copy of what lies there.
+    To be made before the workers are forked. A buffer is written to again so many batches of its worker later; until
+    then somebody must have taken a copy of what lies there.
 
     Args:
         workers: how many.
-        each: slots of a worker. The loader asks a worker for another batch when it hands one out, so one more than
-            there are on the way.
-        size: bytes of a slot. What does not fit goes torch's way. Pages that are never written to take no memory.
+        each: buffers of a worker. The loader asks a worker for another batch when it hands one out, so one more than
+            it loads ahead.
+        size: bytes of a buffer. What does not fit goes torch's way. Pages that are never written to take no memory.
     """
 
     def __init__(self, workers: int, each: int, size: int) -> None:
@@ -46,12 +46,12 @@ class Slots:
         self._turn, self._used = -1, 0
 
     def begin(self) -> None:
-        """Go on to the next slot of this worker."""
+        """Go on to the next buffer of this worker."""
         self._turn, self._used = self._turn + 1, 0
 
     def room(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any] | None:
-        """An array in the slot, filled with anything; None where there is no room for it."""
-        _, _, memory = self._slot()
+        """An array in the buffer, filled with anything; None where there is no room for it."""
+        _, _, memory = self._buffer()
         start, size = self._used, int(np.prod(shape)) * dtype.itemsize
         if start + size > len(memory):
             return None
@@ -59,19 +59,19 @@ class Slots:
         return np.ndarray(shape, dtype, memory, start)
 
     def place(self, batch: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Put a place in the slot where there is a tensor; what lies elsewhere is copied into it."""
+        """Put its place in the buffer for each tensor; what lies elsewhere is copied into it."""
         return {name: {key: self._placed(value) for key, value in one.items()} for name, one in batch.items()}
 
-    def _slot(self) -> tuple[int, int, mmap.mmap]:
+    def _buffer(self) -> tuple[int, int, mmap.mmap]:
         worker = get_worker_info()
         assert worker is not None
-        slot = self._turn % len(self.memory[worker.id])
-        return worker.id, slot, self.memory[worker.id][slot]
+        buffer = self._turn % len(self.memory[worker.id])
+        return worker.id, buffer, self.memory[worker.id][buffer]
 
     def _placed(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        worker, slot, memory = self._slot()
+        worker, buffer, memory = self._buffer()
         offset = value.data_ptr() - np.frombuffer(memory, np.uint8).ctypes.data
         if not 0 <= offset < len(memory):
             array = value.numpy()
@@ -79,16 +79,16 @@ class Slots:
                 return value
             np.copyto(room, array)
             return self._placed(torch.from_numpy(room))
-        return Placed(self.number, worker, slot, offset, value.dtype, tuple(value.shape), value.stride())
+        return Placed(self.number, worker, buffer, offset, value.dtype, tuple(value.shape), value.stride())
 
 
 @dataclass(frozen=True)
 class Placed:
     """Where a worker left a tensor."""
 
-    slots: int
+    buffers: int
     worker: int
-    slot: int
+    buffer: int
     offset: int
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -96,7 +96,7 @@ class Placed:
 
     def take(self, *, pin: bool = False) -> Tensor:
         """A copy, in pinned memory if asked for."""
-        memory = _known[self.slots].memory[self.worker][self.slot]
+        memory = _known[self.buffers].memory[self.worker][self.buffer]
         count = int(np.prod(self.shape))
         lies = torch.frombuffer(memory, dtype=self.dtype, count=count, offset=self.offset)
         copy = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, pin_memory=pin)

@@ -13,7 +13,7 @@ import cv2
 from torch.utils.data import DataLoader
 
 from depth_anything_train.data.bad_samples import BadSamples
-from depth_anything_train.data.hand_over import Slots, take
+from depth_anything_train.data.hand_over import SharedBuffers, take
 from depth_anything_train.data.prefetch import ShardPrefetcher
 from depth_anything_train.data.views import Loaded
 from depth_anything_train.runtime import UserError
@@ -29,8 +29,8 @@ class TrainLoader:
     Workers end with the iterator that they load for: when it is dropped, at `close`, or when the process leaves.
 
     Args:
-        load: starts workers that leave batches in the slots, if there are any.
-        slots: makes these for an iterator.
+        load: starts workers that leave batches in the buffers, if there are any.
+        buffers: makes these for an iterator; None where torch hands batches over.
         bad: counts what could not be used.
         prefetcher: makes what fetches remote shards beforehand; None leaves that to the workers.
 
@@ -40,12 +40,12 @@ class TrainLoader:
 
     def __init__(
         self,
-        load: Callable[[Slots | None], DataLoader[Loaded]],
-        slots: Callable[[], Slots] | None,
+        load: Callable[[SharedBuffers | None], DataLoader[Loaded]],
+        buffers: Callable[[], SharedBuffers] | None,
         bad: BadSamples,
         prefetcher: Callable[[], ShardPrefetcher] | None,
     ) -> None:
-        self.load, self.slots, self.bad, self.prefetcher = load, slots, bad, prefetcher
+        self.load, self.buffers, self.bad, self.prefetcher = load, buffers, bad, prefetcher
         self.waited = 0.0
         self._iterators: WeakSet[Generator[Batch, None, None]] = WeakSet()
 
@@ -61,8 +61,8 @@ class TrainLoader:
 
     def _batches(self) -> Generator[Batch, None, None]:
         start = time.perf_counter()
-        slots = self.slots() if self.slots is not None else None
-        loaded = iter(self.load(slots))  # starts the workers
+        buffers = self.buffers() if self.buffers is not None else None
+        loaded = iter(self.load(buffers))  # starts the workers
         try:
             with self.prefetcher() if self.prefetcher is not None else nullcontext() as prefetcher:
                 for number, collated in enumerate(loaded):

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from depth_anything_train.data.cache import SampleCache
 from depth_anything_train.data.colour import Perturbation
 from depth_anything_train.data.cutmix import CutMix, cutmix
-from depth_anything_train.data.hand_over import Slots
+from depth_anything_train.data.hand_over import SharedBuffers
 from depth_anything_train.data.order import Slot
 from depth_anything_train.data.schema import NO_CLASS, BadSample
 from depth_anything_train.data.sources import Sample, SemanticSource, Source
@@ -86,12 +86,12 @@ class Collate:
     shape: tuple[int, int]
     cutmix: CutMix | None
     seed: int
-    slots: Slots | None = None
+    buffers: SharedBuffers | None = None
 
     def __call__(self, loaded: list[Loaded]) -> Collated | UserError:
-        """The batch of each stream by its name; where there are slots it is left there."""
-        if self.slots is not None:
-            self.slots.begin()
+        """The batch of each stream by its name; where there are buffers it is left there."""
+        if self.buffers is not None:
+            self.buffers.begin()
         problems = []
         streams: dict[str, list[Loaded]] = {name: [] for name in self.sources}
         for slot, sample in loaded:
@@ -102,7 +102,7 @@ class Collate:
                 return sample
             streams[slot.stream].append(Loaded(slot, sample))
         batch = {name: self._stack(name, views) for name, views in streams.items()}
-        return Collated(batch if self.slots is None else self.slots.place(batch), len(loaded), problems)
+        return Collated(batch if self.buffers is None else self.buffers.place(batch), len(loaded), problems)
 
     def _blank(self, slot: Slot) -> Sample:
         """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
@@ -129,7 +129,7 @@ class Collate:
         return batch
 
     def _stack_arrays(self, arrays: list[NDArray[Any]]) -> Tensor:
-        room = None if self.slots is None else self.slots.room((len(arrays), *arrays[0].shape), arrays[0].dtype)
+        room = None if self.buffers is None else self.buffers.room((len(arrays), *arrays[0].shape), arrays[0].dtype)
         return torch.from_numpy(np.stack(arrays, out=room))
 
     def _mix(self, batch: dict[str, Any], slots: list[Slot]) -> None:
