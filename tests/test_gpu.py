@@ -15,7 +15,7 @@ from data_engine.labelling.teacher import ModelTeacher
 from depth_anything_train.composition import compose
 from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.run_folder import read_metrics
+from depth_anything_train.run_folder import FINISHED, read_metrics
 from depth_anything_train.train import train
 
 pytestmark = [
@@ -100,6 +100,20 @@ def test_student__takes_its_batch_in_parts(shards, labels, tmp_path):
     whole = student(shards, labels, tmp_path / "whole", *GPU)
     parts = student(shards, labels, tmp_path / "parts", *GPU, "max_per_device=3")
     assert parts == pytest.approx(whole, rel=2e-2)
+
+
+def test_student__all_that_recipes_turn_on_agrees_with_the_cpu_also_behind_a_restart(shards, labels, tmp_path):
+    """Recomputed activations, positions of another size, loader processes, previews, validation."""
+    write_shards(tmp_path / "held-out", "labelled", first=50)
+    settings = ["size=42", "model.activation_checkpointing=selective", "workers=1", "checkpoint.every_n_steps=3"]
+    settings += ["preview.every_n_steps=2", f"validation=[{tmp_path / 'held-out'}]", "validate.every_n_steps=2"]
+    cpu = student(shards, labels, tmp_path / "cpu", *settings)
+    run = tmp_path / "cuda"
+    assert student(shards, labels, run, *GPU, *settings) == pytest.approx(cpu, rel=2e-2)
+    assert len(list((run / "previews").iterdir())) == len(list((tmp_path / "cpu" / "previews").iterdir())) > 0
+    (run / FINISHED).unlink()
+    (run / "checkpoints" / f"step-{STEPS:08d}.ckpt").unlink()
+    assert student(shards, labels, run, *GPU, *settings) == pytest.approx(cpu, rel=2e-2)
 
 
 @pytest.mark.parametrize("options", [{}, {"compile": True}, {"precision": "bf16"}], ids=["plain", "compile", "bf16"])
