@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -40,18 +41,35 @@ def leaving_on_request() -> Iterator[None]:
     """SIGTERM, SIGUSR1 and Ctrl-C end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
 
     Schedulers ask so before they take a machine away, and put a job back into their queue by its exit status. Signals
-    that were held are let through here, and held again behind it.
+    that were held are let through here, and held again behind it. What a library swallows is raised again.
     """
+    inside, watched = True, None
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(RUN_AGAIN)
+        def again(_: object) -> None:
+            if inside:  # a library caught it and went on; what is raised here, at the end of an object, gets lost
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
 
-    with handling(STOP_SIGNALS, leave):
+        nonlocal watched
+        request = _Request(RUN_AGAIN)
+        watched = weakref.ref(request, again)
+        try:
+            raise request
+        finally:
+            del request  # its traceback would keep it
+
+    with handling((*STOP_SIGNALS, signal.SIGALRM), leave):
         held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         try:
             yield
         finally:
+            inside = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+class _Request(SystemExit):
+    """Tells when nobody passes it on any more: weak references know only classes of Python's own."""
 
 
 @contextmanager

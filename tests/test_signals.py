@@ -1,11 +1,13 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from depth_anything_train.signals import PARENT
+from depth_anything_train.signals import PARENT, RUN_AGAIN, leaving_on_request
 
 
 def test_die_with_parent__a_stage_ends_with_the_run_that_started_it():
@@ -27,3 +29,28 @@ def test_die_with_parent__a_stage_ends_with_the_run_that_started_it():
         os.sched_yield()
         subprocess.run(["sleep", "0.05"])
     pytest.fail(f"process {child} is still running")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_leaving_on_request__is_asked_again_by_itself_when_others_swallow_the_exception(times):
+    swallowed = 0
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, leaving_on_request():
+        for _ in range(100):
+            try:
+                time.sleep(0.1) if swallowed else signal.raise_signal(signal.SIGTERM)
+            except BaseException:
+                if swallowed == times:
+                    raise
+                swallowed += 1
+    assert left.value.code == RUN_AGAIN and swallowed == times
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_leaving_on_request__what_leaves_the_block_is_not_asked_for_again():
+    with leaving_on_request():
+        pass
+    with pytest.raises(SystemExit), leaving_on_request():
+        signal.raise_signal(signal.SIGTERM)
+    with leaving_on_request():  # and no request is left over
+        time.sleep(0.05)
