@@ -41,7 +41,8 @@ def leaving_on_request() -> Iterator[None]:
     """SIGTERM, SIGUSR1 and Ctrl-C end this block with `RUN_AGAIN`: for work that is safe to leave anywhere.
 
     Schedulers ask so before they take a machine away, and put a job back into their queue by its exit status. Signals
-    that were held are let through here, and held again behind it. What a library swallows is raised again.
+    that were held are let through here, and held again behind it. What a library swallows is raised again,
+    as soon as nobody keeps it.
     """
     inside, watched = True, None
 
@@ -58,14 +59,18 @@ def leaving_on_request() -> Iterator[None]:
         finally:
             del request  # its traceback would keep it
 
-    with handling((*STOP_SIGNALS, signal.SIGALRM), leave):
-        held = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        try:
-            yield
-        finally:
-            inside = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    try:
+        with handling((*STOP_SIGNALS, signal.SIGALRM), leave):
+            timer, held = signal.getitimer(signal.ITIMER_REAL), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # raises what was held
+                yield
+            finally:
+                inside = False
+                signal.setitimer(signal.ITIMER_REAL, *timer)  # a block around this one may be about to ask again
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    finally:
+        inside = False
 
 
 class _Request(SystemExit):

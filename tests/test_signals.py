@@ -47,6 +47,27 @@ def test_leaving_on_request__is_asked_again_by_itself_when_others_swallow_the_ex
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_leaving_on_request__a_request_that_was_held_is_answered_with_its_status():
+    program = (
+        "import atexit, signal, time; from depth_anything_train.signals import *\n"
+        "atexit.register(time.sleep, 0.2)\n"  # as long as torch takes to leave
+        "signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS); signal.raise_signal(signal.SIGTERM)\n"
+        "with leaving_on_request(): time.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == RUN_AGAIN
+
+
+def test_leaving_on_request__a_block_inside_does_not_keep_the_request_from_being_raised_again():
+    with pytest.raises(SystemExit), leaving_on_request():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            pass
+        with leaving_on_request():
+            pass
+        time.sleep(1)
+
+
 def test_leaving_on_request__what_leaves_the_block_is_not_asked_for_again():
     with leaving_on_request():
         pass

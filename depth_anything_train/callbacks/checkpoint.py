@@ -51,8 +51,10 @@ class CheckpointEvery(Callback):
             self._write_row(trainer)
             trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
         if stops:  # launchers end what is left when other ranks have gone, and one of them may be writing yet
-            _io(trainer).wait()
-            self.interruption.agree()
+            try:
+                _io(trainer).wait()
+            finally:
+                self.interruption.agree()
         if not is_last:
             self.interruption.check_agreed()
 

@@ -69,7 +69,7 @@ class SharedBuffers:
         return worker.id, buffer, self.memory[worker.id][buffer]
 
     def _placed(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or not value.numel():
             return value
         worker, buffer, memory = self._buffer()
         offset = value.data_ptr() - np.frombuffer(memory, np.uint8).ctypes.data

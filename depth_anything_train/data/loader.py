@@ -77,7 +77,7 @@ class TrainLoader:
                     if prefetcher is not None:
                         prefetcher.reach(number + 1)
         finally:
-            del loaded  # the traceback of an error would keep it, and its workers with it
+            del loaded, buffers  # the traceback of an error would keep them, and the workers
 
 
 def start_worker(worker: int) -> None:
