@@ -69,7 +69,7 @@ def leaving_on_request() -> Iterator[None]:
                 inside = False
                 signal.setitimer(signal.ITIMER_REAL, *timer)  # a block around this one may be about to ask again
                 signal.pthread_sigmask(signal.SIG_SETMASK, held)
-    finally:
+    finally:  # a signal may also come while handlers are exchanged
         inside = False
 
 
