@@ -6,6 +6,7 @@ whatever else webdataset shards come with. Links, devices and names that leave t
 
 from __future__ import annotations
 
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from depth_anything_train.data.schema import BadSample, check_member_name
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 END_OF_ARCHIVE = 2 * _ZEROS
+
+_HEADER = struct.Struct("100s24x12s12x8sc100x6s82x155s12x")  # name, size, checksum, type flag, magic, prefix
 
 LARGEST_NAME = 2**20
 """Bytes of an extended header, which holds a name and a few numbers."""
@@ -65,10 +68,25 @@ def iter_members(extent: bytes) -> Iterator[tuple[str, memoryview]]:
     Raises:
         BadSample: as `walk`.
     """
-    piece = memoryview(extent)
-    members = list(walk(lambda position, size: extent[position : position + size], len(extent)))
-    files = (member for member in members if member.kind in FILE and not is_hidden(member.name))
-    return ((file.name, piece[file.offset : file.offset + file.size]) for file in files)
+    piece, position = memoryview(extent), 0
+    while (header := extent[position : position + BLOCK]) and header != _ZEROS:
+        name, size, kind = _parse(header, position)
+        content = position + BLOCK
+        end = content + size + -size % BLOCK
+        if kind != b"0" or end > len(extent):
+            yield from _iter_rest(piece[position:])
+            return
+        name = check_member_name(name)
+        if not is_hidden(name):
+            yield name, piece[content : content + size]
+        position = end
+
+
+def _iter_rest(piece: memoryview) -> Iterator[tuple[str, memoryview]]:
+    """From where a member has more than one header, or is no whole file: takes twice as long as the plain ones."""
+    for member in walk(lambda position, size: bytes(piece[position : position + size]), len(piece)):
+        if member.kind in FILE and not is_hidden(member.name):
+            yield member.name, piece[member.offset : member.offset + member.size]
 
 
 def is_hidden(name: str) -> bool:
@@ -111,7 +129,7 @@ def scan(read: Callable[[int, int], bytes]) -> Iterator[Member]:
     position = start = 0
     long_name: str | None = None
     long_size: int | None = None
-    while (header := read(position, BLOCK)) and header != END_OF_ARCHIVE[:BLOCK]:
+    while (header := read(position, BLOCK)) and header != _ZEROS:
         name, size, kind = _parse(header, position)
         if kind in _LINKS:
             size = 0  # some writers state the size of what is linked to
@@ -136,21 +154,21 @@ def scan(read: Callable[[int, int], bytes]) -> Iterator[Member]:
 def _parse(header: bytes, position: int) -> tuple[str, int, bytes]:
     """Name, size and type flag of one 512-byte header."""
     try:
-        checksum = int(header[148:156].strip(b"\0 ") or b"x", 8)
-        large = bool(header[124] & 0x80)  # base 256 instead of octal digits
-        size = int.from_bytes(header[125:136], "big") if large else int(header[124:136].strip(b"\0 ") or b"0", 8)
-    except (ValueError, IndexError):
-        checksum, size = -1, 0
-    # The sum counts the checksum's own eight bytes as spaces. adler32 keeps 1 + the sum of all bytes, modulo 65,521, in
-    # its low half, twenty times as fast as `sum`.
-    expected = 1 + checksum + sum(header[148:156]) - 8 * ord(" ")
-    if len(header) < BLOCK or min(size, checksum) < 0 or zlib.adler32(header) & 0xFFFF != expected % 65521:
-        raise BadSample("damaged_tar", f"Expected a tar header at byte {position:,}, but it is damaged or no tar.")
-    name, prefix = header[:100].split(b"\0", 1)[0], b""
-    if header[257:263] == b"ustar\0":
-        prefix = header[345:500].split(b"\0", 1)[0]
-    full = prefix + b"/" + name if prefix else name
-    return full.decode("utf-8", "surrogateescape"), size, header[156:157]
+        name, digits, checksum, kind, magic, prefix = _HEADER.unpack(header)
+        large = digits[0] & 0x80  # base 256 instead of octal digits
+        size = int.from_bytes(digits[1:], "big") if large else int(digits.strip(b"\0 ") or b"0", 8)
+        # The sum counts the checksum's own bytes as spaces. adler32 keeps 1 + the sum of all bytes, modulo 65,521, in its
+        # low half, twenty times as fast as `sum`.
+        expected = 1 + int(checksum.strip(b"\0 "), 8) + sum(checksum) - len(checksum) * ord(" ")
+        if size < 0 or zlib.adler32(header) & 0xFFFF != expected % 65521:
+            raise ValueError("another checksum")
+    except (ValueError, struct.error):
+        about = f"Expected a tar header at byte {position:,}, but it is damaged or no tar."
+        raise BadSample("damaged_tar", about) from None
+    name = name.partition(b"\0")[0]
+    if magic == b"ustar\0" and prefix[0]:
+        name = prefix.partition(b"\0")[0] + b"/" + name
+    return name.decode("utf-8", "surrogateescape"), size, kind
 
 
 def _parse_pax(content: bytes, position: int) -> tuple[str | None, int | None]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tarfile
 
 import numpy as np
@@ -93,6 +94,16 @@ def test_walk__a_file_with_holes_is_refused_in_pax_too(version: bytes) -> None:
     with pytest.raises(BadSample, match="holes") as caught:
         read(data)
     assert caught.value.reason == "not_a_file"
+
+
+def test_iter_members__reads_what_walk_finds_whatever_stands_first() -> None:
+    plain, long, folder = tar_bytes("a.jpg", b"x"), tar_bytes(LONG, b"y"), foreign(["c/"], type=tarfile.DIRTYPE)[:BLOCK]
+    for parts in itertools.permutations([plain, long, folder, foreign(["./c/b.png"])[: 2 * BLOCK]]):
+        data = b"".join(parts)
+        files = [member for member in walked(data) if member.kind in FILE]
+        expected = [(member.name, data[member.offset : member.offset + member.size]) for member in files]
+        assert read(data) == expected
+        assert sorted(name for name, _ in expected) == sorted(["a.jpg", LONG, "c/b.png"])
 
 
 def test_iter_members__leaves_out_hidden_files_but_not_those_in_hidden_folders() -> None:
