@@ -6,7 +6,6 @@ it was at, and two that label the same one write the same.
 
 from __future__ import annotations
 
-import ctypes
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ import cv2
 from data_engine.labelling.labeller import ShardLabeller
 from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.shards import ShardFolder
+from depth_anything_train.memory import keep_freed_memory
 from depth_anything_train.runtime import ProgressBar, UserError, console
 
 PER_GPU = 4
 """Workers that share a GPU: one process of 12 threads gave an H200 a fifth of what it can do, or less."""
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-
 
 Failures = dict[int, str]
 """Number of a shard that cannot be labelled -> why."""
@@ -89,17 +86,6 @@ def note_failure(failures: Failures, number: int, reason: str) -> None:
     """Remember that a shard cannot be labelled, and say so at once: the run goes on, perhaps for days."""
     failures[number] = reason
     console.print(f"Left out: {reason}", style="red", soft_wrap=True)
-
-
-def keep_freed_memory() -> None:
-    """Keep the memory of one image for the next (glibc): returning and requesting it again, page by page, costs more.
-
-    Without this, three quarters of the processor time of decoding and resizing went into page faults.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest there is
-        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def shard_length(images: ShardFolder, number: int) -> int:

@@ -1,6 +1,6 @@
 """Shards to training batches: a loader that can start at any step and has no state.
 
-StepBatches says which samples a step has; TrainingViews and Collate make a batch of them, in the workers of a loader.
+StepBatches says which samples a step has; TrainingBatches makes a batch of them, in the workers of a loader.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from depth_anything_train.data.order import StepBatches, Stream, make_order
 from depth_anything_train.data.prefetch import ShardPrefetcher
 from depth_anything_train.data.sources import Source
 from depth_anything_train.data.transforms import Geometry
-from depth_anything_train.data.views import UNLABELLED, Collate, Loaded, TrainingViews
+from depth_anything_train.data.views import UNLABELLED, Collated, TrainingBatches, TrainingViews
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Batch
 
@@ -115,7 +115,7 @@ class ShardDataModule(LightningDataModule):
         chosen = {name: perturbation if name == UNLABELLED else colour for name in sources}
         perturbations = {name: perturb for name, perturb in chosen.items() if perturb is not None}
         self.views = TrainingViews(sources, views, perturbations, seed, SampleCache(cache_mb / max(workers, 1)))
-        self.collate = Collate(sources, views.shape, cutmix, seed)
+        self.batches = TrainingBatches(self.views, cutmix)
 
     def setup(self, stage: str) -> None:
         """Say what is left out, once for all processes."""
@@ -218,11 +218,12 @@ class ShardDataModule(LightningDataModule):
         # this process has threads, because a worker computes in one thread, and never touches the device.
         context = "fork" if self.workers and sys.platform == "linux" else None
 
-        def load(buffers: SharedBuffers | None) -> DataLoader[Loaded]:
+        def load(buffers: SharedBuffers | None) -> DataLoader[Collated | UserError]:
             return DataLoader(
-                self.views,
-                batch_sampler=order,
-                collate_fn=replace(self.collate, buffers=buffers),
+                replace(self.batches, buffers=buffers),
+                batch_size=None,
+                sampler=order,
+                collate_fn=_as_it_is,
                 num_workers=self.workers,
                 prefetch_factor=AHEAD if self.workers else None,
                 worker_init_fn=start_worker,
@@ -232,7 +233,7 @@ class ShardDataModule(LightningDataModule):
             )
 
         images = sum(stream.slots for stream in self.streams.values()) // shares
-        size = images * math.prod(self.collate.shape) * BYTES_A_PIXEL + mmap.PAGESIZE  # to align arrays
+        size = images * math.prod(self.views.geometry.shape) * BYTES_A_PIXEL + mmap.PAGESIZE  # to align arrays
         buffers = partial(SharedBuffers, self.workers, AHEAD + 1, size) if context == "fork" else None
         self.bad = BadSamples(self.max_bad_share, before=self.bad.before)
         by_groups = not self.shuffled and any(source.is_remote for source in self.views.sources.values())
@@ -257,7 +258,7 @@ class ShardDataModule(LightningDataModule):
         """
         share = {"rank": rank * parts + part, "world_size": world_size * parts}
         order = StepBatches(self.streams, steps=step + 1, seed=self.seed, start_step=step, **share)
-        collated = self.collate([self.views[slot] for slot in next(iter(order))])
+        collated = self.batches[next(iter(order))]
         if isinstance(collated, UserError):
             raise collated
         return collated.batch
@@ -273,6 +274,10 @@ class ShardDataModule(LightningDataModule):
             UserError: nothing could be used.
         """
         self.bad.close()
+
+
+def _as_it_is(collated: Any) -> Any:
+    return collated
 
 
 def _warn_of_traffic(sources: Iterable[Source]) -> None:

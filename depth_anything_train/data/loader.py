@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.data.hand_over import SharedBuffers, take
 from depth_anything_train.data.prefetch import ShardPrefetcher
-from depth_anything_train.data.views import Loaded
+from depth_anything_train.data.views import Collated
+from depth_anything_train.memory import keep_freed_memory
 from depth_anything_train.runtime import UserError
 from depth_anything_train.signals import STOP_SIGNALS
 from depth_anything_train.types import Batch
@@ -40,7 +41,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        load: Callable[[SharedBuffers | None], DataLoader[Loaded]],
+        load: Callable[[SharedBuffers | None], DataLoader[Collated | UserError]],
         buffers: Callable[[], SharedBuffers] | None,
         bad: BadSamples,
         prefetcher: Callable[[], ShardPrefetcher] | None,
@@ -61,6 +62,7 @@ class TrainLoader:
 
     def _batches(self) -> Generator[Batch, None, None]:
         start = time.perf_counter()
+        keep_freed_memory()  # here and in the workers
         buffers = self.buffers() if self.buffers is not None else None
         loaded = iter(self.load(buffers))  # starts the workers
         try:

@@ -157,8 +157,8 @@ def _parse(header: bytes, position: int) -> tuple[str, int, bytes]:
         name, digits, checksum, kind, magic, prefix = _HEADER.unpack(header)
         large = digits[0] & 0x80  # base 256 instead of octal digits
         size = int.from_bytes(digits[1:], "big") if large else int(digits.strip(b"\0 ") or b"0", 8)
-        # The sum counts the checksum's own bytes as spaces. adler32 keeps 1 + the sum of all bytes, modulo 65,521, in its
-        # low half, twenty times as fast as `sum`.
+        # The sum counts the checksum's own bytes as spaces. adler32 keeps 1 + the sum of all bytes, modulo 65,521, in
+        # its low half, twenty times as fast as `sum`.
         expected = 1 + int(checksum.strip(b"\0 "), 8) + sum(checksum) - len(checksum) * ord(" ")
         if size < 0 or zlib.adler32(header) & 0xFFFF != expected % 65521:
             raise ValueError("another checksum")

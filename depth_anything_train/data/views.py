@@ -1,6 +1,6 @@
-"""From a slot to a training view, and from the views of a step to a batch: what the workers of the loader do.
+"""From a slot to a training view, and from the slots of a step to a batch: what the workers of the loader do.
 
-    source.load -> Geometry -> perturbation of the stream, if any -> collate -> CutMix (unlabelled)
+    source.load -> Geometry -> perturbation of the stream, if any -> its place in the batch -> CutMix (unlabelled)
 
 What all views of a sample have in common, decoded and resized, stays in memory as far as the cache reaches. Images stay
 uint8 to the device: the hand-over from a worker costs a third of what float32 would.
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from depth_anything_train.data.cache import SampleCache
@@ -27,17 +26,10 @@ from depth_anything_train.data.schema import NO_CLASS, BadSample
 from depth_anything_train.data.sources import Sample, SemanticSource, Source
 from depth_anything_train.data.transforms import Geometry
 from depth_anything_train.runtime import UserError, keyed_seed
-from depth_anything_train.types import Batch
+from depth_anything_train.types import Batch, Valid
 
 UNLABELLED = "unlabelled"
 """Name of the stream CutMix is applied to."""
-
-
-class Loaded(NamedTuple):
-    """What a worker hands over for one slot: a training view, or why there is none."""
-
-    slot: Slot
-    sample: Sample | UserError
 
 
 class Collated(NamedTuple):
@@ -48,7 +40,7 @@ class Collated(NamedTuple):
     problems: list[tuple[str, str]]
 
 
-class TrainingViews(Dataset[Loaded]):
+class TrainingViews:
     """The training view of a slot: a pure function of the seed and the slot's stream, epoch and index."""
 
     def __init__(
@@ -62,79 +54,90 @@ class TrainingViews(Dataset[Loaded]):
         self.sources, self.geometry, self.perturbations, self.seed = sources, geometry, perturbations, seed
         self.cache = cache
 
-    def __getitem__(self, slot: Slot) -> Loaded:
-        """Load and transform. Errors travel as values, because a raised one would reach the user as a traceback."""
+    def __getitem__(self, slot: Slot) -> Sample:
+        """Load and transform.
+
+        Raises:
+            BadSample: the sample cannot be used. Beside it what sources raise.
+        """
         view = (slot.stream, slot.epoch, slot.index)
-        try:
-            sample = self.cache.get((slot.stream, slot.index), lambda: self._fitted(slot))
-            sample = self.geometry.crop(sample, np.random.default_rng(keyed_seed(self.seed, "geometry", *view)))
-        except UserError as error:
-            return Loaded(slot, error)
+        sample = self.cache.get((slot.stream, slot.index), lambda: self._fitted(slot))
+        sample = self.geometry.crop(sample, np.random.default_rng(keyed_seed(self.seed, "geometry", *view)))
         if (perturb := self.perturbations.get(slot.stream)) is not None:
             sample["image"] = perturb(sample["image"], keyed_seed(self.seed, "perturbation", *view))
-        return Loaded(slot, sample)
+        return sample
 
     def _fitted(self, slot: Slot) -> Sample:
         return self.geometry.fit(self.sources[slot.stream].load(slot.index))
 
 
 @dataclass(frozen=True)
-class Collate:
-    """Stacks the views of one step and mixes the unlabelled ones."""
+class TrainingBatches(Dataset["Collated | UserError"]):
+    """The batch of a step: views in their places, the unlabelled ones mixed.
 
-    sources: Mapping[str, Source]
-    shape: tuple[int, int]
+    Each view is copied into its place before the next one is loaded: its arrays are still in the processor's cache
+    then, and the next one gets their memory.
+    """
+
+    views: TrainingViews
     cutmix: CutMix | None
-    seed: int
     buffers: SharedBuffers | None = None
 
-    def __call__(self, loaded: list[Loaded]) -> Collated | UserError:
-        """The batch of each stream by its name; where there are buffers it is left there."""
+    def __getitem__(self, slots: list[Slot]) -> Collated | UserError:
+        """The batch of each stream by its name; where there are buffers it is left there.
+
+        Errors travel as values, because a raised one would reach the user as a traceback.
+        """
         if self.buffers is not None:
             self.buffers.begin()
-        problems = []
-        streams: dict[str, list[Loaded]] = {name: [] for name in self.sources}
-        for slot, sample in loaded:
-            if isinstance(sample, BadSample):
-                problems.append((sample.reason, str(sample)))
-                sample = self._blank(slot)
-            elif isinstance(sample, UserError):
-                return sample
-            streams[slot.stream].append(Loaded(slot, sample))
-        batch = {name: self._stack(name, views) for name, views in streams.items()}
-        return Collated(batch if self.buffers is None else self.buffers.place(batch), len(loaded), problems)
+        streams: dict[str, list[Slot]] = {name: [] for name in self.views.sources}
+        for slot in slots:
+            streams[slot.stream].append(slot)
+        problems: list[tuple[str, str]] = []
+        try:
+            batch = {name: self._batch(name, places, problems) for name, places in streams.items()}
+        except UserError as error:
+            return error
+        return Collated(batch if self.buffers is None else self.buffers.place(batch), len(slots), problems)
 
-    def _blank(self, slot: Slot) -> Sample:
-        """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
-        shape = self.shape
-        blank: Sample = {"image": np.zeros((*shape, 3), np.uint8), "key": f"bad {slot.stream} {slot.index}"}
-        if isinstance(self.sources[slot.stream], SemanticSource):
-            return blank | {"classes": np.full(shape, NO_CLASS, np.uint8)}
-        return blank | {"disparity": np.zeros(shape, np.float32), "valid": np.zeros(shape, bool)}
-
-    def _stack(self, name: str, views: list[Loaded]) -> dict[str, Any]:
-        samples: list[Any] = [view.sample for view in views]
-        batch: dict[str, Any] = {
-            quantity: self._stack_arrays([sample[quantity] for sample in samples])
-            for quantity in samples[0]
-            if quantity != "key"
-        }
-        batch["key"] = [sample["key"] for sample in samples]
-        batch["source"] = [self.sources[name].name_of(view.slot.index) for view in views]
+    def _batch(self, name: str, slots: list[Slot], problems: list[tuple[str, str]]) -> dict[str, Any]:
+        source, blank = self.views.sources[name], self._blank(name)
+        places = {quantity: self._room((len(slots), *pixels.shape), pixels.dtype) for quantity, pixels in blank.items()}
+        keys = []
+        for number, slot in enumerate(slots):
+            try:
+                sample = self.views[slot]
+            except BadSample as error:
+                problems.append((error.reason, str(error)))
+                sample = blank | {"key": f"bad {name} {slot.index}"}
+            for quantity, place in places.items():
+                np.copyto(place[number], sample[quantity])
+            keys.append(sample["key"])
+        batch: dict[str, Any] = {quantity: torch.from_numpy(place) for quantity, place in places.items()}
+        batch["key"], batch["source"] = keys, [source.name_of(slot.index) for slot in slots]
         batch["image"] = batch["image"].permute(0, 3, 1, 2)  # stays channels-last in memory, which convolutions like
         if "disparity" in batch:
             batch |= {quantity: batch[quantity][:, None] for quantity in ("disparity", "valid")}
         if name == UNLABELLED:
-            self._mix(batch, [view.slot for view in views])
+            batch["region"] = self._mix(batch, slots)
         return batch
 
-    def _stack_arrays(self, arrays: list[NDArray[Any]]) -> Tensor:
-        room = None if self.buffers is None else self.buffers.room((len(arrays), *arrays[0].shape), arrays[0].dtype)
-        return torch.from_numpy(np.stack(arrays, out=room))
+    def _blank(self, name: str) -> Sample:
+        """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
+        shape = self.views.geometry.shape
+        blank: Sample = {"image": np.zeros((*shape, 3), np.uint8)}
+        if isinstance(self.views.sources[name], SemanticSource):
+            return blank | {"classes": np.full(shape, NO_CLASS, np.uint8)}
+        return blank | {"disparity": np.zeros(shape, np.float32), "valid": np.zeros(shape, bool)}
 
-    def _mix(self, batch: dict[str, Any], slots: list[Slot]) -> None:
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        room = None if self.buffers is None else self.buffers.room(shape, dtype)
+        return np.empty(shape, dtype) if room is None else room
+
+    def _mix(self, batch: dict[str, Any], slots: list[Slot]) -> Valid:
+        """Mix in place, and tell which pixels are an image's own."""
         if self.cutmix is None:
-            batch["region"] = torch.ones_like(batch["valid"])
-            return
-        boxes = self.cutmix.boxes(self.shape[0], self.seed, slots[0].step, [slot.position for slot in slots])
-        batch["region"] = cutmix(batch["image"], batch["disparity"], batch["valid"], boxes)
+            return torch.ones_like(batch["valid"])
+        size, seed = self.views.geometry.shape[0], self.views.seed
+        boxes = self.cutmix.boxes(size, seed, slots[0].step, [slot.position for slot in slots])
+        return cutmix(batch["image"], batch["disparity"], batch["valid"], boxes)
