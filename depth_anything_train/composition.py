@@ -58,7 +58,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
             composed = hydra.compose(name, overrides)
         except MissingConfigException as error:
             raise UserError(_unknown_choice(config_folder(name), overrides, error)) from None
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a name in place of a number
             raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
         check_values(name, config_folder(name), overrides, composed)
         return composed
@@ -139,6 +139,9 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
 def _other_kind(known: DictConfig, key: str, value: Any) -> str | None:
     """A list in place of a mapping, or the reverse, of which Hydra says only that it cannot merge them."""
     default = select(known, key)
+    outer, _, last = key.rpartition(".")
+    if outer and isinstance(given := select(known, outer), ListConfig):
+        return f"Expected a list for {outer}, which has {len(given)} items and no {last}; write {outer}=[A,B,...]."
     if isinstance(default, ListConfig) and isinstance(value, dict):
         return f"Expected a list for {key}, but got {value}; write {_in_shell(as_override(key, [*value.values()]))}."
     if isinstance(default, DictConfig) and isinstance(value, list):

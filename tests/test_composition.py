@@ -84,6 +84,12 @@ def test_compose__a_mapping_in_place_of_a_list_is_told_how_to_be_typed():
     assert compose("train", ["experiment=tiny_teacher", proposed]).validation == ["my val"]
 
 
+@pytest.mark.parametrize("place", ["a", "0"])
+def test_compose__a_name_or_a_place_that_a_list_lacks_is_told_how_the_list_is_typed(place: str):
+    with pytest.raises(UserError, match=rf"which has 0 items and no {place}; write validation=\[A,B,...\]"):
+        compose("train", ["experiment=tiny_teacher", f"validation.{place}=3"])
+
+
 def test_compose__a_list_in_place_of_a_mapping_is_told_how_to_be_typed():
     with pytest.raises(UserError, match=r"names and values for checkpoint, but got \[1\]; write checkpoint.NAME=VALUE"):
         compose("train", ["experiment=tiny_teacher", "checkpoint=[1]"])

@@ -246,6 +246,12 @@ def test_evaluations__one_that_lacks_a_key_is_named_with_it(evaluations, tmp_pat
         read_evaluations({"old": str(file.parent), **evaluations}, baseline=None)
 
 
+def test_evaluations__of_a_version_whose_protocol_knows_more_are_to_be_made_again(evaluations, tmp_path):
+    newer = write_evaluation(tmp_path / "newer", ABS_REL["student"], protocol=PROTOCOL | {"weather": "fog"})
+    with pytest.raises(UserError, match=r"in the results of newer, but it has .*weather; evaluate again"):
+        read_evaluations({"newer": newer}, baseline=None)
+
+
 def test_verdict__says_first_that_a_model_was_judged_on_other_samples_of_the_same_names(evaluations, tmp_path):
     other = write_evaluation(tmp_path / "other", ABS_REL["student"], data="b")
     comparison = read_evaluations({**evaluations, "student": other}, baseline="mean_map")

@@ -10,13 +10,15 @@ from omegaconf import DictConfig
 
 from depth_anything_train.command import command
 from depth_anything_train.export.onnx import check_onnx, export_onnx
-from depth_anything_train.files import read_json, require_writable
+from depth_anything_train.files import require_writable
 from depth_anything_train.inference.depth_anything import DepthAnything, Format
-from depth_anything_train.metrics.results import RESULTS_FILE
+from depth_anything_train.metrics.results import read_results
 from depth_anything_train.models import checkpoints, huggingface
 from depth_anything_train.runtime import UserError, console
 
-QUOTED = ("caption", "groups", "mean", "images")
+QUOTED = {"caption": str, "groups": dict, "mean": dict, "images": int}
+"""What a model card takes over of the results of `evaluate`."""
+
 FORMATS = (*get_args(Format), "onnx")
 FILES = {
     "native": checkpoints.FILES,
@@ -39,7 +41,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.licence is not None:
         model.extra["licence"] = cfg.licence
     if cfg.results:
-        model.extra["results"] = [read_results(folder, model) for folder in cfg.results]
+        model.extra["results"] = [quoted(Path(folder).expanduser(), model) for folder in cfg.results]
     if cfg.format == "onnx":
         console.print("Writing the graph and comparing it with PyTorch: a minute or two at open sizes.")
         difference = export_onnx(model, out, size=cfg.size, batch_size=cfg.batch_size)
@@ -75,13 +77,13 @@ def check_place(out: Path, format: str) -> None:
         )
 
 
-def read_results(folder: str, model: DepthAnything) -> dict[str, Any]:
+def quoted(folder: Path, model: DepthAnything) -> dict[str, Any]:
     """What the model card quotes of results that `evaluate` wrote.
 
     Raises:
-        UserError: there are none in the folder, or they are of another model.
+        UserError: there are none in the folder, they lack what is quoted, or they are of another model.
     """
-    results = read_json(Path(folder).expanduser() / RESULTS_FILE, keys=(*QUOTED, "model"))
+    results = read_results(folder, keys={**QUOTED, "model": dict})
     judged = results["model"]
     if judged["hash"] != model.hash:
         raise UserError(f"The results in {folder} are of another model ({judged['name']}); evaluate this one.")

@@ -105,12 +105,22 @@ def read_evaluations(
     return Comparison(
         models=list(results),
         baseline=baseline if baseline in results else None,
-        protocol=DepthProtocol(**first["protocol"]),
+        protocol=_protocol(first["protocol"], first_name),
         rows=_rows(results, labelled_groups),
         skipped=first["skipped"],
         hashes={name: result["model"]["hash"] for name, result in results.items()},
         elsewhere={name: other for name, result in results.items() if (other := _other_data(result, first))},
     )
+
+
+def _protocol(stored: Mapping[str, Any], name: str) -> DepthProtocol:
+    try:
+        return DepthProtocol(**stored)
+    except TypeError:
+        keys = ", ".join(stored)
+        raise UserError(
+            f"Expected the protocol of this version in the results of {name}, but it has {keys}; evaluate again."
+        ) from None
 
 
 def _other_data(result: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:

@@ -107,12 +107,14 @@ def test_export__a_place_that_cannot_be_written_to_is_told_before_the_model_is_r
 
 def test_export__tells_what_is_wrong_in_one_sentence(export, tmp_path, capsys):
     other = write_results(tmp_path / "other", name="theirs", hash="0")
+    older = write_results(tmp_path / "older", name="mine")
     for arguments, message in (
         (["out=x"], "needs a value for format"),
         (["format=coreml", "out=x"], "Expected a format out of native, hf, original, onnx, but got 'coreml'"),
         (["format=original", "out=x"], "got test with 32 channels in 2 heads, which the released code cannot build"),
         (["format=onnx", "out=x.onnx", "size=30"], "multiple of the patch size 14"),
         (["format=hf", "out=x", f"results=[{other}]"], "of another model (theirs)"),
+        (["format=hf", "out=x", f"results=[{older}]"], "Expected the key hash in"),
         (["format=hf", "out=x", f"results=[{tmp_path}]"], "Expected the file"),
         ([f"check={other / 'results.json'}"], "Expected an ONNX file"),
     ):
