@@ -6,7 +6,7 @@ import atexit
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from weakref import WeakSet
 
 import cv2
@@ -63,7 +63,10 @@ class TrainLoader:
     def _batches(self) -> Generator[Batch, None, None]:
         start = time.perf_counter()
         keep_freed_memory()  # here and in the workers
-        buffers = self.buffers() if self.buffers is not None else None
+        buffers = None
+        if self.buffers is not None:
+            with suppress(OSError):  # a system that promises no more memory than it has; torch hands over what is used
+                buffers = self.buffers()
         loaded = iter(self.load(buffers))  # starts the workers
         try:
             with self.prefetcher() if self.prefetcher is not None else nullcontext() as prefetcher:

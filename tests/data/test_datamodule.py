@@ -121,9 +121,9 @@ def test_loader__workers_change_nothing(labelled_folders, pseudo_folder, workers
         assert_equal(one, other)
 
 
-@pytest.mark.parametrize("bytes_a_pixel", [9, 4, 0])
+@pytest.mark.parametrize("bytes_a_pixel", [9, 4, 0, 2**40])
 def test_loader__batches_that_are_kept_stay_as_they_were(monkeypatch, labelled_folders, pseudo_folder, bytes_a_pixel):
-    """While workers write to the memory that they came through, and where that has no room for them."""
+    """While workers write to the memory that they came through, where it has no room, and where the system has none."""
     monkeypatch.setattr(datamodule, "BYTES_A_PIXEL", bytes_a_pixel)
     alone = list(student(labelled_folders, pseudo_folder).loader())
     together = list(student(labelled_folders, pseudo_folder, workers=1).loader())
