@@ -125,10 +125,10 @@ class TrainingBatches(Dataset["Collated | UserError"]):
     def _blank(self, name: str) -> Sample:
         """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
         shape = self.views.geometry.shape
-        blank: Sample = {"image": np.zeros((*shape, 3), np.uint8)}
+        blank: Sample = {"image": np.broadcast_to(np.uint8(0), (*shape, 3))}
         if isinstance(self.views.sources[name], SemanticSource):
-            return blank | {"classes": np.full(shape, NO_CLASS, np.uint8)}
-        return blank | {"disparity": np.zeros(shape, np.float32), "valid": np.zeros(shape, bool)}
+            return blank | {"classes": np.broadcast_to(np.uint8(NO_CLASS), shape)}
+        return blank | {"disparity": np.broadcast_to(np.float32(0), shape), "valid": np.broadcast_to(False, shape)}
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         room = None if self.buffers is None else self.buffers.room(shape, dtype)
