@@ -27,7 +27,7 @@ from depth_anything_train.command import command
 from depth_anything_train.data.index_files import index_path, read_header
 from depth_anything_train.data.schema import DATASET_FILE, LABELLED, META, SCHEMA, UNFINISHED_FILE, BadSample, BadShard
 from depth_anything_train.files import create_json, read_json, remove_leftovers, require_writable, write_json
-from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint, require_count
+from depth_anything_train.runtime import ProgressBar, UserError, console, fingerprint, require_count, require_share
 
 UNKNOWN = "unknown"
 """The licence of a sample that states none."""
@@ -91,6 +91,7 @@ def prepare(
         UserError: nothing to read, too much of it bad, or `out` holds something else.
     """
     require_count("samples_per_shard", samples_per_shard)
+    require_share("max_bad_share", max_bad_share)
     out = Path(out).expanduser()
     require_writable(out)
     items = ingest.items()

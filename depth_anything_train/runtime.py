@@ -40,6 +40,12 @@ def require_count(key: str, value: object) -> None:
         raise UserError(f"Expected {key} to be a whole number of at least 1, but got {value!r}.")
 
 
+def require_share(key: str, value: float) -> None:
+    """Raise a UserError that names `key` unless `value` lies in 0 to 1."""
+    if not 0 <= value <= 1:
+        raise UserError(f"Expected {key} to lie in 0 to 1, but got {value}.")
+
+
 def import_extra(module: str, *, extra: str) -> Any:
     """Import a library that only some uses need, when one of them comes up.
 

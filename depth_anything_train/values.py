@@ -30,6 +30,9 @@ NUMBERS = ("scale", "invalid", "aspect", "clip_norm", "max_depth_m", "canonical_
 NEVER_NULL = ("device", "host", "max_bad_share", "percentile", "port", "precision")
 """Numbers and words that something always needs."""
 
+LISTS = ("aspects",)
+"""Lists whose default is null."""
+
 EITHER = ("taps", "size")
 """A list, or a name or number that stands for one."""
 
@@ -69,6 +72,8 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
     for override in parsed:
         if override not in choices and not override.is_delete():
             key, value = override.key_or_group, select(composed, override.key_or_group)
+            if value is None and OmegaConf.is_missing(plain, key):
+                raise UserError(f"Expected a value for {key}, but got null.")
             several = isinstance(value, ListConfig) and key in SEVERAL.get(name, ())
             for one in value if several else [value]:
                 typed = (override.input_line or "").partition("=")[2]
@@ -129,7 +134,7 @@ def check_value(key: str, value: Any, default: Any, typed: str = "") -> None:
     elif (last in NUMBERS or isinstance(default, int | float)) and value is not None and not _is_number(value):
         raise UserError(f"Expected a number for {key}, but got {_shown(value)}.")
     elif (
-        isinstance(default, ListConfig)
+        (isinstance(default, ListConfig) or last in LISTS)
         and last not in EITHER
         and not isinstance(value, ListConfig)
         and value is not None

@@ -99,6 +99,27 @@ def test_signals__save_the_step_and_leave_with_the_status_that_means_run_me_agai
     assert weights(run) == weights(undisturbed)
 
 
+class AskTwice(pl.Callback):
+    """Ctrl-C, and at once again, at the sixth step."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 5:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_second_ctrl_c__ends_at_once_as_an_interruption_and_the_last_checkpoint_stays(data, undisturbed, tmp_path):
+    run, build = tmp_path / "run", program.build_trainer
+    with pytest.MonkeyPatch.context() as changed:
+        asked = lambda cfg, callbacks, **more: build(cfg, callbacks=[*callbacks, AskTwice()], **more)  # noqa: E731
+        changed.setattr(program, "build_trainer", asked)
+        with pytest.raises(KeyboardInterrupt):
+            train(compose("train", options(data, run)))
+    assert [path.stem for path in (run / "checkpoints").glob("*.ckpt")] == ["step-00000004"]
+    train(compose("train", options(data, run)))
+    assert weights(run) == weights(undisturbed)
+
+
 def test_torn_checkpoint__the_one_before_it_is_taken(data, undisturbed, tmp_path):
     run = tmp_path / "run"
     kill_at(options(data, run), run, 12)

@@ -51,6 +51,17 @@ def test_check_values__a_size_may_be_a_pair():
     assert compose("train", [*TINY, "size=[28,42]"]).size == [28, 42]
 
 
+@pytest.mark.parametrize(("command", "key"), [("predict", "out"), ("predict", "model"), ("export", "format")])
+def test_check_values__what_has_no_default_cannot_be_null(command, key):
+    with pytest.raises(UserError, match=f"Expected a value for {key}, but got null"):
+        compose(command, [f"{key}=null"])
+
+
+def test_check_values__a_list_whose_default_is_null_is_shown_as_a_list():
+    with pytest.raises(UserError, match=r"Expected a list for aspects, but got 1.3; write aspects=\[1.3\]"):
+        compose("label", ["aspects=1.3"])
+
+
 @pytest.mark.parametrize("override", ["out=", "out=3"])
 def test_check_values__an_empty_or_a_number_is_no_path(override):
     with pytest.raises(UserError, match="Expected a path for out"):

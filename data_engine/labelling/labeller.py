@@ -32,7 +32,7 @@ from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.transforms import check_aspect
 from depth_anything_train.files import remove_leftovers, write_json
 from depth_anything_train.parallel import map_ahead
-from depth_anything_train.runtime import UserError, fingerprint
+from depth_anything_train.runtime import UserError, fingerprint, require_share
 
 LABEL = "disparity.dz16"
 
@@ -70,12 +70,13 @@ class ShardLabeller:
         workers: threads that decode images and encode labels.
 
     Raises:
-        UserError: `max_bad_share` is no share, or a teacher that is compiled would see any number of sizes.
+        UserError: `max_bad_share` is no share, the teacher cannot see images of `size`, or one that is compiled would
+            see any number of sizes.
     """
 
     def __init__(self, teacher: Teacher, settings: LabelSettings, *, max_bad_share: float = 0.1, workers: int = 4):
-        if not 0 <= max_bad_share <= 1:
-            raise UserError(f"Expected max_bad_share from 0 to 1, but got {max_bad_share}.")
+        require_share("max_bad_share", max_bad_share)
+        teacher.network_size(settings.size, settings.size, settings.size)
         if teacher.compile and not settings.aspects:
             raise UserError("compile=true compiles once for each size of image: name a few aspects=[...] as well.")
         self.teacher, self.settings = teacher, settings

@@ -21,6 +21,10 @@ class Stopped(Exception):
     """All ranks leave, because one of them was asked to; the state is saved."""
 
 
+class StoppedAtOnce(BaseException):
+    """The user asked twice. (What Lightning makes of a KeyboardInterrupt ends the process without a word.)"""
+
+
 class Interruption:
     """Whether this run was asked to stop.
 
@@ -56,7 +60,7 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise StoppedAtOnce
         self.received = True
 
     def connect(self) -> None:

@@ -119,10 +119,10 @@ def build_graph(model: DepthAnything, *, size: Size | None, batch_size: int | No
         )
     assert program is not None
     proto = program.model_proto
-    sides = proto.graph.input[0].type.tensor_type.shape.dim
-    assert all(sides[axis].dim_param for axis in free), "the exporter fixed a length that was to stay open"
+    lengths = proto.graph.input[0].type.tensor_type.shape.dim
+    assert all(lengths[axis].dim_param for axis in free), "the exporter fixed a length that was to stay open"
     _remove_traces(proto.graph)
-    onnx.helper.set_model_props(proto, _metadata(model))
+    onnx.helper.set_model_props(proto, _metadata(model, size))
     onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)
 
@@ -152,14 +152,14 @@ def _remove_traces(graph: Any) -> None:
         item.ClearField("doc_string")
 
 
-def _metadata(model: DepthAnything) -> dict[str, str]:
+def _metadata(model: DepthAnything, sides: Size | None) -> dict[str, str]:
     config = model.model.config
     facts = {
         "kind": config.kind,
         "max_depth_m": config.max_depth_m,
         "canonical_focal_px": config.canonical_focal_px,
         "taps": list(config.encoder.taps),
-        "size": model.size,
+        "size": model.size if sides is None else list(sides),
         "patch_size": config.encoder.patch_size,
         "position": config.encoder.position,
         "mean": list(IMAGENET_MEAN),

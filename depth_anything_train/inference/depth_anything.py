@@ -16,6 +16,7 @@ from torch import Tensor
 
 from depth_anything_train.data.camera import resized_focal
 from depth_anything_train.data.schema import BadSample
+from depth_anything_train.files import require_writable
 from depth_anything_train.inference.card import model_card
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.exif import stated_focal
@@ -121,8 +122,8 @@ class DepthAnything:
                 with its processor and a model card; `original` is a `.pth` for the released code.
 
         Raises:
-            UserError: the format is unknown or cannot hold the model, the folder holds one of another format, or the
-                weights were rounded to bfloat16.
+            UserError: the format is unknown or cannot hold the model, the folder cannot be written to or holds one of
+                another format, or the weights were rounded to bfloat16.
         """
         folder = Path(folder).expanduser()
         if format != "native" and self.model.config.canonical_focal_px is not None:
@@ -139,6 +140,7 @@ class DepthAnything:
                 f"Expected no model of another format in {folder}, whose weights have the same name, but {other[0]} is "
                 "there; name another folder."
             )
+        require_writable(folder)
         if format == "native":
             save_model(folder, self.model, self.extra)
         elif format == "hf":

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,13 @@ DEFAULT_VIDEO_OUTPUTS = ("color",)
 
 Limits = tuple[float, float]
 """Disparity of the first and the last colour."""
+
+
+class PictureLimits(NamedTuple):
+    """Of the pictures of a frame: of the colours, and of the control map from black to white."""
+
+    color: Limits
+    control: Limits
 
 
 @dataclass(frozen=True)
@@ -107,16 +115,17 @@ class Outputs:
         return paths
 
     def pictures(
-        self, image: NDArray[np.uint8], prediction: Prediction, limits: Limits | None = None
+        self, image: NDArray[np.uint8], prediction: Prediction, limits: PictureLimits | None = None
     ) -> dict[str, NDArray[np.uint8]]:
-        """Those of the outputs that are 8-bit pictures, RGB uint8, by name; `limits` as in `color_picture`."""
+        """Those of the outputs that are 8-bit pictures, RGB uint8, by name; `limits` hold them in a video."""
         pictures = {}
+        of_colors, of_control = limits or (None, None)
         if {"color", "side_by_side"} & set(self.names):
-            pictures["color"] = color_picture(prediction, self.colormap, limits)
+            pictures["color"] = color_picture(prediction, self.colormap, of_colors)
         if "side_by_side" in self.names:
             pictures["side_by_side"] = side_by_side(image, pictures["color"])
         if "control" in self.names:
-            pictures["control"] = control_map(prediction, self.percentile, limits)
+            pictures["control"] = control_map(prediction, self.percentile, of_control)
         return {name: pictures[name] for name in self.names if name in pictures}
 
     def _encoded(

@@ -126,13 +126,13 @@ def _from_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _from_pillow(image: PIL.Image.Image) -> NDArray[np.uint8]:
-    """As `decode_image` does it with a file: upright, 16 bits become 8."""
+    """As `decode_image` does it with a file: upright, 16 bits become 8. (Pillow rounds CMYK another way.)"""
     try:
         upright = PIL.ImageOps.exif_transpose(image)
         if upright.mode.startswith("I;16"):
             return _from_array((np.asarray(upright) >> 8).astype(np.uint8))
         if upright.mode in ("I", "F"):
             raise UserError(f"Expected a photograph, but got a Pillow image of mode {image.mode}; make it L or RGB.")
-        return np.asarray(upright.convert("RGB"))
+        return _from_array(np.asarray(upright.convert("RGB")))
     except OSError as error:  # Pillow reads a file when its pixels are first asked for
         raise BadSample("undecodable_image", f"The Pillow image cannot be decoded: {error}.") from None

@@ -73,11 +73,10 @@ def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video
     if not text.strip():
         raise UserError("Expected photographs, a video, a camera's number or an address as source, but got nothing.")
     path = Path(text).expanduser()
-    is_camera = text.isdecimal() and not path.is_dir()
-    if is_camera or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
-        return as_video(text)
     if path.is_dir():
         return _checked(text, path, _below(path, out))
+    if text.isdecimal() or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
+        return as_video(text)
     if path.is_file():
         photos = _shared(text, _listed(path)) if _extension(text) == "txt" else Photos(path.parent, [path.name])
         if out is not None and out.resolve() in {file.parent.resolve() for file, _ in photos}:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.inference.outputs import Limits
+from depth_anything_train.inference.outputs import PictureLimits
 from depth_anything_train.inference.prediction import Prediction
 
 PIXELS = 20_000  # of a frame that are looked at; two numbers do not need more
@@ -26,11 +26,15 @@ class TemporalAlignment:
     fitted to the one before it as that came out; at a cut everything starts anew. Slow changes stay: the correction
     leaks, so that in the long run the numbers are the model's own. Metres have no open scale: those of a metric model
     stay as they are, and only the colours are held.
+
+    Args:
+        percentile: percentage of pixels at either end that control maps give up for contrast.
     """
 
-    def __init__(self) -> None:
-        self.limits: Limits = (0.0, 0.0)
-        """Disparity of the first and last colour for the frame that came last: its running 1st and 99th percentile."""
+    def __init__(self, percentile: float = 0.0) -> None:
+        self.percentiles = (1.0, 99.0, percentile, 100 - percentile)
+        self.limits = PictureLimits((0.0, 0.0), (0.0, 0.0))
+        """Of the frame that came last: running percentiles, of colours the 1st and 99th."""
         self._reference: NDArray[np.float64] | None = None
 
     def __call__(self, prediction: Prediction) -> Prediction:
@@ -44,9 +48,13 @@ class TemporalAlignment:
         if aligned:
             scale, shift = scale ** (1 - LEAK), shift * (1 - LEAK)
             values = scale * values + shift
-        low, high = np.percentile(values, (1, 99))
         weight = 1.0 if cut else COLOR_WEIGHT
-        self.limits = (_mixed(self.limits[0], low, weight), _mixed(self.limits[1], high, weight))
+        before = [*self.limits.color, *self.limits.control]
+        low, high, black, white = (
+            _mixed(old, new, weight)
+            for old, new in zip(before, np.percentile(values, self.percentiles).tolist(), strict=True)
+        )
+        self.limits = PictureLimits((low, high), (black, white))
         self._reference = values
         return Prediction(np.float32(scale) * disparity + np.float32(shift)) if aligned else prediction
 
@@ -73,4 +81,4 @@ def robust_fit(values: NDArray[np.float64], reference: NDArray[np.float64]) -> t
 
 
 def _mixed(old: float, new: float, weight: float) -> float:
-    return (1 - weight) * old + weight * float(new)
+    return (1 - weight) * old + weight * new

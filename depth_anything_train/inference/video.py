@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from depth_anything_train.files import atomic_writer, remove_leftovers
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
-from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Limits, Outputs
+from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Outputs, PictureLimits
 from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.inference.sources import as_video
 from depth_anything_train.inference.temporal import TemporalAlignment
@@ -64,7 +64,7 @@ def predict_video(
         raise UserError("Expected photographs for point clouds, but got a video; leave pointcloud out.")
     out = Path(out).expanduser()
     remove_leftovers(out.parent, out.name)
-    alignment = TemporalAlignment() if temporal else None
+    alignment = TemporalAlignment(outputs.percentile) if temporal else None
     done = 0
     with contextlib.ExitStack() as stack:
         reader = source if isinstance(source, VideoReader) else stack.enter_context(VideoReader(as_video(source)))
@@ -106,7 +106,7 @@ class _Files:
                 writer = video_writer(self.paths[-1], reader, reader.height, width)
                 self._videos[name] = stack.enter_context(writer)
 
-    def write(self, frame: Frame, prediction: Prediction, limits: Limits | None) -> None:
+    def write(self, frame: Frame, prediction: Prediction, limits: PictureLimits | None) -> None:
         if self._array is not None:
             self._array.append(prediction.values)
         if self._videos:

@@ -72,7 +72,7 @@ def load_hf(folder: str | Path) -> tuple[DepthModel, int | list[int]]:
     config = config_from_hf(read_json(folder / CONFIG), source=str(folder / CONFIG))
     tensors = from_hf_names(read_tensors(folder / WEIGHTS), config)
     model = assemble(config, tensors, source=str(folder / WEIGHTS))
-    return model, _processor_size(folder)
+    return model, _processor_size(folder, config.encoder.patch_size)
 
 
 def save_hf(folder: str | Path, model: DepthModel, *, size: int | Sequence[int], card: str) -> Path:
@@ -219,14 +219,22 @@ def processor_of(config: DepthModelConfig, size: int | Sequence[int]) -> dict[st
     }
 
 
-def _processor_size(folder: Path) -> int | list[int]:
+def _is_close(found: Any, value: Any) -> bool:
+    """Whether numbers of a file, one or several, are those."""
+    try:
+        return np.shape(found) == np.shape(value) and np.allclose(np.asarray(found, float), value, rtol=1e-4)
+    except (TypeError, ValueError):
+        return False
+
+
+def _processor_size(folder: Path, patch_size: int) -> int | list[int]:
     path = folder / PROCESSOR
     if not path.exists():
         return RELEASED_SIZE
     content = read_json(path, keys=("size",))
-    for key, (value, by_default) in PROCESSOR_FIXED.items():
+    for key, (value, by_default) in {**PROCESSOR_FIXED, "ensure_multiple_of": (patch_size, 1)}.items():
         found = by_default if content.get(key) is None else content[key]
-        if not (np.shape(found) == np.shape(value) and np.allclose(found, value, rtol=1e-4)):
+        if not _is_close(found, value):
             raise UserError(
                 f"Expected {key}={value} in {path}, but got {found}; photographs are prepared in no other way."
             )

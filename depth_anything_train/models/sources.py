@@ -130,7 +130,7 @@ def _no_model(source: str | Path, path: Path) -> str:
         return f"{source} is a run folder without a finished model; let its training finish first{newest}."
     if path.is_dir() and len(found := sorted(path.glob("*.pth"))) > 1:
         return f"{source} holds {len(found)} .pth files, {found[0].name} first; give one of them."
-    state = "holds none of them" if path.is_dir() else "is no such file" if path.is_file() else "does not exist"
+    state = "holds none of them" if path.is_dir() else "is another kind of file" if path.is_file() else "does not exist"
     return (
         "Expected a model folder, a run folder, a checkpoint (.ckpt), a Hugging Face folder, a released .pth or the "
         f"name of a model on the hub (owner/name), but {source} {state}."

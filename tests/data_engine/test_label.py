@@ -151,7 +151,7 @@ def test_label__too_many_bad_images_stop_the_run_and_leave_no_manifest(teacher, 
 
 @pytest.mark.parametrize("share", [-1, 2, float("nan")])
 def test_labeller__a_share_of_bad_images_that_cannot_be_is_refused(teacher, share):
-    with pytest.raises(UserError, match="max_bad_share from 0 to 1"):
+    with pytest.raises(UserError, match="max_bad_share to lie in 0 to 1"):
         labeller(teacher, max_bad_share=share)
 
 
@@ -254,6 +254,11 @@ def test_settings__that_would_label_nothing_are_refused(settings):
 def test_settings__aspects_that_cannot_be_are_refused(aspects):
     with pytest.raises(UserError, match="at most 8 values of width / height"):
         LabelSettings(size=28, aspects=aspects)
+
+
+def test_labeller__a_size_below_a_patch_is_refused_before_any_image(model, tmp_path):
+    with pytest.raises(UserError, match=r"at least one patch \(14 pixels\)"):
+        ShardLabeller(ModelTeacher(tmp_path / "teacher", device="cpu"), LabelSettings(size=13))
 
 
 def test_labeller__compiling_needs_few_sizes(model, tmp_path):

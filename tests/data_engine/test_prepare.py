@@ -202,6 +202,13 @@ def test_prepare__stops_before_the_end_once_the_share_is_certain(tmp_path: Path)
 def test_prepare__refuses_to_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves nothing"):
         prepare(Numbers(2, bad=(0, 1)), tmp_path, workers=0, max_bad_share=1.0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 50, float("nan")])
+def test_prepare__refuses_a_share_that_is_none_before_anything_is_written(share, tmp_path):
+    with pytest.raises(UserError, match="max_bad_share to lie in 0 to 1"):
+        prepare(Numbers(2), tmp_path / "out", workers=0, max_bad_share=share)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="samples_per_shard"):
         prepare(Numbers(), tmp_path, samples_per_shard=0)
 

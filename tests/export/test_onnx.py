@@ -82,7 +82,8 @@ def test_graph__of_fixed_size_of_a_metric_model(tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [2, 3, 28, 70]
     assert (session.get_outputs()[0].name, session.get_outputs()[0].shape) == ("depth_m", [2, 1, 28, 70])
-    assert json.loads(session.get_modelmeta().custom_metadata_map["max_depth_m"]) == 20.0
+    facts = session.get_modelmeta().custom_metadata_map
+    assert (json.loads(facts["max_depth_m"]), json.loads(facts["size"])) == (20.0, [28, 70])
 
 
 def test_exportable__two_domains_of_bins_take_any_number_of_images():

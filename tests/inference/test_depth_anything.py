@@ -118,6 +118,12 @@ def test_save_pretrained__in_every_format_predicts_the_same_at_the_native_size(n
     assert loaded.hash == model.hash
 
 
+def test_save_pretrained__to_a_file_is_refused(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Expected a folder to write to as out"):
+        model.save_pretrained(tmp_path / "file")
+
+
 @pytest.mark.parametrize(("first", "then"), [("native", "hf"), ("hf", "native")])
 def test_save_pretrained__does_not_write_over_a_model_of_another_format(network, tmp_path, first, then):
     model = DepthAnything(network, size=28, device="cpu")

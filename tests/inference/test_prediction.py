@@ -40,6 +40,11 @@ def test_load_image__of_pillow_is_that_of_the_file_it_would_save(image):
     assert (pixels == load_image(saved(image))).all()
 
 
+def test_load_image__of_pillow_without_a_pixel_is_refused():
+    with pytest.raises(UserError, match=r"got uint8 \(5, 0, 3\)"):
+        load_image(PIL.Image.new("RGB", (0, 5)))
+
+
 def test_load_image__of_pillow_is_upright_as_the_file_is():
     turned = saved(
         PIL.Image.fromarray(np.kron(COLOURS[:3, :5, :3], np.ones((16, 16, 1), np.uint8))), "jpeg", exif=_exif(6)

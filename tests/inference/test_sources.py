@@ -91,10 +91,11 @@ def test_find_source__a_number_is_a_camera_and_an_address_a_stream(photos, monke
     assert find_source(str(photos / "clip.mp4")) == Video(str(photos / "clip.mp4"), "clip")
 
 
-def test_find_source__a_folder_with_a_number_for_a_name_is_a_folder(photos, monkeypatch):
+@pytest.mark.parametrize("name", ["2024", "film.mp4"])
+def test_find_source__a_folder_named_like_a_camera_or_a_video_is_a_folder(photos, monkeypatch, name):
     monkeypatch.chdir(photos.parent)
-    (photos.parent / "2024").symlink_to(photos)
-    assert len(find_source(2024)) == len(find_source(photos))
+    (photos.parent / name).symlink_to(photos)
+    assert len(find_source(name)) == len(find_source(photos))
 
 
 def test_find_source__follows_links_to_folders_elsewhere_once(tmp_path):

@@ -73,7 +73,8 @@ def test_alignment__starts_anew_at_a_cut():
         alignment(Prediction(room(1).astype(np.float32)))
     other = 10 * room(1)[::-1].astype(np.float32) + 5
     assert (alignment(Prediction(other)).disparity == other).all()
-    assert alignment.limits == pytest.approx(np.percentile(other, (1, 99)))
+    assert alignment.limits.color == pytest.approx(np.percentile(other, (1, 99)))
+    assert alignment.limits.control == pytest.approx((other.min(), other.max()))
 
 
 def test_alignment__limits_of_the_colours_move_slowly():
@@ -83,6 +84,12 @@ def test_alignment__limits_of_the_colours_move_slowly():
         alignment(Prediction(frame))
         limits.append(alignment.limits)
     assert np.abs(np.diff(limits, axis=0)).max() < 0.05 * np.ptp(limits[0])
+
+
+def test_alignment__a_control_map_has_the_percentile_that_was_asked_for():
+    alignment = TemporalAlignment(percentile=20)
+    alignment(Prediction(still := room().astype(np.float32)))
+    assert alignment.limits.control == pytest.approx(np.percentile(still, (20, 80)))
 
 
 def test_alignment__leaves_metres_alone_and_holds_their_colours():
