@@ -32,7 +32,7 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
         labeller: teacher and settings.
 
     Raises:
-        UserError: it was begun with another configuration or other images, or holds tars of others, perhaps the images
+        UserError: it was begun with another configuration or other images, or holds something else, perhaps the images
             themselves.
     """
     description = {
@@ -47,10 +47,12 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
     }
     mark = out / DATASET_FILE
     if not mark.exists():
-        tars = [path.name for path in out.glob("[!.]*.tar")]
-        if tars and not _are_known(tars, out, images, labeller):
+        names = [path.name for path in out.iterdir() if not path.name.startswith(".")]
+        tars = [name for name in names if name.endswith(".tar")]
+        others = [name for name in names if not name.endswith((".tar", ".idx", ".json"))]
+        if others or (tars and not _are_known(tars, out, images, labeller)):
             raise UserError(
-                f"Expected an empty folder or labels in out={out}, but it holds {min(tars)}; choose another."
+                f"Expected an empty folder or labels in out={out}, but it holds {min(others or tars)}; choose another."
             )
         create_json(mark, description)
     if different := _different(mark, description):

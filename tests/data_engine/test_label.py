@@ -250,6 +250,12 @@ def test_settings__that_would_label_nothing_are_refused(settings):
         LabelSettings(**{"size": 28, **settings})
 
 
+def test_label__a_run_folder_is_no_place_for_labels(teacher, image_shards, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="but it holds checkpoints; choose another"):
+        run(labeller(teacher), image_shards, tmp_path / "run")
+
+
 @pytest.mark.parametrize("aspects", [[1.0] * 9, [0], ["wide"]])
 def test_settings__aspects_that_cannot_be_are_refused(aspects):
     with pytest.raises(UserError, match="at most 8 values of width / height"):
