@@ -137,10 +137,11 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
 
 
 def _other_kind(known: DictConfig, key: str, value: Any) -> str | None:
-    """A list in place of a mapping, or the reverse, of which Hydra says only that it cannot merge them."""
+    """A list in place of a mapping, or the reverse, of which Hydra says only that it cannot merge them, or no place."""
     default = select(known, key)
     outer, _, last = key.rpartition(".")
-    if outer and isinstance(given := select(known, outer), ListConfig):
+    given = select(known, outer) if outer else None
+    if isinstance(given, ListConfig) and not (last.isdecimal() and int(last) < len(given)):
         return f"Expected a list for {outer}, which has {len(given)} items and no {last}; write {outer}=[A,B,...]."
     if isinstance(default, ListConfig) and isinstance(value, dict):
         return f"Expected a list for {key}, but got {value}; write {_in_shell(as_override(key, [*value.values()]))}."

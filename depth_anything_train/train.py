@@ -20,7 +20,7 @@ from depth_anything_train.building import build
 from depth_anything_train.callbacks.checkpoint import CheckpointEvery
 from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, newest_sound_checkpoint
 from depth_anything_train.callbacks.finite_guard import FiniteGuard
-from depth_anything_train.callbacks.interruption import Interruption, Stopped, StoppedAtOnce
+from depth_anything_train.callbacks.interruption import Interruption, Stopped
 from depth_anything_train.callbacks.metrics_log import MetricsLog
 from depth_anything_train.callbacks.preview import Preview
 from depth_anything_train.callbacks.progress import StepProgress
@@ -150,8 +150,6 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
         if trainer.is_global_zero:
             console.print(f"{run} was asked to stop and is saved; the same command continues.", soft_wrap=True)
         raise SystemExit(stopped_status(trainer)) from None
-    except StoppedAtOnce:
-        raise KeyboardInterrupt from None
     finally:
         disk.wait()
     data.close()

@@ -90,6 +90,11 @@ def test_compose__a_name_or_a_place_that_a_list_lacks_is_told_how_the_list_is_ty
         compose("train", ["experiment=tiny_teacher", f"validation.{place}=3"])
 
 
+def test_compose__a_place_that_a_list_has_is_not_what_is_wrong():
+    with pytest.raises(UserError, match="foo is no key of `train`"):
+        compose("train", ["experiment=tiny_teacher", "optim.betas.0=0.5", "foo=3"])
+
+
 def test_compose__a_list_in_place_of_a_mapping_is_told_how_to_be_typed():
     with pytest.raises(UserError, match=r"names and values for checkpoint, but got \[1\]; write checkpoint.NAME=VALUE"):
         compose("train", ["experiment=tiny_teacher", "checkpoint=[1]"])

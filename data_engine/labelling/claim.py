@@ -50,9 +50,9 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
         names = [path.name for path in out.iterdir() if not path.name.startswith(".")]
         tars = [name for name in names if name.endswith(".tar")]
         others = [name for name in names if not name.endswith((".tar", ".idx", ".json"))]
-        if others or (tars and not _are_known(tars, out, images, labeller)):
+        if not _are_known(tars, out, images, labeller) if tars else others:
             raise UserError(
-                f"Expected an empty folder or labels in out={out}, but it holds {min(others or tars)}; choose another."
+                f"Expected an empty folder or labels in out={out}, but it holds {min(tars or others)}; choose another."
             )
         create_json(mark, description)
     if different := _different(mark, description):

@@ -21,14 +21,15 @@ class Stopped(Exception):
     """All ranks leave, because one of them was asked to; the state is saved."""
 
 
-class StoppedAtOnce(BaseException):
+class _StoppedAtOnce(BaseException):
     """The user asked twice. (What Lightning makes of a KeyboardInterrupt ends the process without a word.)"""
 
 
 class Interruption:
     """Whether this run was asked to stop.
 
-    Inside the `with` block it handles the stop signals. A second Ctrl-C stops at once.
+    Inside the `with` block it handles the stop signals. A second Ctrl-C stops at once: out of the block comes a
+    KeyboardInterrupt.
 
     Attributes:
         received: this rank was asked.
@@ -49,9 +50,11 @@ class Interruption:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # what came while the program was starting
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is _StoppedAtOnce:
+            raise KeyboardInterrupt from None
 
     def listen(self) -> None:
         """Take over the signals."""
@@ -60,7 +63,7 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
-            raise StoppedAtOnce
+            raise _StoppedAtOnce
         self.received = True
 
     def connect(self) -> None:

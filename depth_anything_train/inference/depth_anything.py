@@ -126,6 +126,8 @@ class DepthAnything:
                 another format, or the weights were rounded to bfloat16.
         """
         folder = Path(folder).expanduser()
+        if format not in get_args(Format):
+            raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, but got {format!r}.")
         if format != "native" and self.model.config.canonical_focal_px is not None:
             raise UserError(
                 f"Expected format=native for a model with a canonical camera: readers of format={format} know nothing "
@@ -145,10 +147,8 @@ class DepthAnything:
             save_model(folder, self.model, self.extra)
         elif format == "hf":
             save_hf(folder, self.model, size=self.size, card=model_card(self.model.config, self.extra))
-        elif format == "original":
-            save_original(folder, self.model)
         else:
-            raise UserError(f"Expected a format out of {', '.join(get_args(Format))}, but got {format!r}.")
+            save_original(folder, self.model)
 
     @cached_property
     def hash(self) -> str:

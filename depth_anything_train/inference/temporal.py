@@ -16,7 +16,7 @@ CUT = 0.85
 """Correlation below which the scene has changed. Of maps of different places nine in ten stay below 0.78 (34 measured
 ones, fitted like this); two views of one place that are 2 % of the width apart reach 0.99."""
 LEAK = 0.01  # of the correction, per frame: after 70 frames half is forgotten, so that nothing drifts away for good
-COLOR_WEIGHT = 0.05  # weight of a frame in the limits of the colours: they follow within a second
+PICTURE_WEIGHT = 0.05  # weight of a frame in the limits of its pictures: they follow within a second
 
 
 class TemporalAlignment:
@@ -25,7 +25,7 @@ class TemporalAlignment:
     A relative model leaves the scale and shift of every frame open, and from frame to frame they jump. Each frame is
     fitted to the one before it as that came out; at a cut everything starts anew. Slow changes stay: the correction
     leaks, so that in the long run the numbers are the model's own. Metres have no open scale: those of a metric model
-    stay as they are, and only the colours are held.
+    stay as they are, and only the pictures are held.
 
     Args:
         percentile: percentage of pixels at either end that control maps give up for contrast.
@@ -48,7 +48,7 @@ class TemporalAlignment:
         if aligned:
             scale, shift = scale ** (1 - LEAK), shift * (1 - LEAK)
             values = scale * values + shift
-        weight = 1.0 if cut else COLOR_WEIGHT
+        weight = 1.0 if cut else PICTURE_WEIGHT
         before = [*self.limits.color, *self.limits.control]
         low, high, black, white = (
             _mixed(old, new, weight)

@@ -397,6 +397,7 @@ def test_label__labels_that_were_cut_behind_their_manifest_are_made_again(teache
 def test_label__a_dataset_json_that_was_deleted_is_written_again(teacher, image_shards, tmp_path):
     out = tmp_path / "out"
     run(labeller(teacher), image_shards, out)
+    (out / "bad_keys.jsonl").touch()
     before = contents(out)
     (out / "dataset.json").unlink()
     run(labeller(teacher), image_shards, out)
