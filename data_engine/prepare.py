@@ -266,7 +266,7 @@ def _stop_if_bad(total: Report, num_items: int, source: str, max_bad_share: floa
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(total["drops"].items()))
         example = next(iter(total["examples"].values()))[0]
         limit = f"more than max_bad_share={max_bad_share}" if bad < num_items else "which leaves nothing"
-        fixed = " Write what you fix into another out=." if total["count"] else ""
+        fixed = " Write what you fix into another out=, or allow more with max_bad_share=." if total["count"] else ""
         raise UserError(
             f"{bad} of {num_items} items of {source} cannot be used, {limit}: {reasons}. First: {example}{fixed}"
         )

@@ -73,7 +73,10 @@ def read_info(folder: AnyPath) -> dict[str, Any]:
     """
     if not (folder / DATASET_FILE).exists():
         if (folder / UNFINISHED_FILE).exists():
-            raise UserError(f"The shards in {folder} are not finished; run the same `prepare` again and it continues.")
+            raise UserError(
+                f"The shards in {folder} are not finished; run the same `prepare` again and it continues, "
+                "with a larger max_bad_share= if that stopped it."
+            )
         return {"schema": SCHEMA, "kind": IMAGES, "source": folder.name}
     info: dict[str, Any] = read_json(folder / DATASET_FILE, keys=("schema",))
     if info.get("schema") not in (SCHEMA, PACKED_SCHEMA):

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from depth_anything_train.files import read_json, write_bytes, write_json
 from depth_anything_train.runtime import UserError
 
+BLOCK_ENDINGS = ("ls1.gamma", "layer_scale1.lambda1")
+"""What a block has one of, here and in transformers."""
+HEADS = ("depth_head.", "head.")
+
 SCHEMA = 1
 """Version of the descriptions in model folders."""
 
@@ -65,35 +69,35 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str
         UserError: a name or a shape differs; names the likely cause. The module is unchanged.
     """
     own = module.state_dict()
-    missing = [name for name in own if name not in tensors]
-    unexpected = [name for name in tensors if name not in own]
-    reshaped = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
-    if missing or unexpected or reshaped:
-        raise UserError(_mismatch(own, tensors, missing, unexpected, reshaped, source))
+    require_same_names(own, tensors, source=source)
     module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}, assign=assign)
 
 
-def _mismatch(
-    own: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    missing: list[str],
-    unexpected: list[str],
-    reshaped: list[str],
-    source: str,
-) -> str:
+def require_same_names(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights whose names or shapes are not those of a model's `own`; `source` is where they come from.
+
+    Raises:
+        UserError: they differ; names the likely cause.
+    """
+    missing = [name for name in own if name not in tensors]
+    unexpected = [name for name in tensors if name not in own]
+    reshaped = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
     parts = [
         f"{len(names)} {kind} (first {names[0]})"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
         if names
     ]
-    return f"Expected weights of this model in {source}, but {', '.join(parts)}: {_likely_cause(own, tensors)}."
+    if parts:
+        raise UserError(
+            f"Expected weights of this model in {source}, but {', '.join(parts)}: {_likely_cause(own, tensors)}."
+        )
 
 
 def _likely_cause(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
     width, own_width = (_width(weights) for weights in (tensors, own))
-    depth, own_depth = (sum(name.endswith("ls1.gamma") for name in weights) for weights in (tensors, own))
-    has_head, needs_head = (any(name.startswith("depth_head.") for name in weights) for weights in (tensors, own))
-    if any(name.startswith("backbone.") for name in tensors):
+    depth, own_depth = (sum(name.endswith(BLOCK_ENDINGS) for name in weights) for weights in (tensors, own))
+    has_head, needs_head = (any(name.startswith(HEADS) for name in weights) for weights in (tensors, own))
+    if any(name.startswith("backbone.") for name in tensors) and not any(name.startswith("backbone.") for name in own):
         return "it has the names of the transformers library; load it as a Hugging Face folder"
     if any(name.startswith(("module.", "model.", "optimizer")) for name in tensors):
         return "it looks like a training checkpoint; use the model folder that was saved beside it"
@@ -101,12 +105,12 @@ def _likely_cause(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> s
         return "it is no model of this family"
     if (width, depth) != (own_width, own_depth):
         sizes = f"{width} channels and {depth} blocks instead of {own_width} and {own_depth}"
-        return f"it is a model of another size, {sizes}; choose model= to fit"
+        return f"it is a model of another size, {sizes}; choose the one that fits"
     if any(name.endswith("register_tokens") for name in tensors):
         return "it is a DINOv2 with registers; use the one without"
     if needs_head and not has_head:
         return "it is an encoder alone; load it as encoder weights"
-    return "it is of the same family but built otherwise; compare its model.json with the model= you chose"
+    return "it is of the same family but built otherwise; compare its configuration with this model's"
 
 
 def _width(tensors: Mapping[str, Tensor]) -> int:

@@ -175,6 +175,17 @@ def test_load__weights_of_another_size_name_the_likely_cause(tmp_path):
         load_hf(tmp_path)
 
 
+def test_load__weights_that_do_not_fit_have_the_names_of_the_file(tmp_path):
+    theirs().save_pretrained(tmp_path)
+    weights = tensors_of(tmp_path)
+    query = "backbone.encoder.layer.0.attention.attention.query.weight"
+    weights[query.replace("query", "other")] = weights.pop(query)
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    message = rf"1 missing \(first {query}\), 1 unexpected \(first .*attention.other.weight\): .* built otherwise"
+    with pytest.raises(UserError, match=message):
+        load_hf(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
