@@ -14,7 +14,7 @@ from depth_anything_train.building import build
 from depth_anything_train.command import command
 from depth_anything_train.composition import plain
 from depth_anything_train.data.test_sets import open_data
-from depth_anything_train.evaluation.distributed import ranks
+from depth_anything_train.evaluation.distributed import join_ranks
 from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.run import run_benchmark, run_suite
@@ -30,16 +30,16 @@ def main(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     require_writable(out)
     refuse_false_names(cfg, list(HydraConfig.get().overrides.task))
-    with ranks() as here:
+    with join_ranks() as ranks:
         if "suite" in cfg:
-            run_suite(cfg, here)
+            run_suite(cfg, ranks)
             return
         if given := [key for key in OF_SUITES if cfg[key] is not None]:
             raise UserError(f"{', '.join(given)} belongs to a suite: add suite=NAME, or leave it out.")
         protocol = build(cfg.benchmark)
-        shards = open_data(plain(cfg.data), kind=judge_of(protocol).kind)
-        model = open_model(cfg.model, cfg.labelled, device=cfg.device, shown=here.first)
-        run_benchmark(cfg, model, Path(cfg.model).name, shards, protocol, out, here)
+        shards = open_data(plain(cfg.data), kind=judge_of(protocol).shards_kind)
+        model = open_model(cfg.model, cfg.labelled, device=cfg.device, shown=ranks.first)
+        run_benchmark(cfg, model, Path(cfg.model).name, shards, protocol, out, ranks)
 
 
 def refuse_false_names(cfg: DictConfig, typed: list[str]) -> None:

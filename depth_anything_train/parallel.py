@@ -1,4 +1,4 @@
-"""A function of many items in threads, with the results in the order of the items."""
+"""Work in threads beside the caller's, with the results in the order of the items."""
 
 from __future__ import annotations
 
@@ -53,3 +53,23 @@ def map_ahead(
             yield running.popleft().result()
     while running:
         yield running.popleft().result()
+
+
+def in_order(numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:
+    """Items numbered from 0 that come in any order, each as soon as all before it are there."""
+    waiting: dict[int, Item] = {}
+    number = 0
+    for key, item in numbered:
+        waiting[key] = item
+        while number in waiting:
+            yield waiting.pop(number)
+            number += 1
+
+
+def prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; the next one is made in a thread while this one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item

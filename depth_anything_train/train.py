@@ -184,11 +184,11 @@ def _validation(
     """
     if not cfg.validation:
         return []
-    if task.judged_on is None:
+    if task.validated_on is None:
         raise UserError(
             f"Expected no validation folders, because {cfg.name} trains nothing that can be judged on them."
         )
-    data = open_data(OmegaConf.to_container(cfg.validation), kind=task.judged_on)
+    data = open_data(OmegaConf.to_container(cfg.validation), kind=task.validated_on)
     # Images of pseudo labels count too: they are elsewhere than their labels, and may be labelled themselves.
     folders = (folder for source in sources for folder in (*source.folders, *source.images))
     trained = {Path(str(folder.path)).resolve() for folder in folders}

@@ -38,7 +38,11 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [f"depth_anything_train.{name}" for name in ("train", "tasks.student", "tasks.teacher", "data.datamodule")]
     + [f"depth_anything_train.losses.{name}" for name in ("affine_invariant", "feature_alignment", "pseudo_label")]
-    + ["depth_anything_train.models.pretrained", "depth_anything_train.optim.adamw", "data_engine.labelling.labeller"]
+    + [
+        "depth_anything_train.models.encoder_weights",
+        "depth_anything_train.optim.adamw",
+        "data_engine.labelling.labeller",
+    ]
 )
 MOMENTS = ("start-up", "step", "validation", "checkpoint")
 

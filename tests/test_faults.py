@@ -15,7 +15,7 @@ from depth_anything_train.evaluation.loop import evaluate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models.checkpoints import load_model
-from depth_anything_train.models.sources import load_depth_model
+from depth_anything_train.models.loading import load_depth_model
 from depth_anything_train.run_folder import read_lines, read_metrics
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from depth_anything_train.parallel import in_parallel, map_ahead
+from depth_anything_train.parallel import in_order, in_parallel, map_ahead, prefetched
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
@@ -34,3 +34,30 @@ def test_map_ahead__never_runs_further_than_asked() -> None:
         assert [next(results) for _ in range(3)] == [0, 1, 2]
         assert max(started) <= 2 + 5
         assert list(results) == list(range(3, 1000))
+
+
+def test_in_order__items_come_by_number():
+    assert list(in_order([(2, "c"), (0, "a"), (1, "b"), (3, "d")])) == ["a", "b", "c", "d"]
+
+
+def test_prefetched__makes_the_next_item_while_one_is_used():
+    made = []
+
+    def items():
+        for number in range(4):
+            made.append(number)
+            yield number
+
+    for number in prefetched(items()):
+        while len(made) < min(number + 2, 4):
+            pass
+    assert made == [0, 1, 2, 3]
+
+
+def test_prefetched__passes_errors_on():
+    def items():
+        yield 1
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError, match="lost"):
+        list(prefetched(items()))

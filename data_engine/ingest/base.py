@@ -42,7 +42,8 @@ class RawSample:
 class Ingest(Protocol):
     """A raw data set. Instances are pickled to the worker processes, so they hold paths and numbers only.
 
-    One whose samples are all of one licence may say so in an attribute `licence`; images alone have no json to do it.
+    Two attributes are optional: `licence`, that of all samples, as images alone have no json to say it; and `schema`,
+    that of dataset.json where it is another than `SCHEMA`.
     """
 
     @property

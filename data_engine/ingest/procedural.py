@@ -12,6 +12,7 @@ import numpy as np
 from data_engine.ingest.base import RawSample, encode_jpeg
 from data_engine.ingest.raw_files import pinhole
 from data_engine.world import CLASSES, FLAT, Rendering, render, select_domains
+from depth_anything_train.data import schema
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError
@@ -91,9 +92,9 @@ class Procedural:
         members = {"jpg": encode_jpeg(drawn.image)}
         if self.kind == "labelled":
             disparity = np.divide(np.float32(1), drawn.depth_m)  # 0 on the sky, where depth is inf
-            members["disparity.dz16"] = encode_dz16(disparity, np.ones_like(drawn.sky))
-            members["classes.png"] = encode_png(drawn.classes)
-            members["json"] = json.dumps(self.meta(item, drawn), sort_keys=True).encode()
+            members[schema.DISPARITY_DZ16] = encode_dz16(disparity, np.ones_like(drawn.sky))
+            members[schema.CLASSES] = encode_png(drawn.classes)
+            members[schema.META] = json.dumps(self.meta(item, drawn), sort_keys=True).encode()
         return RawSample(key=f"{item.domain}-{item.index:06d}", members=members)
 
     def meta(self, item: Item, drawn: Rendering) -> dict[str, Any]:

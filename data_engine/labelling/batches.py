@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 MAX_ASPECTS = 8  # a compiled network is compiled once for each
-
-T = TypeVar("T")
 
 
 class Sized(Protocol):
@@ -52,23 +49,3 @@ def batches(images: Iterable[Image], batch_size: int, patience: int) -> Iterator
             if image.number - oldest[0].number >= patience:
                 yield waiting.pop(shape)
     yield from waiting.values()
-
-
-def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Items numbered from 0 that come in any order, each as soon as all before it are there."""
-    waiting: dict[int, T] = {}
-    number = 0
-    for key, item in numbered:
-        waiting[key] = item
-        while number in waiting:
-            yield waiting.pop(number)
-            number += 1
-
-
-def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """The same items; the next one is made in a thread while this one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item

@@ -21,20 +21,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_engine.labelling.batches import batches, in_order, nearest_aspect, prefetched
+from data_engine.labelling.batches import batches, nearest_aspect
 from data_engine.labelling.manifest import Tally, describe, manifest_path
 from data_engine.labelling.settings import LabelSettings, Teacher
 from data_engine.writer import ShardWriter
 from depth_anything_train.data.dz16 import encode_dz16
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.schema import BadSample, BadShard
+from depth_anything_train.data.schema import DISPARITY_DZ16, BadSample, BadShard
 from depth_anything_train.data.shards import Shard
 from depth_anything_train.data.transforms import check_aspect
 from depth_anything_train.files import remove_leftovers, write_json
-from depth_anything_train.parallel import map_ahead
+from depth_anything_train.parallel import in_order, map_ahead, prefetched
 from depth_anything_train.runtime import UserError, fingerprint, require_share
-
-LABEL = "disparity.dz16"
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class ShardLabeller:
 
         def write(coming: Future[_Label]) -> None:
             label = coming.result()
-            writer.add(label.key, {LABEL: label.data})
+            writer.add(label.key, {DISPARITY_DZ16: label.data})
             tally.add(label.number, label.key, label.flags, label.reason)
 
         writes: deque[Future[None]] = deque()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,8 +10,6 @@ from torch import distributed
 
 from depth_anything_train.ops.gather import gather_objects
 from depth_anything_train.runtime import UserError, console
-
-log = logging.getLogger(__name__)
 
 
 class BadSamples:
@@ -32,7 +29,7 @@ class BadSamples:
         self._used: tuple[int, Counter[str]] = (0, Counter())
 
     def count(self, seen: int, problems: Iterable[tuple[str, str]]) -> None:
-        """Count `seen` more samples, among them bad ones as (reason, message); the 1st and every 1000th is logged.
+        """Count `seen` more samples, among them bad ones as (reason, message); the 1st and every 1000th is shown.
 
         Raises:
             UserError: the share of bad samples is above the limit.
@@ -42,7 +39,7 @@ class BadSamples:
             self.reasons[reason] += 1
             number = self.reasons.total()
             if number == 1 or number % 1000 == 0:
-                log.warning("Bad sample number %d (%s): %s", number, reason, message)
+                console.print(f"Bad sample number {number} ({reason}): {message}", soft_wrap=True)
         all_seen, reasons = self.before["seen"] + self.seen, self.reasons + Counter(self.before["reasons"])
         bad = reasons.total()
         if bad >= self.at_least and bad > self.max_share * all_seen:

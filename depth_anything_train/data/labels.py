@@ -105,13 +105,32 @@ def decode_classes(record: Record, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 def add_sky(label: Label, sky: NDArray[np.bool_]) -> Label:
     """The label with the sky as the farthest there is, disparity 0, where nothing is labelled (V1 section 3.1).
 
-    A label without a valid pixel stays so: sky alone teaches nothing. To be called before `sources.normalise`, or
-    the farthest labelled thing would be as far as the sky.
+    A label without a valid pixel stays so: sky alone teaches nothing. To be called before `to_unit_range`, or the
+    farthest labelled thing would be as far as the sky.
     """
     disparity, valid = label
     if not valid.any():
         return label
     return disparity, valid | sky  # disparity is 0 already where nothing is valid
+
+
+def to_unit_range(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Stretch the valid disparities of one map to 0 to 1 (section 3.1); a constant map becomes 0, and so does invalid.
+
+    The loss removes scale and shift again, so this only keeps numbers of metres and pixels in one range.
+
+    Raises:
+        BadSample: `no_valid_pixel`.
+    """
+    if not valid.any():
+        raise BadSample("no_valid_pixel", "No pixel of the label is valid.")
+    complete = valid.all()
+    smallest, largest = map(np.float32, cv2.minMaxLoc(disparity, None if complete else valid.view(np.uint8))[:2])
+    stretched = disparity - smallest
+    stretched /= largest - smallest if largest > smallest else np.float32(1)
+    if not complete:
+        stretched[~valid] = 0
+    return stretched
 
 
 def _physical(stored: NDArray[Any], meta: dict[str, Any]) -> Label:
@@ -155,7 +174,7 @@ def read_png16(data: Encoded) -> NDArray[np.uint16]:
 
 
 def read_grey_png(data: Encoded, *, bits: int, what: str) -> NDArray[Any]:
-    """Decode a grey PNG of 8 or 16 bits, (H, W); `what` it is for the message.
+    """Decode a grey PNG of 8 or 16 bits, (H, W); `what` is a noun for the message.
 
     Raises:
         BadSample: as `read_png16`.

@@ -15,7 +15,7 @@ from depth_anything_train.data.sources import Sample, Source
 from depth_anything_train.data.transforms import Geometry, check_aspect
 from depth_anything_train.runtime import UserError, require_choice
 
-Crop = Literal["none", "kb"]
+InputCrop = Literal["none", "kb"]
 
 KB_HEIGHT, KB_WIDTH = 352, 1216
 """The window of KITTI's own benchmark: bottom rows, middle columns."""
@@ -49,13 +49,13 @@ class MetricSource(Source):
         max_depth_m: float,
         canonical_focal_px: float | None = None,
         size: int | Sequence[int] | None = None,
-        crop: Crop = "none",
+        crop: InputCrop = "none",
         skip: Collection[str] = (),
     ) -> None:
         super().__init__(folders, skip=skip)
         if not 0 < min_depth_m < max_depth_m:
             raise UserError(f"Expected 0 < min_depth_m < max_depth_m, but got {min_depth_m} and {max_depth_m}.")
-        require_choice("crop", crop, get_args(Crop))
+        require_choice("crop", crop, get_args(InputCrop))
         if canonical_focal_px is not None and (size is None or canonical_focal_px <= 0):
             raise UserError(
                 "Expected a canonical_focal_px above 0 together with the size of the views, but got "
@@ -74,10 +74,10 @@ class MetricSource(Source):
         """
         folder, number = self.locate(index)
         record = self.folders[folder][number]
-        if (unit := record.meta.get("unit", "unknown")) != "m":
+        if record.unit != "m":
             raise UserError(
                 f"Expected labels in metres in {self.folders[folder].path}, but sample {record.key} says "
-                f"unit={unit}; prepare it with its scale (dataset.scale=1000 for millimetres)."
+                f"unit={record.unit}; prepare it with its scale (dataset.scale=1000 for millimetres)."
             )
         image, disparity, valid = decode_pair(record)
         sample: Sample = {"image": image, "disparity": disparity, "valid": valid, "key": record.key}

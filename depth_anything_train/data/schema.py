@@ -35,6 +35,8 @@ META = "json"
 CLASSES = "classes.png"
 """The label of segmented shards, optional in labelled ones: uint8 class of every pixel, 255 where there is none."""
 NO_CLASS = 255
+DISPARITY_DZ16 = "disparity.dz16"
+"""The label that this package writes by itself: of a teacher, and of the procedural world."""
 
 SKY = "sky.png"
 """Optional in labelled shards: uint8, not 0 where the sky is. It is farthest (disparity 0) where no label exists."""
@@ -117,6 +119,15 @@ class Record:
             if extension in self.members:
                 return self.members[extension]
         raise BadSample("missing_image", f"Sample {self.key} has no image, only {sorted(self.members)}.")
+
+    @property
+    def unit(self) -> str:
+        """The unit of its label as its json states it, `m` for metres; `unknown` where it does not.
+
+        Raises:
+            BadSample: `bad_json`.
+        """
+        return str(self.meta.get("unit", "unknown"))
 
     def label(self) -> tuple[str, Encoded]:
         """Extension and bytes of the label, ready for `labels.decode_label`.

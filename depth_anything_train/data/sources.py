@@ -13,13 +13,19 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.data.exclusions import Selection, select
 from depth_anything_train.data.images import decode_image
-from depth_anything_train.data.labels import add_sky, decode_classes, decode_label, decode_pair, decode_sky
+from depth_anything_train.data.labels import (
+    add_sky,
+    decode_classes,
+    decode_label,
+    decode_pair,
+    decode_sky,
+    to_unit_range,
+)
 from depth_anything_train.data.remote import AnyPath, RemotePath
 from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
@@ -260,23 +266,4 @@ def _read_manifest(mark: AnyPath) -> tuple[str, str]:
 
 
 def _sample(key: str, image: NDArray[np.uint8], disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> Sample:
-    return {"image": image, "disparity": normalise(disparity, valid), "valid": valid, "key": key}
-
-
-def normalise(disparity: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Stretch the valid disparities of one map to 0 to 1 (section 3.1); a constant map becomes 0, and so does invalid.
-
-    The loss removes scale and shift again, so this only keeps numbers of metres and pixels in one range.
-
-    Raises:
-        BadSample: `no_valid_pixel`.
-    """
-    if not valid.any():
-        raise BadSample("no_valid_pixel", "No pixel of the label is valid.")
-    complete = valid.all()
-    smallest, largest = map(np.float32, cv2.minMaxLoc(disparity, None if complete else valid.view(np.uint8))[:2])
-    stretched = disparity - smallest
-    stretched /= largest - smallest if largest > smallest else np.float32(1)
-    if not complete:
-        stretched[~valid] = 0
-    return stretched
+    return {"image": image, "disparity": to_unit_range(disparity, valid), "valid": valid, "key": key}

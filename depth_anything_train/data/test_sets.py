@@ -64,8 +64,7 @@ def read_sample(record: Record, group: str, split_by: str | None = None) -> Test
     """
     group = group_of(record, group, split_by)
     image, disparity, valid = decode_pair(record)
-    unit, focal_px = str(record.meta.get("unit", "unknown")), read_focal(record.meta)
-    return TestSample(group, record.key, image, disparity, valid, unit, focal_px)
+    return TestSample(group, record.key, image, disparity, valid, record.unit, read_focal(record.meta))
 
 
 def group_of(record: Record, group: str, split_by: str | None) -> str:

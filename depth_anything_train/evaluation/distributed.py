@@ -59,7 +59,7 @@ ALONE = Ranks()
 
 
 @contextmanager
-def ranks() -> Iterator[Ranks]:
+def join_ranks() -> Iterator[Ranks]:
     """The processes that torchrun started, joined through gloo; this one alone where there are no others."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "MASTER_ADDR" not in os.environ:
         yield ALONE

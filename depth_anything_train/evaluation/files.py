@@ -9,9 +9,12 @@ from typing import Any
 
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import atomic_writer, read_json, write_bytes, write_json
+from depth_anything_train.metrics.protocol import deciding
 from depth_anything_train.metrics.results import RESULTS_FILE, Results, to_csv, to_markdown, to_rows
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import UserError, fingerprint, provenance
+
+PAGE = "page.html"
 
 
 def refuse_others(
@@ -41,10 +44,14 @@ def refuse_others(
     if found["data"] != describe_data(data):
         differing.append(f"other data ({', '.join(found['data'])})")
     for key, value in settings.items():
-        if fingerprint(found.get(key)) != fingerprint(value):
+        if _decided_by(key, found.get(key)) != _decided_by(key, value):
             differing.append(f"another {key} ({_shown(key, found)})")
     if differing:
         raise UserError(f"{folder} holds results of {' and '.join(differing)}; choose another out= or delete it.")
+
+
+def _decided_by(key: str, value: Any) -> str:
+    return fingerprint(deciding(value) if key == "protocol" and isinstance(value, dict) else value)
 
 
 def _shown(key: str, found: Mapping[str, Any]) -> str:
@@ -91,7 +98,7 @@ def to_json(
         "model": dict(model),
         "data": describe_data(data),
         "protocol": protocol,
-        "protocol_hash": fingerprint(protocol),
+        "protocol_hash": fingerprint(deciding(protocol)),
         "caption": results.protocol.describe(),
         **settings,
         "groups": results.groups(),

@@ -13,7 +13,7 @@ from depth_anything_train.data.metric import kb_crop
 from depth_anything_train.data.schema import IMAGES, LABELLED, BadSample, Record
 from depth_anything_train.data.test_sets import TestSample, group_of, read_sample
 from depth_anything_train.inference.prediction import Prediction
-from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image
+from depth_anything_train.metrics.depth import MIN_PIXELS, DepthProtocol, evaluate_image
 from depth_anything_train.metrics.pairs import Pair, pair_accuracy
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.results import Measures
@@ -39,7 +39,7 @@ class Judge(Protocol):
     ratios: list[float]
 
     @property
-    def kind(self) -> str:
+    def shards_kind(self) -> str:
         """Kind of the shards that hold its samples."""
 
     def read(self, record: Record, group: str, split_by: str | None) -> Any:
@@ -61,7 +61,7 @@ class DepthJudge:
     protocol: DepthProtocol
     ratios: list[float] = field(default_factory=list)
 
-    kind = LABELLED
+    shards_kind = LABELLED
 
     def read(self, record: Record, group: str, split_by: str | None) -> TestSample:
         """Decode image and label, and cut both where the protocol says so.
@@ -89,7 +89,7 @@ class DepthJudge:
             self.ratios += [] if ratio is None else [ratio]
         measures = evaluate_image(resized, sample.disparity, sample.valid, self.protocol, unit=sample.unit)
         if measures is None:
-            few = np.count_nonzero(sample.valid & (sample.disparity > 0)) < 2
+            few = np.count_nonzero(sample.valid & (sample.disparity > 0)) < MIN_PIXELS[self.protocol.alignment]
             reason = "too_few_valid_pixels" if few else "outside_range_or_crop"
             raise BadSample(reason, f"{sample.key} has nothing to judge.")
         return measures
@@ -101,7 +101,7 @@ class PairJudge:
 
     ratios: list[float] = field(default_factory=list)
 
-    kind = IMAGES
+    shards_kind = IMAGES
 
     def read(self, record: Record, group: str, split_by: str | None) -> PairSample:
         """Decode the image and check its pairs; the test set is its scenario, where it names one.

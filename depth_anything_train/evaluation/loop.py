@@ -58,8 +58,8 @@ def evaluate(
     check_kind(model, protocol, align_metric=align_metric)
     origins = [(name, k) for name, records in data.items() for k in range(len(records))]
     blocks = [origins[start : start + batch_size] for start in range(0, len(origins), batch_size)]
-    judge, predictor, size = judge_of(protocol), prepared(model, protocol), size or protocol.size
-    part = Results(protocol, ratios=judge.ratios)
+    judge, predictor, size = judge_of(protocol), with_flip(model, protocol), size or protocol.size
+    part = Results(protocol)
     with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=shown and ranks.first) as bar:
         for block in ranks.share(blocks):
             samples = _read(block, data, judge, split_by, part.skipped)
@@ -70,6 +70,7 @@ def evaluate(
                 except BadSample as error:
                     part.skipped[error.reason] += 1
             bar.advance(len(block))
+    part.ratios = judge.ratios  # those of images that could not be judged among them: they show a wrong unit, too
     results = _merged(ranks.gather(part), protocol)
     if ranks.first and not results.images:
         raise UserError(_nothing_judged(results, data, split_by))
@@ -105,8 +106,8 @@ def check_kind(model: Predictor, protocol: EvaluationProtocol, *, align_metric: 
         )
 
 
-def prepared(model: Predictor, protocol: EvaluationProtocol) -> Predictor:
-    """The model as the protocol looks through it."""
+def with_flip(model: Predictor, protocol: EvaluationProtocol) -> Predictor:
+    """The model, averaged with its view of the mirror image where the protocol says `flip`."""
     return FlipAverage(model) if protocol.flip else model
 
 

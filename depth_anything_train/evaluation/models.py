@@ -48,10 +48,10 @@ def _labels(folders: Collection[Records], shown: bool, *, metres: bool) -> Itera
             for index in range(len(folder)):
                 with contextlib.suppress(BadSample):
                     record = folder[index]
-                    if metres and (unit := record.meta.get("unit", "unknown")) != "m":
+                    if metres and record.unit != "m":
                         raise UserError(
                             f"Expected labels in metres for a mean map in metres, but sample {record.key} says "
-                            f"unit={unit}; name other folders as labelled, or take model=mean_map."
+                            f"unit={record.unit}; name other folders as labelled, or take model=mean_map."
                         )
                     yield decode_label(*record.label(), record.meta)
                 bar.advance()

@@ -13,9 +13,9 @@ from depth_anything_train.composition import plain
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import Ranks
-from depth_anything_train.evaluation.files import refuse_others, write_results
+from depth_anything_train.evaluation.files import PAGE, refuse_others, write_results
 from depth_anything_train.evaluation.judges import judge_of
-from depth_anything_train.evaluation.loop import check_kind, evaluate, prepared
+from depth_anything_train.evaluation.loop import check_kind, evaluate, with_flip
 from depth_anything_train.evaluation.models import open_model
 from depth_anything_train.evaluation.page import result_page, suite_page
 from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
@@ -25,8 +25,6 @@ from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.runtime import UserError, console
 
-PAGE = "page.html"
-
 
 def run_benchmark(
     cfg: DictConfig,
@@ -35,7 +33,7 @@ def run_benchmark(
     shards: Mapping[str, ShardFolder],
     protocol: EvaluationProtocol,
     out: Path,
-    here: Ranks,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """One model under one protocol: write the results and print the headline.
 
@@ -49,11 +47,11 @@ def run_benchmark(
     refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict(), **settings})
     keys = {key: plain(cfg[key]) for key in ("split_by", "size", "batch_size", "align_metric")}
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in shards.items()}
-    results = evaluate(model, chosen, protocol, ranks=here, **keys)
-    if not here.first:
+    results = evaluate(model, chosen, protocol, ranks=ranks, **keys)
+    if not ranks.first:
         return {}
     if cfg.page:
-        page = result_page(results, name, prepared(model, protocol), chosen, judge, size)
+        page = result_page(results, name, with_flip(model, protocol), chosen, judge, size)
         write_bytes(out / PAGE, page.encode())
     written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards, settings)
     if warning := written["unit_warning"]:
@@ -75,7 +73,7 @@ def headline(mean: Mapping[str, float]) -> str:
     return f"AbsRel {mean['abs_rel']:.4f}, δ1 {mean['delta1']:.4f}"
 
 
-def run_suite(cfg: DictConfig, here: Ranks) -> None:
+def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
     """All models on all benchmarks that are on disk; table.csv, table.md and, last, table.json in `cfg.out`.
 
     Raises:
@@ -88,12 +86,12 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
     data = None if OmegaConf.is_missing(cfg, "data") else cfg.data
     found = find_data(suite, plain(data), cfg.root)
     missing = missing_text(suite, found, cfg.root)
-    if missing and here.first:
+    if missing and ranks.first:
         console.print(missing, soft_wrap=True)
     # All that can be wrong is looked at before the first of many hours.
     protocols = {benchmark: suite.benchmarks[benchmark].protocol for benchmark in found}
-    shards = {one: open_data({one: folder}, kind=judge_of(protocols[one]).kind) for one, folder in found.items()}
-    options = {"device": cfg.device, "shown": here.first}
+    shards = {one: open_data({one: folder}, kind=judge_of(protocols[one]).shards_kind) for one, folder in found.items()}
+    options = {"device": cfg.device, "shown": ranks.first}
     models = {name: open_model(source, cfg.labelled, **options) for name, source in named_models(cfg).items()}
     rows = {name: suite.row_for(model.encoder_name, cfg.against) for name, model in models.items()}
     for name, model in models.items():
@@ -110,17 +108,17 @@ def run_suite(cfg: DictConfig, here: Ranks) -> None:
         results = {}
         for one, protocol in protocols.items():
             try:
-                results[one] = run_benchmark(cfg, model, name, shards[one], protocol, Path(cfg.out) / name / one, here)
+                results[one] = run_benchmark(cfg, model, name, shards[one], protocol, Path(cfg.out) / name / one, ranks)
             except UserError as error:  # on the process that writes alone, once the others have handed in their parts
                 unusable.append(f"{name} on {one}: {error}")
                 console.print(f"warning: {unusable[-1]}", style="bold yellow", soft_wrap=True)
-        if here.first:
+        if ranks.first:
             entries += compare(suite, name, rows[name], results)
             captions |= {
                 suite.benchmarks[key].title: f"{result['counted']}; {result['caption']}"
                 for key, result in results.items()
             }
-    if here.first:
+    if ranks.first:
         write_table(Path(cfg.out), suite, entries, captions, "\n".join(filter(None, (missing, *unusable))))
     if unusable:
         raise UserError(f"The table is written, but not whole: {unusable[0]}")

@@ -19,8 +19,8 @@ from depth_anything_train.data.schema import SEGMENTED
 from depth_anything_train.data.segmentation import check_classes
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread, open_data
-from depth_anything_train.evaluation.distributed import ranks
-from depth_anything_train.evaluation.files import describe_data, refuse_others
+from depth_anything_train.evaluation.distributed import join_ranks
+from depth_anything_train.evaluation.files import PAGE, describe_data, refuse_others
 from depth_anything_train.evaluation.segmentation import Counted, count
 from depth_anything_train.evaluation.segmentation_page import pictures, segmentation_page
 from depth_anything_train.files import csv_text, require_writable, write_bytes, write_json
@@ -45,17 +45,17 @@ def main(cfg: DictConfig) -> None:
     window: SlidingWindow = build(cfg.benchmark.window)
     refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window), "limit": cfg.limit})
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
-    with ranks() as here:
-        counted = count(model, chosen, window, ranks=here)
-        if not here.first:
+    with join_ranks() as ranks:
+        counted = count(model, chosen, window, ranks=ranks)
+        if not ranks.first:
             return
     results = summarise(cfg, counted, window, about, folders)
     write_bytes(out / "results.csv", to_csv(results["classes"]).encode())
-    write_bytes(out / "page.html", segmentation_page(results, pictures(model, chosen, window, cfg.pictures)).encode())
+    write_bytes(out / PAGE, segmentation_page(results, pictures(model, chosen, window, cfg.pictures)).encode())
     write_json(out / RESULTS_FILE, results)
     console.print(
         f"mIoU {100 * results['miou']:.1f} %, accuracy {100 * results['accuracy']:.1f} % ({counted.images} images, "
-        f"{counted.skipped.total()} skipped): {out / 'page.html'}",
+        f"{counted.skipped.total()} skipped): {out / PAGE}",
         soft_wrap=True,
     )
 

@@ -19,7 +19,7 @@ from depth_anything_train.data.schema import NO_CLASS, BadSample, Record
 from depth_anything_train.data.segmentation import require_known
 from depth_anything_train.data.test_sets import Records
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
-from depth_anything_train.evaluation.validation import Judged, Validation
+from depth_anything_train.evaluation.validation import Measured, Validation
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.results import listed
 from depth_anything_train.metrics.segmentation import Confusion, measures
@@ -69,7 +69,8 @@ def count(
         for name, number in ranks.share(origins):
             try:
                 image, truth = read(data[name][number], model.config.num_classes)
-                part.confusion += compare(truth, window.classes(model, image, truth.shape), model.config.num_classes)
+                found = window.classes(model, image, truth.shape)
+                part.confusion += confusion_of(truth, found, model.config.num_classes)
                 part.images += 1
             except BadSample as error:
                 part.skipped[error.reason] += 1
@@ -102,7 +103,7 @@ def read(record: Record, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[n
     return image, truth
 
 
-def compare(truth: NDArray[np.uint8], found: NDArray[np.uint8], num_classes: int) -> Confusion:
+def confusion_of(truth: NDArray[np.uint8], found: NDArray[np.uint8], num_classes: int) -> Confusion:
     """The confusion matrix of one image; pixels without class do not count."""
     seen, true = torch.from_numpy(found).long(), torch.from_numpy(truth).long()
     return multiclass_confusion_matrix(seen, true, num_classes, ignore_index=NO_CLASS, validate_args=False)
@@ -124,7 +125,7 @@ class SegmentationValidation(Validation):
         super().__init__(run, **options)
         self.window = window
 
-    def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> Judged:
+    def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> Measured:
         """The measures of all pixels together."""
         counted = count(model.to(device), self.data, self.window, ranks=ranks, shown=False)
         return (counted.measures() if ranks.first else {}), counted.skipped

@@ -22,13 +22,14 @@ from depth_anything_train.files import read_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
+from depth_anything_train.metrics.protocol import deciding
 from depth_anything_train.metrics.results import listed
 from depth_anything_train.models.checkpoints import FILES
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.runtime import console, fingerprint, require_count
 from depth_anything_train.tasks.base import Task
 
-Judged = tuple[dict[str, float], Mapping[str, int]]
+Measured = tuple[dict[str, float], Mapping[str, int]]
 """The measures of a model, and how many samples could not be judged for which reason."""
 
 
@@ -69,13 +70,13 @@ class Validation(Callback, ABC):
         require_count("validate.every_n_steps", every_n_steps)
         self.run, self.interruption, self.size, self.every_n_steps = Path(run), interruption, size, every_n_steps
         self.data = {name: EvenlySpread(records, limit) for name, records in data.items()}
-        self.judged_on = [limit, sorted(folder.content for folder in data.values())]
+        self.data_identity = [limit, sorted(folder.content for folder in data.values())]
         self.rows = MetricsLog(self.run / "validation")
-        self.judged = -1  # the newest step that has a row
+        self.newest = -1  # step of the last row
         self.said_skipped = False
 
     @abstractmethod
-    def measure(self, model: Any, device: torch.device, ranks: Ranks) -> Judged:
+    def measure(self, model: Any, device: torch.device, ranks: Ranks) -> Measured:
         """The measures of a model over the images that can be judged, with their number; on the first rank alone.
 
         Raises:
@@ -93,7 +94,7 @@ class Validation(Callback, ABC):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let all ranks know what is judged already; the first one has the rows."""
-        self.judged = trainer.strategy.broadcast(self.rows.last)
+        self.newest = trainer.strategy.broadcast(self.rows.last)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the model that training starts from or continues with."""
@@ -115,11 +116,11 @@ class Validation(Callback, ABC):
 
     def _judge_if_due(self, trainer: Trainer, task: LightningModule) -> None:
         step = trainer.global_step
-        if step == self.judged or (step % self.every_n_steps and step < trainer.max_steps):
+        if step == self.newest or (step % self.every_n_steps and step < trainer.max_steps):
             return
         try:
             self._judge(trainer, task)
-            self.judged = step
+            self.newest = step
         except Stopped:
             pass  # the callback that saves the state leaves
 
@@ -137,10 +138,10 @@ class Validation(Callback, ABC):
         if not ranks.first:
             return
         self._say_skipped(skipped)
-        judged = fingerprint([self.judged_on, self.describe()])
-        is_best = self._is_best(measures, judged)
+        identity = fingerprint([self.data_identity, self.describe()])
+        is_best = self._is_best(measures, identity)
         if is_best:  # the model before its row: a row never promises what is not there
-            validation = {**measures, **self.describe(), "fingerprint": judged}
+            validation = {**measures, **self.describe(), "fingerprint": identity}
             about = {**task.record, "steps": step, "validation": validation}
             task.save(self.run / "best", model, about)
         self.rows.log_metrics(measures, step=step - 1)
@@ -160,13 +161,13 @@ class Validation(Callback, ABC):
                 f"{self.run.name}: validation leaves out what cannot be judged, {listed(skipped)}.", soft_wrap=True
             )
 
-    def _is_best(self, measures: Mapping[str, float], judged: str) -> bool:
+    def _is_best(self, measures: Mapping[str, float], identity: str) -> bool:
         """Whether a model takes the place of the one in `best/`, whose own record says how that was judged."""
         record = self.run / "best" / self.description
         if not record.exists():
             return True
         kept = read_json(record, keys=("extra",))["extra"]["validation"]
-        if kept.get("fingerprint") != judged:
+        if kept.get("fingerprint") != identity:
             console.print(
                 f"{self.run.name}: the model in best/ was judged on other data or in another way, and gives its place "
                 "to the best from now on.",
@@ -193,12 +194,12 @@ class DepthValidation(Validation):
         super().__init__(run, **options)
         self.protocol = protocol
 
-    def measure(self, model: DepthModel, device: torch.device, ranks: Ranks) -> Judged:
+    def measure(self, model: DepthModel, device: torch.device, ranks: Ranks) -> Measured:
         """The means over the images."""
         predictor = DepthAnything(model, size=self.size, device=device)
         results = evaluate(predictor, self.data, self.protocol, ranks=ranks, shown=False)
         return ({"images": len(results.images), **results.mean()} if ranks.first else {}), results.skipped
 
     def describe(self) -> dict[str, Any]:
-        """The protocol."""
-        return {"protocol": self.protocol.to_dict()}
+        """What of the protocol decides the measures."""
+        return {"protocol": deciding(self.protocol.to_dict())}

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from depth_anything_train.metrics.results import titled
 from depth_anything_train.models.depth_model import DepthModelConfig
-from depth_anything_train.models.pretrained import HUB_NAMES
+from depth_anything_train.models.encoder_weights import HUB_NAMES
 
 Record = Mapping[str, Any]
 

@@ -26,8 +26,8 @@ from depth_anything_train.models.attention import Kernel, set_kernel
 from depth_anything_train.models.checkpoints import FILES, save_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import CONFIG, save_hf
+from depth_anything_train.models.loading import load_depth_model
 from depth_anything_train.models.original import save_original
-from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.models.weights import weights_hash
 from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.types import Image
@@ -206,7 +206,11 @@ class DepthAnything:
         return prepare(images, size, patch=self.model.config.encoder.patch_size, fast=fast)
 
     def forward_prepared(self, prepared: Sequence[Any], size: Size | None = None) -> list[NDArray[np.float32]]:
-        """What the network states, (h, w) each, for what `prepare` gave at one size, (1, 3, h, w) each."""
+        """What the network states, (h, w) each, for what `prepare` gave at one size, (1, 3, h, w) each.
+
+        `to_camera` is still to come: with a canonical camera these are not yet metres. `size` is for models whose
+        `prepare` leaves the size to this.
+        """
         return list(self.infer(torch.cat(list(prepared)))[:, 0].cpu().numpy())
 
     def forward(

@@ -105,7 +105,7 @@ class Midas:
         return image
 
     def forward_prepared(self, prepared: Sequence[Any], size: int | None = None) -> list[NDArray[np.float32]]:
-        """`forward` of what `prepare` gave."""
+        """`forward` of what `prepare` gave, at that size."""
         return self.forward(list(prepared), size)
 
     def check_camera(self, focal_px: float | None) -> None:

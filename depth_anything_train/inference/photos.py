@@ -56,7 +56,7 @@ class _Photo:
 
 
 @dataclass(frozen=True)
-class _Around:
+class _PhotoIO:
     """What threads do before and after the network: files to what it sees, and what it states to files.
 
     Both return a sentence instead where a photograph is left out.
@@ -136,10 +136,10 @@ def predict_photos(
     model.check_size(size)
     for folder in {(out / name).parent for _, name in photos}:
         remove_leftovers(folder)
-    around = _Around(model, photos.folder, out, outputs, size, fast, measured)
+    photo_io = _PhotoIO(model, photos.folder, out, outputs, size, fast, measured)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         writing: deque[Future[str | None]] = deque()
-        for found in _together(map_ahead(pool, around.decode, photos, 2 * workers), batch_size):
+        for found in _together(map_ahead(pool, photo_io.decode, photos, 2 * workers), batch_size):
             if isinstance(found, str):
                 yield found
                 continue
@@ -149,7 +149,7 @@ def predict_photos(
                 yield from (f"{photo.file}: {error}" for photo in found)
                 continue
             for photo, values in zip(found, maps, strict=True):
-                writing.append(pool.submit(around.write, photo, values))
+                writing.append(pool.submit(photo_io.write, photo, values))
             while len(writing) > workers:
                 yield writing.popleft().result()
         for written in writing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import PIL.Image
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.schema import BadSample, Encoded
 from depth_anything_train.inference.preprocess import resize_map
+from depth_anything_train.models.depth_model import Kind
 from depth_anything_train.runtime import UserError
 
 ImageLike = str | Path | Encoded | PIL.Image.Image | NDArray[np.uint8]
@@ -23,8 +24,6 @@ ImageLike = str | Path | Encoded | PIL.Image.Image | NDArray[np.uint8]
 
 NEAREST_M = np.float32(1e-6)  # keeps the inverse of a metric prediction finite
 
-
-Kind = Literal["relative", "metric"]
 
 Focals = Sequence[float | None] | None
 """Focal length of each image in its own pixels, where it is known."""

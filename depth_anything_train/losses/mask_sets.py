@@ -28,8 +28,8 @@ class MaskSetLoss(nn.Module):
     Args:
         num_classes: K; larger values in a map of classes mark no class.
         points: random points at which masks are compared.
-        oversample: so many times more are drawn at first,
-        importance: and of them the most uncertain ones become this share of the points; the others are random.
+        oversample: candidates drawn for each of these points.
+        importance: share of the points that are the most uncertain candidates; the others are random.
         no_object: weight of "no class" beside that of a class.
         match: weights of the three costs by which masks and queries are matched: `classes`, `mask` and `dice`.
     """

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from depth_anything_train.runtime import require_choice
 
 Family = Literal["own", "paper", "moge"]
+
+
+DESCRIPTIVE = ("images", "split", "prepare", "url")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class EvaluationProtocol(ABC):
     which the network sees the image; None is the model's own.
 
     `images` is how many the split has, and `split` says in words which these are; the shards decide them, not the
-    evaluation. `prepare` are the arguments of the command that writes these shards, out of what is at `url`.
+    evaluation. `prepare` are the arguments of the command that writes these shards, out of what is at `url`. These four
+    only describe: see `deciding`.
     """
 
     name: str
@@ -66,3 +71,8 @@ class EvaluationProtocol(ABC):
         """How the network sees the image, in words."""
         mirrored = "mean of image and mirror image; " if self.flip else ""
         return f"{mirrored}network at {f'{self.size} pixels' if self.size else 'its own size'}"
+
+
+def deciding(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a protocol's `to_dict` decides numbers, to be compared and hashed: a mended link changes none."""
+    return {key: value for key, value in protocol.items() if key not in DESCRIPTIVE}

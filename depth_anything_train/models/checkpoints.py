@@ -11,7 +11,7 @@ from torch import Tensor
 
 from depth_anything_train.files import require_folder
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
-from depth_anything_train.models.weights import SCHEMA, FolderFiles, load_strict, read_folder, write_folder
+from depth_anything_train.models.weights import FolderFiles, load_strict, read_folder, write_folder
 from depth_anything_train.runtime import UserError
 
 FILES = FolderFiles("model.safetensors", "model.json")
@@ -22,7 +22,7 @@ def save_model(folder: str | Path, model: DepthModel, extra: Mapping[str, Any] |
 
     Each file appears whole or not at all; the same weights give the same bytes. Returns the folder.
     """
-    return write_folder(folder, FILES, model, {"schema": SCHEMA, **describe(model, extra)})
+    return write_folder(folder, FILES, model, describe(model, extra))
 
 
 def load_model(folder: str | Path) -> tuple[DepthModel, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from depth_anything_train.models.sources import from_hub, is_hub_name
+from depth_anything_train.models.loading import from_hub, is_hub_name
 from depth_anything_train.runtime import UserError, import_extra
 
 HUB_FILES = ("*.json", "*.safetensors")
@@ -24,7 +24,7 @@ def load_transformers(
     Args:
         class_name: of the model, as transformers calls it.
         source: a folder, or a name on the hub (owner/name), out of its cache where there is no network.
-        what: the model is, for messages: `a SegFormer`.
+        what: a noun for messages, such as `a SegFormer`.
         revision: branch, tag or commit of the model on the hub.
         may_lack: beginnings of the names of weights that nothing reads; where the files leave them out they are 0.
 

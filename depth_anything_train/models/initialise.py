@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from depth_anything_train.models.depth_model import DepthModel, DepthModelConfig
-from depth_anything_train.models.pretrained import initialise_encoder
-from depth_anything_train.models.sources import load_depth_model
+from depth_anything_train.models.encoder import DinoV2Encoder
+from depth_anything_train.models.encoder_weights import load_encoder
+from depth_anything_train.models.loading import load_depth_model
 from depth_anything_train.models.weights import load_strict, weights_hash
 from depth_anything_train.runtime import UserError, console, is_first_process, require_choice
 from depth_anything_train.types import BINS, ENCODER
@@ -29,7 +30,7 @@ def initialise_model(
         model: with random weights.
         source: whatever `load_depth_model` takes: a run, a checkpoint, a released file, a name on the hub; None starts
             from the encoder alone.
-        encoder: where the encoder's weights come from if `source` is None; see `pretrained.load_encoder`.
+        encoder: where the encoder's weights come from if `source` is None; see `encoder_weights.load_encoder`.
         parts: what is taken of `source`: `all`, or the `encoder`, so that the whole decoder stays random.
 
     Raises:
@@ -57,6 +58,29 @@ def initialise_model(
     taken = {name: weight for name, weight in origin.state_dict().items() if _fits(name, model, origin, parts)}
     load_strict(model, {**model.state_dict(), **taken}, source=str(source))
     return {"init": {**about, "source": str(source), "parts": parts, "hash": weights_hash(origin)}}
+
+
+def initialise_encoder(model: DepthModel, source: str | Path) -> None:
+    """Load the encoder's weights from `source` (see `load_encoder`); `none` leaves the random ones.
+
+    Raises:
+        UserError: the source is missing or of another model.
+    """
+    if source == "none":
+        if is_first_process():
+            console.print("encoder=none: the encoder starts from random weights.", style="yellow")
+    else:
+        load_encoder(model.pretrained, source)
+
+
+def pretrained_encoder(model: DepthModel, source: str | Path) -> DinoV2Encoder:
+    """The encoder of `model` with weights from `source`, to be the frozen reference of feature alignment.
+
+    Raises:
+        UserError: the source is missing or of another model.
+    """
+    initialise_encoder(model, source)
+    return model.pretrained
 
 
 def _check_size(origin: DepthModelConfig, own: DepthModelConfig, source: str | Path) -> None:

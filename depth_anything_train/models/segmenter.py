@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig
 from depth_anything_train.models.weights import (
-    SCHEMA,
     FolderFiles,
     find_folder,
     load_strict,
@@ -160,7 +159,7 @@ class Segmenter(nn.Module):
 
 def save_segmenter(folder: str | Path, model: Segmenter, extra: Mapping[str, Any]) -> Path:
     """Write the weights and, last, `segmenter.json`: configuration, their hash, `extra`. Returns the folder."""
-    description = {"schema": SCHEMA, "config": asdict(model.config), "extra": dict(extra)}
+    description = {"config": asdict(model.config), "extra": dict(extra)}
     return write_folder(folder, FILES, model, description)
 
 

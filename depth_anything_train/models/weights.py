@@ -146,13 +146,13 @@ class FolderFiles(NamedTuple):
 
 
 def write_folder(folder: str | Path, files: FolderFiles, model: nn.Module, description: Mapping[str, Any]) -> Path:
-    """Write the weights and, last, the description with their hash as `sha256`; returns the folder.
+    """Write the weights and, last, the description with their hash as `sha256` and its `schema`; returns the folder.
 
     Each file appears whole or not at all; the same weights give the same bytes.
     """
     folder, tensors = Path(folder), plain_tensors(model)
     write_bytes(folder / files.weights, safetensors.torch.save(tensors))
-    write_json(folder / files.description, {**description, "sha256": hash_tensors(tensors)})
+    write_json(folder / files.description, {"schema": SCHEMA, **description, "sha256": hash_tensors(tensors)})
     return folder
 
 

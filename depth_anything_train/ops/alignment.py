@@ -38,10 +38,10 @@ def _normalize_all(maps: Sequence[Disparity], valid: Sequence[Valid]) -> list[Di
     """`robust_normalize` of several batches, whose medians are found together."""
     # First of all, so that a NaN meets no arithmetic and no gradient.
     maps = [x.where(ok, 0.0) for x, ok in zip(maps, valid, strict=True)]
-    return [_scale(*one) for one in zip(maps, masked_medians(maps, valid), valid, strict=True)]
+    return [_normalize(*one) for one in zip(maps, masked_medians(maps, valid), valid, strict=True)]
 
 
-def _scale(x: Disparity, median: Tensor, valid: Valid) -> Disparity:
+def _normalize(x: Disparity, median: Tensor, valid: Valid) -> Disparity:
     mask = valid.to(x.dtype)
     deviation = (x - median) * mask
     axes = tuple(range(1, x.ndim))

@@ -1,4 +1,4 @@
-"""What no model states whose weights are sound."""
+"""Predictions that hold NaN or infinity are refused."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ class OneCycleAdamW:
 
     Args:
         lr: learning rate of the new head, the bins.
-        encoder_division: the encoder learns so many times slower.
-        positions_division: so does its position embedding.
-        decoder_division: so does the DPT decoder.
+        encoder_division: `lr` / this is the rate of the encoder,
+        positions_division: of its position embedding,
+        decoder_division: and of the DPT decoder.
         weight_decay: decoupled weight decay.
         constant_share: share of the steps before the rates fall.
-        final_division: they end so many times lower.
+        final_division: the last rates are the first / this.
     """
 
     lr: float = 1.61e-4

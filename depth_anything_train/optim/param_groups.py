@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
 from depth_anything_train.runtime import UserError
-
-logger = logging.getLogger(__name__)
 
 
 def prefix_groups(
@@ -46,11 +43,6 @@ def prefix_groups(
         groups.setdefault(group, {"name": group, "params": [], **settings})["params"].append((name, parameter))
     if not groups:
         raise UserError("Expected a model with trainable parameters, but all are frozen; unfreeze encoder or decoder.")
-    for members in groups.values():
-        names, parameters = zip(*members["params"], strict=True)
-        count = sum(parameter.numel() for parameter in parameters)
-        logger.info("%s: %d tensors, %d parameters, lr %g", members["name"], len(names), count, members["lr"])
-        logger.debug("%s: %s", members["name"], ", ".join(names))
     return list(groups.values())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from depth_anything_train.files import require_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
+from depth_anything_train.metrics.protocol import deciding
 from depth_anything_train.metrics.results import TITLES, read_results
 from depth_anything_train.pages.html import spoken
 from depth_anything_train.runtime import UserError
@@ -91,7 +92,7 @@ def read_evaluations(
     first_name, first = next(iter(results.items()))
     for name, result in results.items():
         for what, ours, theirs in (
-            ("protocol", result["protocol"], first["protocol"]),
+            ("protocol", deciding(result["protocol"]), deciding(first["protocol"])),
             ("numbers of images", _counts(result), _counts(first)),
         ):
             if ours != theirs:

@@ -44,7 +44,7 @@ class Task(LightningModule, ABC):
         channels_last: store images and weights channels last, which is faster for convolutions on CPUs and GPUs.
     """
 
-    judged_on: ClassVar[str | None] = None
+    validated_on: ClassVar[str | None] = None
     """Kind of the shards on which the model can be judged while it learns; `snapshot` gives that model."""
 
     couples_images: ClassVar[bool] = False
@@ -118,7 +118,7 @@ class Task(LightningModule, ABC):
 
     def snapshot(self) -> Any:
         """A copy of what is judged, whole on every rank, each of which must call this; in eval mode."""
-        raise NotImplementedError(f"{type(self).__name__} says judged_on, and not what is judged: it lacks snapshot().")
+        raise NotImplementedError(f"{type(self).__name__} has validated_on but no snapshot(), the model to validate.")
 
     def export(self, folder: Path) -> None:
         """Write the outcome of training."""
@@ -161,7 +161,7 @@ class DepthTask(Task):
     """A task whose outcome is the depth model itself."""
 
     model: DepthModel
-    judged_on = LABELLED
+    validated_on = LABELLED
 
     def count_flops(self, batch: Batch) -> int:
         """Those of the model on the images of all streams; the losses need none that count."""
@@ -207,7 +207,7 @@ class DepthTask(Task):
         save_model(folder, model, record)
 
 
-def compare(name: str, loss: nn.Module, gradient: nn.Module | None, *maps: Tensor) -> dict[str, Scalar]:
+def supervised_losses(name: str, loss: nn.Module, gradient: nn.Module | None, *maps: Tensor) -> dict[str, Scalar]:
     """The loss of predicted and true maps by its name, and `gradient`, that on their edges, where there is one."""
     losses = {name: loss(*maps)}
     if gradient is not None:

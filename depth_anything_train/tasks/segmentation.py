@@ -28,7 +28,7 @@ class SegmentationTask(Task):
     """
 
     model: Segmenter
-    judged_on = SEGMENTED
+    validated_on = SEGMENTED
     couples_images = True  # sums over masks, divided by the number of masks in all of them
 
     def __init__(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from depth_anything_train.data.schema import NO_CLASS
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
-from depth_anything_train.models.pretrained import save_encoder
+from depth_anything_train.models.encoder_weights import save_encoder
 from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.types import Batch, Image, Scalar, SemanticBatch

@@ -12,7 +12,7 @@ from depth_anything_train.models.flops import count_flops
 from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.runtime import UserError, require_choice
-from depth_anything_train.tasks.base import DepthTask, compare
+from depth_anything_train.tasks.base import DepthTask, supervised_losses
 from depth_anything_train.types import Batch, Scalar
 
 FeatureOn = Literal["labelled", "unlabelled"]
@@ -92,9 +92,9 @@ class StudentTask(DepthTask):
         losses: dict[str, Scalar] = {}
         if self.labelled is not None:
             maps = predictions["labelled"], batch["labelled"]["disparity"], batch["labelled"]["valid"]
-            losses |= compare("labelled", self.labelled, self.gradient, *maps)
+            losses |= supervised_losses("labelled", self.labelled, self.gradient, *maps)
         maps = predictions["unlabelled"], *(batch["unlabelled"][name] for name in ("disparity", "valid", "region"))
-        losses |= compare("pseudo", self.pseudo, self.gradient, *maps)
+        losses |= supervised_losses("pseudo", self.pseudo, self.gradient, *maps)
         if self.feature is not None and self.frozen_encoder is not None:
             at = [*batch].index(self.feature_on)
             student, frozen = patches.split(sizes)[at], self.frozen_encoder(image.split(sizes)[at])

@@ -8,7 +8,7 @@ from torch import nn
 
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.ops.watch import watch_range
-from depth_anything_train.tasks.base import DepthTask, compare
+from depth_anything_train.tasks.base import DepthTask, supervised_losses
 from depth_anything_train.types import Batch, LabelledBatch, Scalar
 
 
@@ -34,4 +34,4 @@ class TeacherTask(DepthTask):
         prediction = self.model(self.to_model(labelled["image"]))
         watch_range("disparity", prediction)
         maps = prediction, labelled["disparity"], labelled["valid"]
-        return self.combine(compare("labelled", self.labelled, self.gradient, *maps))
+        return self.combine(supervised_losses("labelled", self.labelled, self.gradient, *maps))

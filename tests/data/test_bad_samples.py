@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 
 from depth_anything_train.data.bad_samples import BadSamples
@@ -16,15 +14,12 @@ def test_bad_samples__stop_the_run_above_the_share():
         bad.count(1, [("b", "m")])
 
 
-def test_bad_samples__log_the_first_and_every_thousandth(caplog):
+def test_bad_samples__show_the_first_and_every_thousandth(capsys):
     bad = BadSamples(1.0)
-    with caplog.at_level(logging.WARNING):
-        for number in range(1, 2002):
-            bad.count(1, [("slug", f"message {number}")])
-    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
-        "message 1",
-        "message 1000",
-        "message 2000",
+    for number in range(1, 2002):
+        bad.count(1, [("slug", f"message {number}")])
+    assert capsys.readouterr().err.splitlines() == [
+        f"Bad sample number {number} (slug): message {number}" for number in (1, 1000, 2000)
     ]
     assert bad.reasons == {"slug": 2001}
 

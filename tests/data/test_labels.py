@@ -16,6 +16,7 @@ from depth_anything_train.data.labels import (
     decode_label,
     decode_sky,
     read_npy,
+    to_unit_range,
 )
 from depth_anything_train.data.schema import BadSample
 
@@ -208,3 +209,13 @@ def test_add_sky__a_label_without_a_valid_pixel_stays_so() -> None:
     nothing = np.zeros((2, 2), bool)
     _, valid = add_sky((np.zeros((2, 2), np.float32), nothing), ~nothing)
     assert not valid.any()
+
+
+def test_to_unit_range__ignores_invalid_pixels_and_keeps_sky_lowest():
+    disparity = np.array([[0, 2, 4], [np.nan, -3, 1e9]], np.float32)
+    valid = np.array([[True, True, True], [False, False, False]])
+    assert to_unit_range(disparity, valid).tolist() == [[0, 0.5, 1], [0, 0, 0]]
+
+
+def test_to_unit_range__a_constant_map_becomes_zero():
+    assert (to_unit_range(np.full((2, 2), 7, np.float32), np.ones((2, 2), bool)) == 0).all()

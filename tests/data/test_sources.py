@@ -15,7 +15,6 @@ from depth_anything_train.data.sources import (
     LabelledSource,
     PseudoLabelSource,
     SemanticSource,
-    normalise,
 )
 from depth_anything_train.runtime import UserError
 
@@ -238,16 +237,6 @@ def test_labelled_source__names_what_is_wrong_with_a_sample(tmp_path):
         with pytest.raises(BadSample) as error:
             LabelledSource([folder]).load(index)
         assert error.value.reason == reason
-
-
-def test_normalise__ignores_invalid_pixels_and_keeps_sky_lowest():
-    disparity = np.array([[0, 2, 4], [np.nan, -3, 1e9]], np.float32)
-    valid = np.array([[True, True, True], [False, False, False]])
-    assert normalise(disparity, valid).tolist() == [[0, 0.5, 1], [0, 0, 0]]
-
-
-def test_normalise__a_constant_map_becomes_zero():
-    assert (normalise(np.full((2, 2), 7, np.float32), np.ones((2, 2), bool)) == 0).all()
 
 
 def test_pseudo__a_label_of_whole_patches_belongs_to_an_image_of_any_size(tmp_path):

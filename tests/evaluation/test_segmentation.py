@@ -6,7 +6,7 @@ from segmented import NAMES, classes_of, write_segmented
 
 from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.segment_command import main
-from depth_anything_train.evaluation.segmentation import compare, count
+from depth_anything_train.evaluation.segmentation import confusion_of, count
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, measures
 from depth_anything_train.models.encoder import EncoderConfig
@@ -28,7 +28,7 @@ def model():
 
 def by_hand(model, numbers):
     pairs = [classes_of(number) for number in numbers]
-    return sum(compare(truth, WINDOW.classes(model, image, truth.shape), 4) for image, truth in pairs)
+    return sum(confusion_of(truth, WINDOW.classes(model, image, truth.shape), 4) for image, truth in pairs)
 
 
 def test_count__sums_pixels_over_images_and_says_what_was_left_out(model, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from depth_anything_train.evaluation.segmentation import compare
+from depth_anything_train.evaluation.segmentation import confusion_of
 from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, measures
 
 
@@ -12,7 +12,7 @@ def test_measures__equal_counts_by_hand():
     rng = np.random.default_rng(0)
     truth, found = rng.integers(0, 4, (2, 20, 30)).astype(np.uint8)
     truth[rng.random(truth.shape) < 0.2] = 255
-    confusion = compare(truth, found, 6)
+    confusion = confusion_of(truth, found, 6)
     known = truth != 255
     ious = []
     for label in range(4):
@@ -30,6 +30,6 @@ def test_measures__equal_counts_by_hand():
 def test_best_constant__is_that_of_the_commonest_class():
     rng = np.random.default_rng(1)
     truth = rng.choice([0, 1, 3], (40, 40), p=[0.2, 0.5, 0.3]).astype(np.uint8)
-    of_constants = [measures(compare(truth, np.full_like(truth, label), 5))["miou"] for label in (0, 1, 3)]
-    confusion = compare(truth, rng.integers(0, 5, truth.shape).astype(np.uint8), 5)
+    of_constants = [measures(confusion_of(truth, np.full_like(truth, label), 5))["miou"] for label in (0, 1, 3)]
+    confusion = confusion_of(truth, rng.integers(0, 5, truth.shape).astype(np.uint8), 5)
     assert math.isclose(best_constant_miou(confusion), max(of_constants))

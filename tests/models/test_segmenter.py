@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from depth_anything_train.models.encoder import EncoderConfig
+from depth_anything_train.models.loading import load_depth_model
 from depth_anything_train.models.segmenter import Pyramid, Segmenter, SegmenterConfig, load_segmenter, save_segmenter
-from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.optim.param_groups import prefix_groups
 from depth_anything_train.runtime import UserError
 

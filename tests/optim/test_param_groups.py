@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 import torch
 from torch import nn
@@ -52,13 +50,6 @@ def test_groups__a_frozen_encoder_leaves_the_decoder():
     model = Model()
     model.pretrained.requires_grad_(False)
     assert [group["name"] for group in groups(model)] == ["decoder"]
-
-
-def test_groups__log_what_they_hold(caplog):
-    with caplog.at_level(logging.DEBUG):
-        groups(Model())
-    assert "encoder: 4 tensors, 15 parameters, lr 1e-06" in caplog.text
-    assert "depth_head.weight, depth_head.bias" in caplog.text
 
 
 def test_groups__refuse_a_model_without_trainable_parameters():

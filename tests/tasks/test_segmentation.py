@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from data_engine.ingest.ade20k import Ade20k
 from data_engine.prepare import prepare
 from depth_anything_train.composition import compose
-from depth_anything_train.evaluation.segmentation import compare
+from depth_anything_train.evaluation.segmentation import confusion_of
 from depth_anything_train.metrics.segmentation import best_constant_miou
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.models.segmenter import load_segmenter
@@ -66,7 +66,7 @@ def test_run__learns_to_segment_better_than_any_constant_map(tmp_path):
     rows = read_metrics(run / "validation" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 30, 60] and {row["images"] for row in rows} == {4}
     truths = [classes_of(number)[1] for number in range(100, 104)]
-    constant = best_constant_miou(sum(compare(truth, truth * 0, 4) for truth in truths))
+    constant = best_constant_miou(sum(confusion_of(truth, truth * 0, 4) for truth in truths))
     assert rows[-1]["miou"] > constant + 0.2, (rows, constant)
     best = json.loads((run / "best" / "segmenter.json").read_text())["extra"]
     assert best["validation"]["miou"] == max(row["miou"] for row in rows)

@@ -91,7 +91,7 @@ def test_snapshot__is_there_for_every_task_that_can_be_judged():
     judged = {"tiny_student": True, "tiny_metric": True, "tiny_segmentation": True, "world_pretrain": False}
     for name, can in judged.items():
         task = type(make_task(name))
-        assert (task.judged_on is not None) == (task.snapshot is not Task.snapshot) == can, name
+        assert (task.validated_on is not None) == (task.snapshot is not Task.snapshot) == can, name
 
 
 def test_student__an_image_without_valid_label_changes_no_gradient():
@@ -119,7 +119,7 @@ def test_task__a_loss_without_weight_is_named():
 
 
 def test_semantic__trains_the_encoder_and_exports_it_alone(tmp_path):
-    from depth_anything_train.models.pretrained import load_encoder
+    from depth_anything_train.models.encoder_weights import load_encoder
 
     task = make_task("world_pretrain", model="test", **{"task.num_classes": 3})
     images = labelled(4)["image"]

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from data_engine.labelling.batches import batches, in_order, nearest_aspect, prefetched
+from data_engine.labelling.batches import batches, nearest_aspect
 
 
 @dataclass
@@ -41,33 +41,6 @@ def test_batches__hold_every_image_once_and_keep_few_waiting(patience):
     for batch in out:
         newest = max(newest, *batch)
         assert newest - batch[0] <= patience + 7  # one batch goes out an image: others may be due at the same time
-
-
-def test_in_order__items_come_by_number():
-    assert list(in_order([(2, "c"), (0, "a"), (1, "b"), (3, "d")])) == ["a", "b", "c", "d"]
-
-
-def test_prefetched__makes_the_next_item_while_one_is_used():
-    made = []
-
-    def items():
-        for number in range(4):
-            made.append(number)
-            yield number
-
-    for number in prefetched(items()):
-        while len(made) < min(number + 2, 4):
-            pass
-    assert made == [0, 1, 2, 3]
-
-
-def test_prefetched__passes_errors_on():
-    def items():
-        yield 1
-        raise KeyError("lost")
-
-    with pytest.raises(KeyError, match="lost"):
-        list(prefetched(items()))
 
 
 @pytest.mark.parametrize(("height", "width", "expected"), [(480, 640, 4 / 3), (640, 480, 0.75), (100, 108, 1)])

@@ -6,8 +6,8 @@ import safetensors.torch
 import torch
 from networks import build, equal
 
-from depth_anything_train.models import pretrained
-from depth_anything_train.models.pretrained import load_encoder
+from depth_anything_train.models import encoder_weights
+from depth_anything_train.models.encoder_weights import load_encoder
 from depth_anything_train.ops.positions import resample_positions
 from depth_anything_train.runtime import UserError
 
@@ -75,12 +75,12 @@ def test_encoder__hub_failures_are_named(tmp_path):
 def test_encoder__hub_names_are_known_to_timm():
     import timm
 
-    assert set(pretrained.HUB_NAMES) == {"vits", "vitb", "vitl", "vitg"}
-    assert set(pretrained.HUB_NAMES.values()) <= set(timm.list_pretrained("vit_*dinov2*"))
+    assert set(encoder_weights.HUB_NAMES) == {"vits", "vitb", "vitl", "vitg"}
+    assert set(encoder_weights.HUB_NAMES.values()) <= set(timm.list_pretrained("vit_*dinov2*"))
 
 
 def test_encoder__world_comes_from_the_package(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(pretrained, "files", lambda package: tmp_path)
+    monkeypatch.setattr(encoder_weights, "files", lambda package: tmp_path)
     with pytest.raises(UserError, match="world_pretrain"):
         load_encoder(build().pretrained, "world")
     (tmp_path / "assets").mkdir()

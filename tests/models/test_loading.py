@@ -3,10 +3,11 @@ import torch
 from networks import build, equal
 
 from depth_anything_train.models.checkpoints import save_model
+from depth_anything_train.models.encoder_weights import save_encoder
 from depth_anything_train.models.huggingface import save_hf
+from depth_anything_train.models.initialise import initialise_encoder
+from depth_anything_train.models.loading import load_depth_model
 from depth_anything_train.models.original import save_original
-from depth_anything_train.models.pretrained import initialise_encoder, save_encoder
-from depth_anything_train.models.sources import load_depth_model
 from depth_anything_train.runtime import UserError
 
 
@@ -67,7 +68,7 @@ def test_source__a_name_that_the_hub_does_not_have_is_one_sentence(hub):
 def test_source__a_mistyped_path_never_asks_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr("depth_anything_train.models.sources.from_hub", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr("depth_anything_train.models.loading.from_hub", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match="runs/techer does not exist"):
         load_depth_model("runs/techer")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depth_anything_train import run_folder
-from depth_anything_train.models import checkpoints, huggingface, pretrained, segmenter
+from depth_anything_train.models import checkpoints, encoder_weights, huggingface, segmenter
 from depth_anything_train.models.checkpoints import load_checkpoint, load_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
 from depth_anything_train.models.huggingface import load_hf
@@ -20,7 +20,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "model.safetensors", "*.pth"]
 WITHOUT_DEPTH = {
     segmenter.FILES: "a segmenter, which predicts classes and no depth: `segment` judges it, and",
-    pretrained.FILES: "an encoder alone, which predicts nothing:",
+    encoder_weights.FILES: "an encoder alone, which predicts nothing:",
 }
 """Models of ours that are no depth models, and what to say of them."""
 
@@ -93,7 +93,7 @@ def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None
     Args:
         name: owner/name.
         files: patterns of their names.
-        what: it is, for the message.
+        what: a noun for the message, such as `a model`.
         revision: None is the newest.
 
     Raises:

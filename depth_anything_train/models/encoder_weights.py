@@ -1,4 +1,4 @@
-"""Where a model starts: DINOv2 weights from elsewhere, and encoders written for others to start from."""
+"""Weights of encoders alone: DINOv2's read into one of ours from a file or the hub, and ours written for others."""
 
 from __future__ import annotations
 
@@ -13,38 +13,14 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.models.weights import FolderFiles, load_strict, read_tensors, write_folder
 from depth_anything_train.ops.positions import resample_positions
-from depth_anything_train.runtime import UserError, console, is_first_process
+from depth_anything_train.runtime import UserError
 from depth_anything_train.types import ENCODER
 
 FILES = FolderFiles("encoder.safetensors", "encoder.json")
 HUB_NAMES = {f"vit{size[0]}": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")}
-
-
-def initialise_encoder(model: DepthModel, source: str | Path) -> None:
-    """Load the encoder's weights from `source` (see `load_encoder`); `none` leaves the random ones.
-
-    Raises:
-        UserError: the source is missing or of another model.
-    """
-    if source == "none":
-        if is_first_process():
-            console.print("encoder=none: the encoder starts from random weights.", style="yellow")
-    else:
-        load_encoder(model.pretrained, source)
-
-
-def pretrained_encoder(model: DepthModel, source: str | Path) -> DinoV2Encoder:
-    """The encoder of `model` with weights from `source`, to be the frozen reference of feature alignment.
-
-    Raises:
-        UserError: the source is missing or of another model.
-    """
-    initialise_encoder(model, source)
-    return model.pretrained
 
 
 def load_encoder(encoder: DinoV2Encoder, source: str | Path) -> None:
