@@ -166,8 +166,15 @@ class TextFile(Protocol):
     def read_text(self) -> str: ...  # noqa: D102
 
 
-def read_json(path: str | TextFile, *, keys: Sequence[str] | Mapping[str, type] = ()) -> Any:
+def read_json(
+    path: str | TextFile,
+    *,
+    keys: Sequence[str] | Mapping[str, type] = (),
+    mend: str = "delete it and run the step again",
+) -> Any:
     """Read JSON; with `keys` it must be an object that has them, and of these types where `keys` says so.
+
+    `mend` is what to do where it is damaged, for the message.
 
     Raises:
         UserError: the file is missing, no JSON, lacks a key, or a value is of another type.
@@ -177,9 +184,9 @@ def read_json(path: str | TextFile, *, keys: Sequence[str] | Mapping[str, type] 
     except FileNotFoundError:
         raise UserError(f"Expected the file {path}, which does not exist; was the step before it finished?") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged: expected JSON ({error}); delete it and run the step again.") from None
+        raise UserError(f"{path} is damaged: expected JSON ({error}); {mend}.") from None
     types = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, object)
     found = content if isinstance(content, dict) else {}
     if wrong := [key for key, kind in types.items() if key not in found or not isinstance(found[key], kind)]:
-        raise UserError(f"{path} is damaged: expected keys {', '.join(wrong)}; delete it and run the step again.")
+        raise UserError(f"{path} is damaged: expected keys {', '.join(wrong)}; {mend}.")
     return content

@@ -157,7 +157,7 @@ def test_command__model_folder_by_domain(run, model, tmp_path):
     model.save_pretrained(tmp_path / "run" / "model")
     data = write_domains(tmp_path / "tests")
     written = run(f"model={tmp_path / 'run'}", f"data={data}", "split_by=domain", "batch_size=1")
-    assert written["model"] == {"name": "run", "hash": model.hash, "size": None}
+    assert written["model"] == {"name": "run", "hash": model.hash, "setup": model.setup, "size": None}
     assert written["protocol"] == DepthProtocol().to_dict() and written["images"] == 6 and written["skipped"] == {}
     assert {name: group["images"] for name, group in written["groups"].items()} == {"rooms": 3, "streets": 3}
     assert set(written["provenance"]) >= {"command", "commit", "versions"}
@@ -201,6 +201,7 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     refuse_others(out, model, data, {"protocol": DepthProtocol().to_dict()})  # the same
     for other, shards, message in (
         (model | {"hash": "0"}, data, r"of another model \(mean_map\); choose"),
+        (model | {"setup": {"taps": [0, 1, 2, 3]}}, data, "of the same weights with other settings"),
         (model | {"size": 56}, data, r"of another input size \(its own\); choose"),
         (model, {"tests": ShardFolder(labelled_shards)}, "other data"),
         (model | {"hash": "0"}, {}, "another model .* and other data"),

@@ -49,21 +49,20 @@ class Models:
 def find_models(sources: str | Sequence[str]) -> dict[str, str]:
     """{name: source} of every model meant: the sources themselves, and what lies in those that are folders of models.
 
-    A model is called by the last part of its path; where two would be called the same, by the whole.
+    A model is called by the last part of its path; where two would be called the same, both by the whole.
 
     Raises:
         UserError: nothing was named.
     """
-    found: dict[str, str] = {}
+    models: list[str] = []
     for source in [sources] if isinstance(sources, str) else sources:
         folder = Path(source).expanduser()
         inside = [] if _is_model(folder) else sorted(filter(_is_model, folder.glob("*")))
-        for model in map(str, inside) if inside else [source]:
-            name = Path(model).resolve().name
-            found[model if name in found else name] = model
-    if not found:
+        models += map(str, inside) if inside else [source]
+    if not models:
         raise UserError("Expected a model, a list of models or a folder of run folders; name it with model=.")
-    return found
+    names = [Path(model).resolve().name for model in models]
+    return {name if names.count(name) == 1 else model: model for name, model in zip(names, models, strict=True)}
 
 
 def _is_model(path: Path) -> bool:

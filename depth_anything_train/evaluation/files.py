@@ -24,7 +24,7 @@ def refuse_others(
 
     Args:
         folder: for the results.
-        model: `hash`, and `size` where there is one, as in results.json.
+        model: `hash`, and `setup` and `size` where there are any, as in results.json.
         data: shards by name.
         settings: what else decides the numbers, by its name in results.json: plain JSON. Older results lack some of
             them, and count as made without.
@@ -38,9 +38,11 @@ def refuse_others(
     theirs = found["model"]
     told = {
         "hash": f"another model ({theirs.get('name')})",
+        "setup": "the same weights with other settings, such as the blocks that are read",
         "size": f"another input size ({theirs.get('size') or 'its own'})",
     }
-    differing = [told[key] for key, value in model.items() if theirs.get(key) != value]
+    known = {"setup": model.get("setup"), **theirs}  # older results say nothing of it
+    differing = [told[key] for key, value in model.items() if known.get(key) != value]
     if found["data"] != describe_data(data):
         differing.append(f"other data ({', '.join(found['data'])})")
     for key, value in settings.items():
@@ -71,7 +73,7 @@ def write_results(
     Args:
         folder: for the results.
         results: all of them.
-        model: `name`, `hash` and `size`.
+        model: `name`, `hash`, `setup` and `size`.
         data: shards by name.
         settings: what else decided the numbers, by name, beside the protocol.
 

@@ -44,7 +44,7 @@ def run_benchmark(
         UserError: as `refuse_others` and `evaluate`.
     """
     judge, size, settings = judge_of(protocol), plain(cfg.size) or protocol.size, settings_of(cfg)
-    refuse_others(out, {"hash": model.hash, "size": size}, shards, {"protocol": protocol.to_dict(), **settings})
+    refuse_others(out, identity(model, size), shards, {"protocol": protocol.to_dict(), **settings})
     keys = {key: plain(cfg[key]) for key in ("split_by", "size", "batch_size", "align_metric")}
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in shards.items()}
     results = evaluate(model, chosen, protocol, ranks=ranks, **keys)
@@ -53,12 +53,17 @@ def run_benchmark(
     if cfg.page:
         page = result_page(results, name, with_flip(model, protocol), chosen, judge, size)
         write_bytes(out / PAGE, page.encode())
-    written = write_results(out, results, {"name": name, "hash": model.hash, "size": size}, shards, settings)
+    written = write_results(out, results, {"name": name, **identity(model, size)}, shards, settings)
     if warning := written["unit_warning"]:
         console.print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
     counts = f"{len(results.images)} images, {results.skipped.total()} skipped"
     console.print(f"{headline(written['mean'])} ({counts}): {out / 'results.md'}", soft_wrap=True)
     return written
+
+
+def identity(model: Predictor, size: Any) -> dict[str, Any]:
+    """What of a model decides the numbers, for results.json."""
+    return {"hash": model.hash, "setup": dict(model.setup), "size": size}
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
     rows = {name: suite.row_for(model.encoder_name, cfg.against) for name, model in models.items()}
     for name, model in models.items():
         for one, protocol in protocols.items():
-            about = {"hash": model.hash, "size": plain(cfg.size) or protocol.size}
+            about = identity(model, plain(cfg.size) or protocol.size)
             settings = {"protocol": protocol.to_dict(), **settings_of(cfg)}
             refuse_others(Path(cfg.out) / name / one, about, shards[one], settings)
             check_kind(model, protocol, align_metric=cfg.align_metric, name=name)

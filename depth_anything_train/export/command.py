@@ -28,6 +28,10 @@ FILES = {
 """What each format consists of."""
 
 
+KEYS = {"size": "onnx", "batch_size": "onnx", "licence": "hf", "results": "hf"}
+"""Keys that one format alone reads."""
+
+
 @command("export")
 def main(cfg: DictConfig) -> None:
     """Write `cfg.model` to `cfg.out` as `cfg.format`, or compare the ONNX file `cfg.check` with it."""
@@ -37,6 +41,9 @@ def main(cfg: DictConfig) -> None:
         return
     out = Path(cfg.out)
     check_place(out, cfg.format)
+    if useless := [key for key, format in KEYS.items() if cfg[key] and format != cfg.format]:
+        wanted = KEYS[useless[0]]
+        raise UserError(f"{useless[0]} is for format={wanted}, but this is format={cfg.format}; leave it out.")
     model = _model(cfg)
     if cfg.licence is not None:
         model.extra["licence"] = cfg.licence
@@ -85,6 +92,6 @@ def quoted(folder: Path, model: DepthAnything) -> dict[str, Any]:
     """
     results = read_results(folder, keys={**QUOTED, "model": dict})
     judged = results["model"]
-    if judged["hash"] != model.hash:
+    if (judged["hash"], judged.get("setup", model.setup)) != (model.hash, model.setup):
         raise UserError(f"The results in {folder} are of another model ({judged['name']}); evaluate this one.")
     return {**{key: results[key] for key in QUOTED}, "size": judged["size"] or model.size}

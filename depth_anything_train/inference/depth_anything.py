@@ -156,6 +156,11 @@ class DepthAnything:
         return weights_hash(self.model)
 
     @property
+    def setup(self) -> dict[str, Any]:
+        """What else decides its numbers, as plain JSON; see `DepthModelConfig.setup`."""
+        return self.model.config.setup()
+
+    @property
     def _network(self) -> Any:
         """The model, compiled if it is to be; another one may have taken its place."""
         if not self._compile:

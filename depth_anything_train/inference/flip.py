@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +32,11 @@ class FlipAverage:
     def encoder_name(self) -> str | None:
         """That of the predictor."""
         return self.model.encoder_name
+
+    @property
+    def setup(self) -> Mapping[str, Any]:
+        """That of the predictor."""
+        return self.model.setup
 
     @property
     def hash(self) -> str:

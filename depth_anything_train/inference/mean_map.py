@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ class MeanMap:
     """
 
     encoder_name = None
+    setup: Mapping[str, Any] = {}
 
     def __init__(self, mean: NDArray[np.float32], kind: Kind = "relative") -> None:
         self.mean, self.kind = mean, kind

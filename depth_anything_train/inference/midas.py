@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.models.from_transformers import load_transformers
 from depth_anything_train.models.weights import weights_hash
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_count
 
 RELEASED = {"large": "Intel/dpt-beit-large-512", "hybrid": "Intel/dpt-hybrid-midas"}
 
@@ -40,6 +40,7 @@ class Midas:
 
     kind: Kind = "relative"
     encoder_name = "midas"
+    setup: Mapping[str, Any] = {}
     max_depth_m: float | None = None
 
     def __init__(self, model: nn.Module, processor: Any, *, device: str | torch.device | None = None) -> None:
@@ -79,6 +80,7 @@ class Midas:
         Raises:
             UserError: the network cannot take that size, which DPT-Hybrid never can, or the image is too narrow for it.
         """
+        self.check_size(size)
         sides = {} if size is None else {"size": {"height": size, "width": size}}
         try:
             inputs = self.processor(images=images, return_tensors="pt", input_data_format="channels_last", **sides)
@@ -97,8 +99,14 @@ class Midas:
 
     # What `DepthAnything` does around its network; here the image processor does it, inside `forward`.
 
-    def check_size(self, size: int | None) -> None:
-        """Nothing: only `forward` sees which sizes a network can take."""
+    def check_size(self, size: Any) -> None:
+        """Refuse what is no size; only `forward` sees which ones a network can take.
+
+        Raises:
+            UserError: it is no whole number above 0.
+        """
+        if size is not None:
+            require_count("size", size)
 
     def prepare(self, image: NDArray[np.uint8], size: int | None = None, *, fast: bool = False) -> NDArray[np.uint8]:
         """The RGB image (H, W, 3) itself."""

@@ -107,11 +107,14 @@ class Outputs:
             image: the photograph, RGB (H, W, 3).
             prediction: (H, W).
             focal_px: focal length in pixels, for the point cloud if neither `fov_deg` nor `intrinsics` was chosen.
+
+        Raises:
+            UserError: there is no point for the point cloud; nothing is written then.
         """
-        paths = []
-        for suffix, content in self._encoded(image, prediction, focal_px):
-            paths.append(target.with_name(target.name + suffix))
-            write_bytes(paths[-1], content)
+        encoded = list(self._encoded(image, prediction, focal_px))  # all of them, or none is written
+        paths = [target.with_name(target.name + suffix) for suffix, _ in encoded]
+        for path, (_, content) in zip(paths, encoded, strict=True):
+            write_bytes(path, content)
         return paths
 
     def pictures(

@@ -52,6 +52,8 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _photos(cfg: DictConfig, photos: Photos, out: Path, outputs: Outputs) -> list[str]:
+    if cfg.limit is not None:
+        raise UserError("Expected a video for limit, but got photographs; leave it out, or name fewer of them.")
     measured = None if cfg.measured is None else read_points(cfg.measured, photos.files)
     if cfg.skip_existing:
         left = [file for file, (_, name) in zip(photos.files, photos, strict=True) if not outputs.exist(out / name)]
@@ -76,6 +78,8 @@ def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[s
         raise UserError("Expected photographs for measured points, but got a video; leave measured out.")
     if cfg.skip_existing:
         raise UserError("Expected photographs for skip_existing, but got a video, which is predicted as a whole.")
+    if cfg.fast:
+        raise UserError("Expected photographs for fast, but got a video; leave it out.")
     with VideoReader(video) as reader:
         model = load_predictor(cfg.model, **{key: cfg[key] for key in ("device", "precision", "attention", "compile")})
         total = min((count for count in (reader.count, cfg.limit) if count is not None), default=None)
@@ -92,4 +96,8 @@ def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[s
                 on_frame=lambda done, _: bar.advance(done - bar.done),
             )
         console.print(f"{bar.done} frames predicted: {', '.join(map(str, files))}", soft_wrap=True)
-        return [f"{reader.damaged} parts of {video}: they cannot be decoded."] if reader.damaged else []
+        problems = [f"{reader.damaged} parts of {video}: they cannot be decoded."] if reader.damaged else []
+        # A cut file ends as a whole one does; numbers of frames that follow from a duration are off by a few.
+        if total is not None and not reader.live and bar.done < 0.95 * total - 1:
+            problems.append(f"the end of {video}: it breaks off after {bar.done} of {total} frames.")
+        return problems

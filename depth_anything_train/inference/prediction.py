@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
@@ -75,6 +75,10 @@ class Predictor(Protocol):
         """Names the weights: equal weights, equal hash."""
 
     @property
+    def setup(self) -> Mapping[str, Any]:
+        """What decides its numbers beside the weights, as plain JSON."""
+
+    @property
     def kind(self) -> Kind:
         """Whether the prediction has metres."""
 
@@ -109,9 +113,11 @@ def load_image(image: ImageLike) -> NDArray[np.uint8]:
         kind = type(image).__name__
         raise UserError(f"Expected a photograph as a path, bytes, a Pillow image or a numpy array, but got a {kind}.")
     try:
-        return decode_image(Path(image).expanduser().read_bytes())
-    except OSError as error:
-        raise UserError(f"Expected an image file at {image}, but it cannot be read: {error.strerror}.") from None
+        encoded = Path(image).expanduser().read_bytes()
+    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+        reason = getattr(error, "strerror", error)
+        raise UserError(f"Expected an image file at {image}, but it cannot be read: {reason}.") from None
+    return decode_image(encoded)
 
 
 def _from_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -130,7 +130,9 @@ def _raise(error: OSError) -> None:
 
 
 def _matching(pattern: str, out: Path | None) -> list[str]:
-    found = [file for file in glob.iglob(pattern, recursive=True) if os.path.isfile(file)]
+    any_kind = not re.fullmatch(r"\w+", _extension(pattern))  # then as in a folder
+    kinds = IMAGE_EXTENSIONS if any_kind else (_extension(pattern),)
+    found = [file for file in glob.iglob(pattern, recursive=True) if _extension(file) in kinds and os.path.isfile(file)]
     if out is None:
         return found
     skipped = out.resolve()
@@ -147,9 +149,12 @@ def _not_apart(out: Path | None) -> UserError:
 
 def _listed(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"Expected {path} to hold one path a line, but it is no UTF-8 text.") from None
+        text = "\0"
+    if "\0" in text:  # as UTF-16 has it
+        raise UserError(f"Expected {path} to hold one path a line, but it is no UTF-8 text.")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _shared(source: str, files: Iterable[str]) -> Photos:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.data.schema import IMAGE_EXTENSIONS
 from depth_anything_train.files import atomic_writer
 from depth_anything_train.inference.sources import CONTAINERS, Video
 from depth_anything_train.runtime import UserError, import_extra
@@ -61,7 +62,9 @@ class VideoReader:
             self._container = av.open(source.address, format=source.device, metadata_errors="replace", **limits)
         except (self._error, ValueError) as error:  # the latter where PyAV was built without cameras
             reason = getattr(error, "strerror", error)
-            raise UserError(f"Expected a video at {source}, but it cannot be opened: {reason}.") from None
+            photo = Path(source.address).suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
+            hint = "; photographs are not fetched from addresses: download them first" if source.live and photo else ""
+            raise UserError(f"Expected a video at {source}, but it cannot be opened: {reason}{hint}.") from None
         self.live = source.live
         self.damaged = 0
         self._video, self.audio = map(self._best, ("video", "audio"))

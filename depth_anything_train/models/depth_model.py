@@ -76,6 +76,13 @@ class DepthModelConfig:
         """Plain JSON; `from_dict` turns it back."""
         return asdict(self)
 
+    def setup(self) -> dict[str, Any]:
+        """What decides a model's numbers and does not show in the shapes of its weights, as plain JSON."""
+        encoder = {key: getattr(self.encoder, key) for key in ("num_heads", "position")}
+        bins = None if self.bins is None else asdict(self.bins)
+        head = {key: getattr(self, key) for key in ("kind", "max_depth_m", "canonical_focal_px")}
+        return {"taps": list(self.encoder.taps), **encoder, **head, "bins": bins}
+
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DepthModelConfig:
         """Build from what `to_dict` gave.

@@ -113,9 +113,9 @@ def resolve_taps(taps: str | Sequence[int], depth: int) -> Four:
     if taps == "spread":
         # Quarters of the depth, except that the released V2-L reads block 4 where the rule gives 5.
         return (4, 11, 17, 23) if depth == 24 else (depth // 4 - 1, depth // 2 - 1, 3 * depth // 4 - 1, depth - 1)
-    if isinstance(taps, str):
+    if isinstance(taps, str) or not all(isinstance(tap, int) for tap in taps):
         raise UserError(f"Expected taps to be last4, spread or a list of four blocks, but got {taps!r}.")
-    return four("taps", [int(tap) for tap in taps])
+    return four("taps", taps)
 
 
 class DinoV2Encoder(nn.Module):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def load_transformers(
             raise UserError(f"Expected {wanted}, but got {source}, which is no folder.")
         # Without a network transformers would ask for one file after another, again and again.
         folder = from_hub(str(source), files=HUB_FILES, what=what, revision=revision)
+    expected = getattr(transformers, class_name).config_class.model_type
+    if (found := _model_type(folder)) not in (None, expected):
+        raise UserError(f"Expected {wanted}, a model of type {expected}, but {source} is of type {found}.")
     try:
         with _quiet(transformers.utils.logging):
             processor = transformers.AutoImageProcessor.from_pretrained(folder)
@@ -57,6 +61,13 @@ def load_transformers(
         for name in unread:
             model.get_parameter(name).zero_()
     return model, processor
+
+
+def _model_type(folder: Path) -> Any:
+    """What config.json says; None where it cannot be read, which transformers then tells."""
+    with suppress(OSError, ValueError, AttributeError):
+        return json.loads((folder / "config.json").read_bytes()).get("model_type")
+    return None
 
 
 @contextmanager

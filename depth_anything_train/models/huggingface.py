@@ -20,6 +20,7 @@ from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+MEND = "download or save the folder again"
 
 # A config may leave out what has its default value; these are transformers' defaults.
 DEFAULTS = {
@@ -70,7 +71,7 @@ def load_hf(folder: str | Path) -> tuple[DepthModel, int | list[int]]:
         UserError: it is no Depth Anything model, a file is missing or damaged, or the weights do not fit.
     """
     folder = Path(folder)
-    config = config_from_hf(read_json(folder / CONFIG), source=str(folder / CONFIG))
+    config = config_from_hf(read_json(folder / CONFIG, mend=MEND), source=str(folder / CONFIG))
     tensors, source = read_tensors(folder / WEIGHTS), str(folder / WEIGHTS)
     with torch.device("meta"):
         expected = to_hf_names(DepthModel(config).state_dict(), config)
@@ -93,6 +94,7 @@ def save_hf(folder: str | Path, model: DepthModel, *, size: int | Sequence[int],
     """
     folder, config = Path(folder), config_to_hf(model.config)
     tensors = to_hf_names(plain_tensors(model), model.config)
+    (folder / CONFIG).unlink(missing_ok=True)  # that of another model would fit these weights, with other taps
     write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     write_json(folder / PROCESSOR, processor_of(model.config, size))
     write_bytes(folder / "README.md", card.encode())
@@ -204,7 +206,11 @@ def _taps(vit: Mapping[str, Any], source: str) -> Four:
     indices = vit.get("out_indices") or [str(name).removeprefix("stage") for name in vit.get("out_features") or ()]
     if not indices:
         raise UserError(f"Expected out_indices in {source}, the four blocks that the decoder reads, but it has none.")
-    return four("taps", [int(index) - 1 for index in indices])
+    depth = vit["num_hidden_layers"]
+    counted = [int(index) + depth + 1 if int(index) < 0 else int(index) for index in indices]  # 0 is the embedding
+    if not all(0 < index <= depth for index in counted):
+        raise UserError(f"Expected out_indices out of 1 to {depth} in {source}, but got {list(indices)}.")
+    return four("taps", [index - 1 for index in counted])
 
 
 def processor_of(config: DepthModelConfig, size: int | Sequence[int]) -> dict[str, Any]:
@@ -235,7 +241,7 @@ def _processor_size(folder: Path, patch_size: int) -> int | list[int]:
     path = folder / PROCESSOR
     if not path.exists():
         return RELEASED_SIZE
-    content = read_json(path, keys=("size",))
+    content = read_json(path, keys=("size",), mend=MEND)
     for key, (value, by_default) in {**PROCESSOR_FIXED, "ensure_multiple_of": (patch_size, 1)}.items():
         found = by_default if content.get(key) is None else content[key]
         if not _is_close(found, value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from depth_anything_train.models.weights import FolderFiles, find_folder
 from depth_anything_train.runtime import UserError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = ["*.json", "model.safetensors", "*.pth"]
+HUB_FILES = ["*.json", "model.safetensors", "*.pth", "pytorch_model.bin"]
 WITHOUT_DEPTH = {
     segmenter.FILES: "a segmenter, which predicts classes and no depth: `segment` judges it, and",
     encoder_weights.FILES: "an encoder alone, which predicts nothing:",
@@ -26,6 +27,9 @@ WITHOUT_DEPTH = {
 
 FOLDERS = (checkpoints.FILES, FolderFiles(huggingface.WEIGHTS, huggingface.CONFIG), *WITHOUT_DEPTH)
 """Files of model folders, ours and Hugging Face's; weights alone belong to none."""
+
+HUB_MIXIN = ("pytorch_model.bin", huggingface.WEIGHTS)
+"""Weights of the released code where its `push_to_hub` put them, beside a config.json that is not transformers'."""
 
 RELEASED_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -60,14 +64,17 @@ def load_depth_model(
         path = path.parent
     file = _released_file(path)
     if file is not None:
-        return load_original(file, **settings), {"size": RELEASED_SIZE, "source": file.name}  # type: ignore[arg-type]
+        folder_says = file.name in HUB_MIXIN and path.is_dir()
+        name = (Path(source) if is_hub_name(source) else path.resolve()).name if folder_says else file.stem
+        model = load_original(file, name=name, **settings)  # type: ignore[arg-type]
+        return model, {"size": RELEASED_SIZE, "source": file.name}
     if given:
         raise UserError(f"{source} states its own settings; leave out {', '.join(given)}.")
     if path.is_file() and path.suffix == ".ckpt":
         return load_checkpoint(path)
     if (folder := find_folder(path, checkpoints.FILES)) is not None:
         return load_model(folder)
-    if (path / huggingface.CONFIG).is_file() and (path / huggingface.WEIGHTS).is_file():
+    if _is_hf(path):
         model, size = load_hf(path)
         return model, {"size": size, "source": str(source)}
     raise UserError(_no_model(source, path))
@@ -79,12 +86,30 @@ def is_hub_name(source: str | Path) -> bool:
 
 
 def _released_file(path: Path) -> Path | None:
-    """The file itself, or the only `.pth` of a folder that holds no other kind of model."""
+    """The file itself, or the only one of a folder that holds no other kind of model."""
     if path.is_file():
         return path if path.suffix in RELEASED_ENDINGS else None
-    holds_other = (path / checkpoints.FILES.description).exists() or (path / huggingface.WEIGHTS).exists()
-    found = [] if holds_other or not path.is_dir() else sorted(path.glob("*.pth"))
+    if not path.is_dir() or (path / checkpoints.FILES.description).exists() or _is_hf(path):
+        return None
+    found = sorted(path.glob("*.pth"))
+    if (path / huggingface.CONFIG).is_file() and not _is_of_transformers(path):
+        found += [path / name for name in HUB_MIXIN if (path / name).is_file()][-1:]
     return found[0] if len(found) == 1 else None
+
+
+def _is_hf(folder: Path) -> bool:
+    return _is_of_transformers(folder) and (folder / huggingface.WEIGHTS).is_file()
+
+
+def _is_of_transformers(folder: Path) -> bool:
+    """Whether there is a config.json that is transformers', which states a type; one that is damaged counts as such."""
+    try:
+        content = json.loads((folder / huggingface.CONFIG).read_bytes())
+    except OSError:
+        return False
+    except ValueError:
+        return True
+    return not isinstance(content, dict) or "model_type" in content
 
 
 def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None = None) -> Path:
@@ -130,6 +155,11 @@ def _no_model(source: str | Path, path: Path) -> str:
         return f"{source} is a run folder without a finished model; let its training finish first{newest}."
     if path.is_dir() and len(found := sorted(path.glob("*.pth"))) > 1:
         return f"{source} holds {len(found)} .pth files, {found[0].name} first; give one of them."
+    if _is_of_transformers(path):
+        return (
+            f"Expected {huggingface.WEIGHTS} beside {huggingface.CONFIG} in {source}, but there is none; open the "
+            "model with transformers and save it again, in one file."
+        )
     state = "holds none of them" if path.is_dir() else "is another kind of file" if path.is_file() else "does not exist"
     return (
         "Expected a model folder, a run folder, a checkpoint (.ckpt), a Hugging Face folder, a released .pth or the "

@@ -25,13 +25,14 @@ from depth_anything_train.runtime import UserError
 HEAD_WIDTH = 64  # channels of an attention head in all released sizes; the weights do not show it
 V1 = re.compile(r"depth_anything_vit[sblg](14)?")
 V2 = re.compile(r"depth_anything_v2_vit[sblg]")
-METRIC = re.compile(r"depth_anything_v2_metric_(hypersim|vkitti|[\d.]+m)_vit[sblg]")
+METRIC = re.compile(r"depth_anything_v2_metric_(hypersim|vkitti|\d+(?:\.\d+)?m)_vit[sblg]")
 FARTHEST_M = {"hypersim": 20.0, "vkitti": 80.0}
 
 
 def load_original(
     path: str | Path,
     *,
+    name: str | None = None,
     taps: str | Sequence[int] | None = None,
     max_depth_m: float | None = None,
     num_heads: int | None = None,
@@ -40,6 +41,7 @@ def load_original(
 
     Args:
         path: the file; also `.safetensors` with the same names.
+        name: released file name without ending, where the file has another one.
         taps: `last4` (V1), `spread` (V2) or four 0-based blocks; None takes them from a released file name.
         max_depth_m: farthest depth in metres of a metric model; None takes it from a released file name, and makes it
             a relative model where the name says nothing of metric.
@@ -50,18 +52,18 @@ def load_original(
     """
     path = Path(path)
     tensors = read_tensors(path)
-    named_taps, named_depth = _from_name(path.stem)
+    name = path.stem if name is None else name
+    named_taps, named_depth = _from_name(name)
     taps = taps if taps is not None else named_taps
     max_depth_m = max_depth_m if max_depth_m is not None else named_depth
     if taps is None:
         raise UserError(
-            f"The name {path.name} does not say whether this is a V1 or a V2 model, whose weights look alike: rename "
-            "the file to its released name, or give taps=last4 for V1, taps=spread for V2. "
-            + _where_to_give("taps", path)
+            f"The name {name} does not say whether this is a V1 or a V2 model, whose weights look alike: rename {path} "
+            "to its released name, or give taps=last4 for V1, taps=spread for V2. " + _where_to_give("taps", path)
         )
-    if max_depth_m is None and "metric" in path.stem:
+    if max_depth_m is None and "metric" in name:
         raise UserError(
-            f"{path.name} looks like a metric model: give max_depth_m, the farthest depth in metres. "
+            f"{name} looks like a metric model: give max_depth_m, the farthest depth in metres. "
             + _where_to_give("max_depth_m", path)
         )
     config = _config_of(tensors, taps=taps, max_depth_m=max_depth_m, num_heads=num_heads, source=str(path))

@@ -16,6 +16,7 @@ from depth_anything_train.runtime import UserError
 
 BLOCK_ENDINGS = ("ls1.gamma", "layer_scale1.lambda1")
 """What a block has one of, here and in transformers."""
+DDP = "module."
 HEADS = ("depth_head.", "head.")
 
 SCHEMA = 1
@@ -25,7 +26,8 @@ SCHEMA = 1
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read a `.safetensors` file, or a `.pth` or `.pt` file that holds tensors and nothing that could run.
 
-    A file that nests the weights under `state_dict` or `model` is opened.
+    A file that nests the weights under `state_dict` or `model` is opened, and the `module.` that DDP puts before all
+    names is left out.
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or holds more than tensors.
@@ -45,7 +47,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise _unreadable(path, "it holds something else than named tensors")
-    return content
+    wrapped = all(str(name).startswith(DDP) for name in content)
+    return {name.removeprefix(DDP): tensor for name, tensor in content.items()} if wrapped else content
 
 
 def _unreadable(path: Path, reason: object) -> UserError:

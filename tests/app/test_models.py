@@ -24,7 +24,13 @@ def test_find_models__takes_a_model_a_list_or_a_folder_of_runs(runs):
 
 
 def test_find_models__two_of_one_name_are_told_apart(runs, tmp_path):
-    assert list(find_models([str(runs / "a"), str(tmp_path / "a")])) == ["a", str(tmp_path / "a")]
+    sources = [str(runs / "a"), str(tmp_path / "a"), str(runs / "b")]
+    assert find_models(sources) == {sources[0]: sources[0], sources[1]: sources[1], "b": sources[2]}
+
+
+def test_find_models__a_relative_path_that_is_another_ones_name_loses_nothing(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    assert set(find_models(["../somewhere/a", "a"]).values()) == {"../somewhere/a", "a"}
 
 
 def test_find_models__needs_one():

@@ -55,6 +55,25 @@ def test_export__hugging_face_folder_with_a_card(export, folder, tmp_path):
     assert "3 images, shorter side 28; protocol relative." in (tmp_path / "hf" / "README.md").read_text()
 
 
+def test_export__results_of_the_same_weights_with_other_settings_are_not_quoted(export, tmp_path, capsys):
+    judged = DepthAnything(build(kind="metric", max_depth_m=20.0), size=28, device="cpu")
+    other = DepthAnything(build(kind="metric", max_depth_m=80.0), size=28, device="cpu")
+    assert judged.hash == other.hash
+    other.save_pretrained(tmp_path / "other")
+    results = write_results(tmp_path / "results", name="mine", hash=judged.hash, setup=judged.setup, size=None)
+    with pytest.raises(SystemExit):
+        export(f"model={tmp_path / 'other'}", "format=hf", f"out={tmp_path / 'hf'}", f"results=[{results}]")
+    assert "of another model (mine)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["size=28", "batch_size=1", "licence=mit", "results=[x]"])
+def test_export__a_key_of_another_format_is_refused(export, capsys, key):
+    format = "native" if key[:4] in ("size", "batc") else "onnx"
+    with pytest.raises(SystemExit):
+        export(f"format={format}", "out=x.onnx", key)
+    assert f"but this is format={format}; leave it out" in capsys.readouterr().err
+
+
 def test_export__a_place_below_the_home_folder(export, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     export("format=native", "out='~/model'")

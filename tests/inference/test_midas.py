@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from networks import build
 from PIL import Image
 from scenes import encode, scene
 
@@ -19,6 +20,7 @@ from depth_anything_train.inference.load import load_predictor
 from depth_anything_train.inference.midas import RELEASED, UNUSED, Midas
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.models import from_transformers
+from depth_anything_train.models.huggingface import save_hf
 from depth_anything_train.runtime import UserError
 
 transformers = pytest.importorskip("transformers")
@@ -90,6 +92,14 @@ def test_forward__of_a_batch_is_that_of_each_image(folder):
         np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
 
+@pytest.mark.parametrize("size", [0, [64, 96], "64"])
+def test_size__what_is_none_is_refused(folder, size):
+    model = Midas.from_pretrained(folder, device="cpu")
+    for call in (model.check_size, lambda size: model.predict(scene(1)[0], size=size)):
+        with pytest.raises(UserError, match="size"):
+            call(size)
+
+
 def test_size__is_what_the_processor_aims_at(folder):
     model = Midas.from_pretrained(folder, device="cpu")
     photo = scene(1)[0]
@@ -136,6 +146,12 @@ def test_from_pretrained__refuses_what_is_no_complete_dpt(folder, tmp_path):
     tensors = {name: tensor for name, tensor in tensors.items() if "neck.convs.1" not in name}
     safetensors.torch.save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="neck.convs.1"):
+        Midas.from_pretrained(tmp_path)
+
+
+def test_from_pretrained__a_model_of_another_type_is_called_by_it(tmp_path):
+    save_hf(tmp_path, build(), size=28, card="")
+    with pytest.raises(UserError, match="a model of type dpt, but .* is of type depth_anything"):
         Midas.from_pretrained(tmp_path)
 
 

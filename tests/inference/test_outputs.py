@@ -39,6 +39,13 @@ def test_outputs__all_of_them_have_the_size_of_the_photograph(photo, tmp_path):
     assert (np.load(tmp_path / "new" / "a.b.npy") == prediction.values).all()
 
 
+def test_outputs__where_one_cannot_be_made_none_is_written(photo, tmp_path):
+    nothing = Prediction(np.zeros_like(photo[1].values))
+    with pytest.raises(UserError, match="infinitely far"):
+        Outputs(("control",), pointcloud="ply").write(tmp_path / "a", photo[0], nothing)
+    assert not list(tmp_path.iterdir())
+
+
 def test_outputs__only_what_was_chosen_is_written(photo, tmp_path):
     (path,) = Outputs(("control",)).write(tmp_path / "a", *photo)
     assert list(tmp_path.iterdir()) == [path]

@@ -147,10 +147,25 @@ def test_predict__names_a_video_that_is_damaged_and_does_the_rest(predict, tmp_p
     assert len(read_film(tmp_path / "out" / "film_color.mp4")[0]) > 50
 
 
+def test_predict__a_film_that_is_cut_off_is_named_and_what_is_there_is_done(predict, tmp_path, capsys):
+    film = write_film(tmp_path / "film.mkv", 60)
+    predict(f"source={film}")
+    assert "skipped" not in capsys.readouterr().err
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with pytest.raises(SystemExit) as exit_status:
+        predict(f"source={film}")
+    frames = len(read_film(tmp_path / "out" / "film_color.mp4")[0])
+    assert exit_status.value.code == 1 and 0 < frames < 50
+    assert f"skipped the end of {film}: it breaks off after {frames} of 6" in capsys.readouterr().err  # 60 or so
+    predict(f"source={film}", "limit=5")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["source=gone"], "matches none"),
+        (["source=photos", "limit=2"], "Expected a video for limit"),
+        (["source=photos/notes.mp4", "fast=true"], "Expected photographs for fast"),
         (["source=photos", "outputs=[colour]"], "Expected outputs out of color"),
         (["source=photos", "colormap=no"], "no colormap"),
         (["source=photos", "pointcloud=obj"], "ply or glb"),

@@ -35,18 +35,27 @@ def test_find_source__of_a_pattern_is_called_below_the_folder_that_all_share(pho
     assert [name for _, name in find_source(str(photos / "**" / "a.*"))] == ["a", "more/a"]
 
 
+def test_find_source__a_pattern_for_any_kind_of_file_takes_photographs_alone(photos):
+    for name in ("a.json", "more/b.csv"):
+        (photos / name).write_text("notes on a photograph")
+    for pattern in ("*", "*.*", "a.*", "a*"):
+        assert [name for _, name in find_source(str(photos / pattern))] == ["a"]
+    assert [name for _, name in find_source(str(photos / "*.json"))] == ["a"]  # what was asked for by name
+
+
 def test_find_source__reads_a_list_with_one_path_a_line(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "list.txt").write_text(f"photos/a.jpg\r\n\n{photos}/more/b.PNG\nphotos/a.jpg\nphotos/gone.jpg\n")
+    (tmp_path / "list.txt").write_text(f"photos/a.jpg\r\n\n{photos}/more/b.PNG \nphotos/a.jpg\nphotos/gone.jpg\n")
     found = find_source("list.txt")
     assert [name for _, name in found] == ["a", "gone", "more/b"]
     assert next(iter(found))[0].samefile(photos / "a.jpg")
 
 
 def test_find_source__a_list_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="no UTF-8 text"):
-        find_source(str(tmp_path / "list.txt"))
+    for content in (b"\xff\xfe\x00", "a.jpg\n".encode("utf-16-le")):
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(UserError, match="no UTF-8 text"):
+            find_source(str(tmp_path / "list.txt"))
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "gone.jpg", "photos/*.gif", "photos/none"])

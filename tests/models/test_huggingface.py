@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from networks import build, equal
 
+from depth_anything_train.models import huggingface
 from depth_anything_train.models.huggingface import config_from_hf, config_to_hf, load_hf, processor_of, save_hf
 from depth_anything_train.runtime import UserError
 
@@ -108,6 +109,15 @@ def test_save__transformers_loads_model_processor_and_pipeline(tmp_path):
     assert pipe(photo)["predicted_depth"].shape == (60, 90)
 
 
+def test_save__over_another_model_that_is_broken_off_leaves_no_mixture(tmp_path, monkeypatch):
+    save_hf(tmp_path, build(taps=(0, 1, 2, 3)), size=28, card="")
+    monkeypatch.setattr(huggingface, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save_hf(tmp_path, build(seed=1), size=28, card="")
+    with pytest.raises(UserError, match="config.json, which does not exist"):
+        load_hf(tmp_path)
+
+
 def test_load__half_precision_weights_become_float32(tmp_path):
     reference = theirs().half()
     reference.save_pretrained(tmp_path)
@@ -135,6 +145,14 @@ def test_config__of_the_released_small_model_is_ours():
     assert config_from_hf(config_to_hf(config), source="x") == config
 
 
+def test_config__negative_indices_count_from_the_last_block_as_in_transformers():
+    backbone = transformers.Dinov2Config(num_hidden_layers=12, out_indices=[-10, -7, -4, -1])
+    assert backbone.stage_names[-10] == "stage3"
+    content = {**RELEASED_SMALL["backbone_config"], "out_indices": [-10, -7, -4, -1]}
+    config = config_from_hf({**RELEASED_SMALL, "backbone_config": content}, source="config.json")
+    assert config.encoder.taps == (2, 5, 8, 11)
+
+
 def test_config__defaults_are_those_of_transformers():
     config = config_from_hf(
         {"model_type": "depth_anything", "backbone_config": {"model_type": "dinov2", "out_indices": [3, 6, 9, 12]}},
@@ -159,6 +177,7 @@ def test_config__defaults_are_those_of_transformers():
         ({"neck_hidden_sizes": 7}, "numbers"),
         ({"backbone_config": {**RELEASED_SMALL["backbone_config"], "out_indices": ["x"]}}, "cannot be used"),
         ({"backbone_config": {"model_type": "dinov2"}}, "Expected out_indices"),
+        ({"backbone_config": {**RELEASED_SMALL["backbone_config"], "out_indices": [0, 1, 2, 3]}}, "out of 1 to 12 in"),
     ],
 )
 def test_config__of_another_model_is_one_sentence(change, message):
@@ -209,7 +228,7 @@ def test_processor__that_prepares_in_another_way_is_refused(tmp_path, change, me
     with pytest.raises(UserError, match=message):
         load_hf(tmp_path)
     path.write_text("[]")
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged.*; download or save the folder again"):
         load_hf(tmp_path)
 
 

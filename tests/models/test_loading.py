@@ -1,4 +1,5 @@
 import pytest
+import safetensors.torch
 import torch
 from networks import build, equal
 
@@ -58,6 +59,30 @@ def test_source__a_released_file_on_the_hub(hub, model):
     save_original(hub("somebody/Depth-Tiny"), model)
     loaded, _ = load_depth_model("somebody/Depth-Tiny")
     assert equal(loaded, model)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_source__what_the_released_code_pushed_to_the_hub(hub, tmp_path, name):
+    model = build(embed_dim=384, num_heads=6, depth=12, taps="last4")
+    for folder in (hub("somebody/depth_anything_vits14"), tmp_path / "depth_anything_vits14", tmp_path / "mine"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"encoder": "vits", "features": 64}')
+        save = torch.save if name.endswith("bin") else safetensors.torch.save_file
+        save(model.state_dict(), folder / name)
+    named = [tmp_path / "depth_anything_vits14" / name] if name.endswith("safetensors") else []
+    for source in ("somebody/depth_anything_vits14", tmp_path / "depth_anything_vits14", *named):
+        loaded, _ = load_depth_model(source)
+        assert equal(loaded, model) and loaded.config.encoder.taps == (8, 9, 10, 11)
+    with pytest.raises(UserError, match="The name mine does not say whether"):
+        load_depth_model(tmp_path / "mine")
+    assert equal(load_depth_model(tmp_path / "mine", taps="last4")[0], model)
+
+
+def test_source__weights_that_transformers_saved_in_another_way_are_named(tmp_path, model):
+    save_hf(tmp_path, model, size=112, card="")
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(UserError, match="Expected model.safetensors beside config.json in"):
+        load_depth_model(tmp_path)
 
 
 def test_source__a_name_that_the_hub_does_not_have_is_one_sentence(hub):

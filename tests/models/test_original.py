@@ -94,6 +94,19 @@ def test_name__is_the_released_one_only_where_it_is_true():
     assert original_name(build(**SMALL, taps=[0, 3, 6, 11]).config) == "depth_anything_custom_vits"
 
 
+def test_load__what_ddp_puts_before_the_names_is_left_out(tmp_path, small):
+    wrapped = {f"module.{name}": tensor for name, tensor in small.state_dict().items()}
+    torch.save({"model": wrapped}, tmp_path / "depth_anything_vits14.pth")
+    assert equal(load_original(tmp_path / "depth_anything_vits14.pth"), small)
+
+
+@pytest.mark.parametrize("taps", ["middle", ["a", 1, 2, 3], "0,1,2,3"])
+def test_load__blocks_that_are_none_are_refused(tmp_path, small, taps):
+    torch.save(small.state_dict(), tmp_path / "mine.pth")
+    with pytest.raises(UserError, match="Expected taps to be last4, spread or a list of four blocks"):
+        load_original(tmp_path / "mine.pth", taps=taps)
+
+
 def test_load__safetensors_of_the_same_names(tmp_path, small):
     safetensors.torch.save_file(small.state_dict(), tmp_path / "depth_anything_vits14.safetensors")
     assert equal(load_original(tmp_path / "depth_anything_vits14.safetensors"), small)
