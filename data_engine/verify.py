@@ -30,7 +30,7 @@ from depth_anything_train.data.folders import find_shards, images_of, missing_sh
 from depth_anything_train.data.remote import AnyPath, RemotePath, as_path
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS
 from depth_anything_train.data.shards import Shard, ShardFolder
-from depth_anything_train.files import require_folder, write_bytes
+from depth_anything_train.files import require_folder, require_writable, write_bytes
 from depth_anything_train.runtime import ProgressBar, UserError, console
 
 SHOWN_PROBLEMS = 20
@@ -49,6 +49,9 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but got {folder}.")
     if cfg.page:
         require_depth(folder)  # not when all of it is read
+    for key in ("page", "sheet"):
+        if cfg[key]:
+            require_writable(Path(cfg[key]).parent, key)
     kept = 0
     if cfg.bad_keys and isinstance(folder, Path):
         findings, kept = list_bad_keys(require_folder(folder, what="shards"), cfg.workers, build(cfg.limits))

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from depth_anything_train.composition import compose, config_folder, overrides_in
+from depth_anything_train.files import TEMPORARY
 from depth_anything_train.run_folder import FINISHED
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.signals import INTERRUPTED
@@ -57,7 +58,8 @@ def command(
             except OmegaConfBaseException as error:
                 _stop(_without_value(name, error))
             except OSError as error:
-                where = f" with {error.filename}" if error.filename else ""
+                named = re.sub(TEMPORARY, r"\1", str(error.filename))
+                where = f" with {named}" if error.filename else ""
                 reason = error.strerror or error
                 _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, fix the cause and {again}.")
             except RuntimeError as error:
@@ -78,7 +80,10 @@ def command(
             typed = list(sys.argv)
             arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
             stop_at_mistakes(name, tuple(arguments))
-            sys.argv = [f"depth-anything {name}", *QUIET, *arguments]
+            # Behind an option such as `--cfg job` Hydra takes no key=value any more.
+            keys = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+            options = [argument for argument in arguments if argument not in keys]
+            sys.argv = [f"depth-anything {name}", *QUIET, *keys, *options]
             run_as_typed = functools.wraps(function)(lambda cfg: run(cfg, typed))
             hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()
 

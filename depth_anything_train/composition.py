@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from depth_anything_train.overrides import as_override, in_shell
 from depth_anything_train.runtime import UserError
 from depth_anything_train.values import check_values, select
-
-SPECIAL = '"$`\\!'
-"""What a shell changes inside double quotes."""
 
 
 def config_folder(name: str) -> Path:
@@ -61,39 +58,13 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a name in place of a number
             raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
         check_values(name, config_folder(name), overrides, composed)
+        _check_added(name, overrides)
         return composed
 
 
 def plain(node: Any) -> Any:
     """A value of a config as lists, dicts and texts."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def as_override(key: str, value: Any) -> str:
-    """`key=value` as Hydra reads it; text is quoted where it has to be (folders may hold spaces and commas)."""
-    return f"{key}={_as_text(value)}"
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_as_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_as_text, value)) + "]"
-    if isinstance(value, str) and not _stays_text(value):
-        # Hydra takes a backslash as it is, except before the quote.
-        escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
-        return f"'{escaped}'"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _stays_text(text: str) -> bool:
-    """Whether Hydra reads the same text without quotes: no number, not `null`, and ASCII, as its grammar wants."""
-    if not re.fullmatch(r"[\w./*@+-]+", text, re.ASCII):
-        return False
-    try:
-        return OverridesParser.create().parse_override(f"key={text}").value() == text
-    except HydraException:
-        return False
 
 
 def _unknown_choice(folder: Path, overrides: list[str], error: MissingConfigException) -> str:
@@ -136,6 +107,24 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
     return None
 
 
+def _check_added(name: str, overrides: list[str]) -> None:
+    """Refuse `+key=value` for a command's own keys: nothing reads one that it does not have.
+
+    Inside of a group `+` may name what the group's class takes, and the class refuses the rest.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    for override in parsed:
+        key = override.key_or_group
+        is_own = "." not in key and not (config_folder(name) / key.partition("@")[0]).is_dir()
+        if not (is_own and (override.is_add() or override.is_force_add())):
+            continue
+        known = list(hydra.compose(name, [other.input_line or "" for other in parsed if other is not override]))
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"see `depth-anything {name} --help`."
+            raise UserError(f"{key} is no key of `{name}`, and + makes none that is read; {hint}")
+
+
 def _other_kind(known: DictConfig, key: str, value: Any) -> str | None:
     """A list in place of a mapping, or the reverse, of which Hydra says only that it cannot merge them, or no place."""
     default = select(known, key)
@@ -144,7 +133,7 @@ def _other_kind(known: DictConfig, key: str, value: Any) -> str | None:
     if isinstance(given, ListConfig) and not (last.isdecimal() and int(last) < len(given)):
         return f"Expected a list for {outer}, which has {len(given)} items and no {last}; write {outer}=[A,B,...]."
     if isinstance(default, ListConfig) and isinstance(value, dict):
-        return f"Expected a list for {key}, but got {value}; write {_in_shell(as_override(key, [*value.values()]))}."
+        return f"Expected a list for {key}, but got {value}; write {in_shell(as_override(key, [*value.values()]))}."
     if isinstance(default, DictConfig) and isinstance(value, list):
         return f"Expected names and values for {key}, but got {value}; write {key}.NAME=VALUE for each."
     return None
@@ -162,15 +151,11 @@ def _is_unknown(known: DictConfig, key: str) -> bool:
 def _quoting(text: str) -> str:
     """How to write a value with spaces, commas or brackets: inside quotes of its own, which the shell must leave."""
     key, equals, value = text.partition("=")
-    keys_in_a_list = value.startswith("[") and "=" in value
-    if not equals or (value[:1] in ("[", "{", "'", '"') and not keys_in_a_list):
+    plain_list = re.fullmatch(r"\[[^\[\]{}'\"]*\]", value)
+    if not equals or (value[:1] in ("[", "{", "'", '"') and not plain_list):
         return ""
-    quoted = as_override(key, value.strip("[]").split(",") if keys_in_a_list else value)
-    return f"; write {_in_shell(quoted)}"
-
-
-def _in_shell(override: str) -> str:
-    return shlex.quote(override) if set(override) & set(SPECIAL) else f'"{override}"'
+    quoted = as_override(key, [one.strip() for one in value[1:-1].split(",")] if plain_list else value)
+    return f"; write {in_shell(quoted)}" if quoted != text else ""
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -42,8 +42,8 @@ def require_folder(path: str | Path, *, what: str) -> Path:
     return folder
 
 
-def require_writable(folder: Path) -> None:
-    """Make the folder if need be and try it, before anything that takes time.
+def require_writable(folder: Path, key: str = "out") -> None:
+    """Make the folder if need be and try it, before anything that takes time; `key` names it in the message.
 
     Raises:
         UserError: nothing can be written there.
@@ -53,7 +53,9 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"Expected a folder to write to as out, but {folder} is none: {error.strerror}.") from None
+        raise UserError(
+            f"Expected a folder to write to as {key}, but {folder} cannot be used: {error.strerror}."
+        ) from None
 
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -92,6 +94,10 @@ def naming(path: Path) -> Iterator[None]:
 
 LONGEST_BEGINNING = 200
 """Bytes of its file's name that a temporary one has in its own: names may have 255."""
+
+
+TEMPORARY = r"\.([^/]+)\.[0-9a-f]{32}\.tmp$"
+"""What the path of a temporary file ends with, and in it the name of its file."""
 
 
 # A living writer holds a lock on its temporary file, a killed one cannot: the system takes locks from the dead.

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from depth_anything_train.files import require_writable
 from depth_anything_train.runtime import UserError, console, fingerprint, is_first_process
 from depth_anything_train.signals import leaving_on_request
 
@@ -54,10 +55,10 @@ def only_run_in(folder: Path, *, timeout_s: float = 1800) -> Iterator[None]:
         timeout_s: how long the other processes wait for the first one, in seconds.
 
     Raises:
-        UserError: the first process did not come.
+        UserError: nothing can be written there, or the first process did not come.
         SystemExit: with `RUN_AGAIN`, if asked to stop while waiting.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     start = os.environ.get(START) or _name_of_start()
     if not is_first_process():
         with leaving_on_request():

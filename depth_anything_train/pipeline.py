@@ -21,9 +21,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import command
-from depth_anything_train.composition import as_override
-from depth_anything_train.files import read_json, write_json
+from depth_anything_train.files import read_json, require_writable, write_json
 from depth_anything_train.locks import only_run_in
+from depth_anything_train.overrides import as_override
 from depth_anything_train.runtime import UserError, console, fingerprint
 from depth_anything_train.signals import INTERRUPTED, PARENT, RUN_AGAIN, STOP_SIGNALS, handling, leaving_on_request
 
@@ -35,13 +35,14 @@ ENDED_ON_REQUEST = (0, INTERRUPTED, *(-number for number in STOP_SIGNALS))
 class Stage:
     """One command of a pipeline; `key` changes with its arguments and with every stage before it.
 
-    What it makes is in `out`.
+    What it makes is in `out`; `reads` is the raw data that it needs.
     """
 
     name: str
     arguments: tuple[str, ...]
     key: str
     out: Path | None = None
+    reads: Path | None = None
 
     @property
     def shown(self) -> str:
@@ -62,7 +63,8 @@ def plan(cfg: DictConfig) -> list[Stage]:
         values: Any = OmegaConf.to_container(node.args, resolve=True)
         arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
         key = fingerprint([arguments, [stage.key for stage in stages]])
-        stages.append(Stage(str(name), arguments, key, Path(values["out"]) if "out" in values else None))
+        out, root = (Path(values[key]).expanduser() if key in values else None for key in ("out", "root"))
+        stages.append(Stage(str(name), arguments, key, out, root))
     return stages
 
 
@@ -74,18 +76,42 @@ def run_pipeline(stages: list[Stage], out: Path) -> None:
         SystemExit: with `RUN_AGAIN` if it was asked to stop; what is finished is kept.
     """
     marks = out / "stages"
-    marks.mkdir(parents=True, exist_ok=True)
+    require_writable(marks)
+    _check_reads(stages, marks)
     with leaving_on_request(), only_run_in(out):
         for number, stage in enumerate(stages, 1):
             place = f"({number}/{len(stages)}) {stage.name}"
-            mark = marks / f"{number:02d}-{stage.name}.json"
-            there = stage.out is None or stage.out.exists()
-            if there and mark.exists() and read_json(mark, keys=("key",))["key"] == stage.key:
+            mark = _mark(marks, number, stage)
+            if _is_finished(stage, mark):
                 console.print(f"{place}: finished before", style="dim")
                 continue
             console.print(place, style="bold")
             seconds = run_stage(stage)
             write_json(mark, {"name": stage.name, "command": stage.shown, "key": stage.key, "seconds": seconds})
+
+
+def _mark(marks: Path, number: int, stage: Stage) -> Path:
+    return marks / f"{number:02d}-{stage.name}.json"
+
+
+def _is_finished(stage: Stage, mark: Path) -> bool:
+    there = stage.out is None or stage.out.exists()
+    return there and mark.exists() and bool(read_json(mark, keys=("key",))["key"] == stage.key)
+
+
+def _check_reads(stages: list[Stage], marks: Path) -> None:
+    """Raw data that a later stage lacks is missed before the first one has worked for hours.
+
+    Raises:
+        UserError: it is not there, and no stage makes it.
+    """
+    made = [stage.out for stage in stages if stage.out is not None]
+    for number, stage in enumerate(stages, 1):
+        root = stage.reads
+        if root is None or root.exists() or any(root.is_relative_to(out) for out in made):
+            continue
+        if not _is_finished(stage, _mark(marks, number, stage)):
+            raise UserError(f"Expected {root}, which stage {stage.name} reads, but it does not exist; check the path.")
 
 
 def run_stage(stage: Stage) -> float:

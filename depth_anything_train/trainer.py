@@ -95,6 +95,7 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning's own
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # it is on every login node
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # `doctor` looks at `workers`
     warnings.filterwarnings("ignore", message="GPU available but not used")  # `trainer=cpu` says so
 
 

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from depth_anything_train.overrides import as_override, in_shell
 from depth_anything_train.runtime import UserError
 
 SMALLEST = {
@@ -139,7 +140,9 @@ def check_value(key: str, value: Any, default: Any, typed: str = "") -> None:
         and not isinstance(value, ListConfig)
         and value is not None
     ):
-        raise UserError(f"Expected a list for {key}, but got {_shown(value)}; write {key}=[{value}].")
+        raise UserError(
+            f"Expected a list for {key}, but got {_shown(value)}; write {in_shell(as_override(key, [value]))}."
+        )
 
 
 def _check_whole(key: str, value: Any, default: Any, smallest: int) -> None:

@@ -115,6 +115,11 @@ def test_program__a_missing_value_is_one_sentence_and_status_2(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_command__takes_keys_behind_an_option(here, tmp_path, capsys):
+    assert here("prepare", "dataset=procedural", "--cfg", "job", "out=x", "count=7") == 0
+    assert "count: 7" in capsys.readouterr().out
+
+
 def test_command__shows_a_config_without_running_it(here, tmp_path, capsys):
     assert here("train", "experiment=tiny_teacher", f"out={tmp_path / 'run'}", "--cfg", "job") == 0
     assert "optim" in capsys.readouterr().out

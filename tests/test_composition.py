@@ -2,7 +2,8 @@ import shlex
 
 import pytest
 
-from depth_anything_train.composition import as_override, compose
+from depth_anything_train.composition import compose
+from depth_anything_train.overrides import as_override
 from depth_anything_train.runtime import UserError
 
 
@@ -70,6 +71,25 @@ def test_compose__keys_in_a_list_are_told_how_to_be_quoted():
         compose("doctor", ["experiment=tiny_student", "overrides=[size=56,compile=false]"])
     proposed = shlex.split(str(refused.value).partition("; write ")[2].removesuffix("."))
     assert compose("doctor", ["experiment=tiny_student", *proposed]).overrides == ["size=56", "compile=false"]
+
+
+@pytest.mark.parametrize("typed", ["labelled=[dätä/pairs]", "labelled=dätä/pairs", "labelled=[a b,ü]"])
+def test_compose__a_list_of_paths_beyond_ascii_is_told_how_to_be_quoted(typed):
+    given = typed
+    for _ in range(2):  # a text first becomes a quoted text, then a list
+        with pytest.raises(UserError) as refused:
+            compose("train", ["experiment=tiny_teacher", given])
+        (given,) = shlex.split(str(refused.value).partition("; write ")[2].removesuffix("."))
+        if given.startswith("labelled=["):
+            break
+    expected = typed.partition("=")[2].strip("[]").split(",")
+    assert compose("train", ["experiment=tiny_teacher", given]).labelled == expected
+
+
+def test_compose__plus_makes_no_key_that_nothing_reads():
+    with pytest.raises(UserError, match="stpes is no key of `train`, and [+] makes none .*did you mean steps"):
+        compose("train", ["experiment=tiny_teacher", "+stpes=3"])
+    assert compose("train", ["experiment=tiny_teacher", "+trainer.benchmark=true", "++steps=3"]).trainer.benchmark
 
 
 def test_compose__an_unknown_key_is_found_beside_keys_without_a_value():

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "runtime"},
-    {"files", "walking", "parallel", "memory", "signals", "internals", "building"},
+    {"files", "walking", "parallel", "memory", "signals", "internals", "building", "overrides"},
     {"values", "locks"},
     {"ops", "pages", "composition", "devices", "run_folder"},
     {"command", "command_help", "data", "models", "losses", "metrics", "optim", "callbacks"},

@@ -116,6 +116,19 @@ def test_run__no_stage_is_started_after_a_request_to_stop(tmp_path):
     assert not [*(tmp_path / "stages").glob("02-*")]
 
 
+def test_run__raw_data_that_a_later_stage_lacks_is_missed_before_the_first(tmp_path):
+    made, raw = dataclasses.replace(shows("made"), out=tmp_path / "made"), tmp_path / "raw"
+    own = dataclasses.replace(shows("own"), reads=tmp_path / "made" / "part")  # which an earlier stage makes
+    late = dataclasses.replace(shows("late"), reads=raw)
+    with pytest.raises(UserError, match=f"Expected {raw}, which stage late reads, but it does not exist"):
+        run_pipeline([made, own, late], tmp_path / "out")
+    assert not [*(tmp_path / "out" / "stages").iterdir()]
+    raw.mkdir()
+    run_pipeline([made, own, late], tmp_path / "out")
+    raw.rmdir()
+    run_pipeline([made, own, late], tmp_path / "out")  # all that read it are finished
+
+
 def test_run__a_stage_whose_result_is_gone_runs_again(tmp_path, capsys):
     made = tmp_path / "made"
     made.mkdir()

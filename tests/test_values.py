@@ -43,7 +43,7 @@ def test_check_values__a_number_with_a_default_of_null_is_known_by_its_name():
 
 
 def test_check_values__a_folder_where_a_list_stands_is_shown_as_a_list():
-    with pytest.raises(UserError, match=r"write labelled=\[DIR\]"):
+    with pytest.raises(UserError, match=r'write "labelled=\[DIR\]"'):
         compose("evaluate", ["model=mean_map", "data=x", "out=y", "labelled=DIR"])
 
 
@@ -58,7 +58,7 @@ def test_check_values__what_has_no_default_cannot_be_null(command, key):
 
 
 def test_check_values__a_list_whose_default_is_null_is_shown_as_a_list():
-    with pytest.raises(UserError, match=r"Expected a list for aspects, but got 1.3; write aspects=\[1.3\]"):
+    with pytest.raises(UserError, match=r'Expected a list for aspects, but got 1.3; write "aspects=\[1.3\]"'):
         compose("label", ["aspects=1.3"])
 
 

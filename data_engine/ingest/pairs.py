@@ -1,6 +1,6 @@
 """Photographs with depth or disparity maps: a folder with an index.csv, or two folders matched by file name.
 
-`index.csv` has a row for each pair. `rgb` and `depth` are paths relative to it; every other column may be missing,
+`index.csv` has a row for each pair. `rgb` and `depth` are paths below the folder; every other column may be missing,
 and then the settings of `Pairs` hold:
 
     kind           rows other than `pair` are left out
@@ -76,7 +76,7 @@ class Pairs:
     Args:
         root: the folder; an index.csv in it is used by itself.
         source: name of the set; the folder's name if empty.
-        index: path of another CSV file; its folder is then the root.
+        index: path of another CSV file with rows for pairs below root.
         images, labels: without an index, the two folders below root, matched by path without extension.
         quantity: `depth` (along the optical axis) or `disparity`, where the index does not say.
         scale: stored value / scale = metres or pixels, where the index does not say; None is an unknown unit.
@@ -106,8 +106,8 @@ class Pairs:
 
     @property
     def folder(self) -> Path:
-        """What the paths of the items are relative to."""
-        return (Path(self.index).parent if self.index else Path(self.root)).expanduser()
+        """`root`, as a path."""
+        return Path(self.root).expanduser()
 
     def items(self) -> Sequence[Pair]:
         """All pairs of the part, in the order of the index or of the file names.
@@ -160,7 +160,8 @@ class Pairs:
     def _find(self, what: str, path: str) -> Path:
         file = self.folder / path
         if not path or not file.is_file():
-            raise BadSample(f"missing_{what}", f"The {what} is missing; expected {path or 'a file of the same name'}.")
+            expected = f"{path} below root=" if path else "a file of the same name"
+            raise BadSample(f"missing_{what}", f"The {what} is missing; expected {expected}.")
         return file
 
     def _meta(self, quantity: str, scale: float | None, unit: str | None, invalid: int | None) -> dict[str, Any]:

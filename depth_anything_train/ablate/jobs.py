@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from depth_anything_train.composition import as_override
 from depth_anything_train.data.schema import DATASET_FILE
 from depth_anything_train.data.sources import PseudoLabelSource
 from depth_anything_train.metrics.results import RESULTS_FILE
+from depth_anything_train.overrides import as_override
 from depth_anything_train.pipeline import Stage
 from depth_anything_train.run_folder import FINISHED
 from depth_anything_train.runtime import UserError, fingerprint

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from depth_anything_train.ablate.jobs import Folder, Job, content_of, jobs_among, path_of, short_hash
 from depth_anything_train.ablate.table import Row, Table
-from depth_anything_train.composition import as_override, compose, plain
+from depth_anything_train.composition import compose, plain
+from depth_anything_train.overrides import as_override
 from depth_anything_train.run_folder import run_key
 from depth_anything_train.runtime import UserError
 

@@ -13,7 +13,10 @@ from depth_anything_train.runtime import ProgressBar
 
 
 class StepProgress(Callback):
-    """One bar for the run: steps done, time, time left, and the loss of the step before, which is ready."""
+    """One bar for the run: steps done, time, time left, and the loss of the step before, which is ready.
+
+    With several devices it is that of the first one alone; what is on record is of all.
+    """
 
     def __init__(self, description: str) -> None:
         self.description = description
@@ -34,7 +37,8 @@ class StepProgress(Callback):
         self.sum = outputs["loss"] if self.sum is None else self.sum + outputs["loss"]
         if ends_step(trainer):
             before, self.loss, self.sum = self.loss, AsyncScalar(self.sum), None
-            self.bar.advance(note=f"loss {(before or self.loss).read():.3f}")
+            ready = self.loss if before is None or trainer.global_step >= trainer.max_steps else before
+            self.bar.advance(note=f"loss {ready.read():.3f}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

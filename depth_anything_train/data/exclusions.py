@@ -116,6 +116,7 @@ class Selection:
         self.left_out, first = np.unique(np.array(numbers), return_index=True)
         counts = np.bincount(np.array(codes)[first], minlength=len(names)).tolist()
         self.reasons = +Counter(dict(zip(names, counts, strict=True)))  # without those that never were the first
+        self.names = frozenset(names)  # with them
         # How many are left before each that is not. This sorted array alone answers `self[k]`, in log(n).
         self._left_before = self.left_out - np.arange(len(self.left_out))
 

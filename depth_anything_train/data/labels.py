@@ -40,7 +40,7 @@ def decode_label(extension: str, data: Encoded, meta: dict[str, Any]) -> Label:
         meta: the sample's json; `scale` is needed by png and npy, `invalid` is optional.
 
     Raises:
-        BadSample: `label_type`, `label_meta`, `damaged_label`, or an image reason for a bad png.
+        BadSample: `label_type`, `label_meta` or `damaged_label`.
     """
     quantity, _, codec = extension.partition(".")
     if codec == "dz16":
@@ -80,7 +80,7 @@ def decode_sky(data: Encoded, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Decode a sky mask and bring it to the size (H, W) of the label by the nearest pixel.
 
     Raises:
-        BadSample: `label_type` if it is no 8-bit grey PNG, `damaged_label`, or as `images.read_header`.
+        BadSample: `label_type` if it is no 8-bit grey PNG, or `damaged_label`.
     """
     stored = read_grey_png(data, bits=8, what="sky mask")
     if stored.shape != shape:
@@ -93,7 +93,7 @@ def decode_classes(record: Record, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
     Raises:
         BadSample: `missing_label` if the sample holds no classes, `label_type` if they are no 8-bit grey PNG,
-            `damaged_label`, `label_size`, or as `images.read_header`.
+            `damaged_label` or `label_size`.
     """
     if CLASSES not in record.members:
         raise BadSample("missing_label", f"Sample {record.key} has no {CLASSES}, only {sorted(record.members)}.")
@@ -168,7 +168,7 @@ def read_png16(data: Encoded) -> NDArray[np.uint16]:
     """Decode a 16-bit grey PNG, (H, W).
 
     Raises:
-        BadSample: `label_type` if it is another kind of image, else as `images.read_header`; `damaged_label`.
+        BadSample: `label_type` if it is another kind of image, `damaged_label` if it is none or damaged.
     """
     return read_grey_png(data, bits=16, what="label")
 
@@ -179,7 +179,10 @@ def read_grey_png(data: Encoded, *, bits: int, what: str) -> NDArray[Any]:
     Raises:
         BadSample: as `read_png16`.
     """
-    header = read_header(data)
+    try:
+        header = read_header(data)
+    except BadSample as error:  # which calls it an image
+        raise BadSample("damaged_label", f"The file of the {what} is no sound PNG: {error}") from None
     if header.extension != "png" or data[24:26] != bytes((bits, 0)):  # bit depth, colour type grey
         kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if header.extension == "png" else header.extension
         raise BadSample("label_type", f"Expected a {bits}-bit greyscale PNG as {what}, but got {kind}.")

@@ -115,9 +115,11 @@ class Source(ABC):
         """How many are left out of each folder and why, one sentence each; with `skip` it tells of none too."""
         for folder, selection in zip(self.folders, self.selections, strict=True):
             if selection.reasons or self.skip:
-                why = ", ".join(f"{count} x {reason}" for reason, count in selection.reasons.most_common())
+                why = [f"{count} x {reason}" for reason, count in selection.reasons.most_common()]
+                if unknown := [reason for reason in self.skip if reason not in selection.names]:
+                    why.append(f"none is flagged {' or '.join(unknown)}")
                 left_out = f"{selection.total - len(selection)} of {selection.total} samples of {folder.path}"
-                yield f"{left_out} are left out: {why or 'none is flagged ' + ' or '.join(self.skip)}."
+                yield f"{left_out} are left out: {', '.join(why)}."
 
     @abstractmethod
     def load(self, index: int) -> Sample:

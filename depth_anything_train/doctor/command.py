@@ -16,7 +16,7 @@ from rich.table import Table
 
 from depth_anything_train.building import build
 from depth_anything_train.command import command
-from depth_anything_train.composition import as_override, compose
+from depth_anything_train.composition import compose
 from depth_anything_train.data.sources import SemanticSource
 from depth_anything_train.data.views import UNLABELLED
 from depth_anything_train.doctor.environment import check_attention, check_device, check_disk
@@ -27,6 +27,7 @@ from depth_anything_train.doctor.steps import check_overfit, check_speed, learn
 from depth_anything_train.files import require_writable, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.models.compilation import compile_parts, compile_problem
+from depth_anything_train.overrides import as_override
 from depth_anything_train.runtime import console
 from depth_anything_train.trainer import choose_precision, quiet_lightning
 

@@ -8,10 +8,11 @@ import torch
 from omegaconf import DictConfig
 
 from depth_anything_train.building import build
-from depth_anything_train.composition import as_override, compose, plain
+from depth_anything_train.composition import compose, plain
 from depth_anything_train.inference.preprocess import network_size
 from depth_anything_train.models.depth_model import DepthModelConfig
 from depth_anything_train.models.flops import count_flops
+from depth_anything_train.overrides import as_override
 from depth_anything_train.runtime import UserError
 
 OF_LABELLING = ("images", "aspect", "labels")

@@ -165,6 +165,13 @@ def test_left_out__a_reason_that_flags_nothing_is_told(pseudo_folder):
     assert said == f"0 of 20 samples of {pseudo_folder} are left out: none is flagged flaat."
 
 
+def test_left_out__a_reason_that_flags_nothing_is_told_beside_those_that_do(labelled_folders):
+    folder = labelled_folders[0]
+    write_bad_keys(Path(folder), [bad(folder, ShardFolder(folder).shards[0].name, 0)])
+    (said,) = LabelledSource([folder], skip=["mismach", "constant_label"]).left_out()
+    assert said.endswith("are left out: 1 x constant_label, none is flagged mismach.")
+
+
 def test_source__bad_images_leave_their_pseudo_labels_out(pseudo_folder):
     images = pseudo_folder.parent / "images"
     write_bad_keys(images, [bad(images, "00001.tar", 0, "truncated_image")])

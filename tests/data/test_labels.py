@@ -186,7 +186,7 @@ def test_decode_sky__takes_the_nearest_pixel_at_the_size_of_the_label() -> None:
         (png16(np.ones((6, 8), np.uint16)), "label_type"),
         (cv2.imencode(".png", np.ones((6, 8, 3), np.uint8))[1].tobytes(), "label_type"),
         (cv2.imencode(".jpg", np.ones((6, 8), np.uint8))[1].tobytes(), "label_type"),
-        (mask(np.ones((6, 8), bool))[:-5], "truncated_image"),
+        (mask(np.ones((6, 8), bool))[:-5], "damaged_label"),
         (mask(np.ones((6, 8), bool)).replace(b"IDAT", b"XXXX"), "damaged_label"),
     ],
 )

@@ -198,7 +198,7 @@ def test_semantic_source__needs_classes(tmp_path):
         [[("a", {"png": members["png"]}), ("b", members | {"classes.png": b"no"}), ("c", members)]],
     )
     source = SemanticSource([folder])
-    for index, reason in enumerate(["missing_label", "image_type"]):
+    for index, reason in enumerate(["missing_label", "damaged_label"]):
         with pytest.raises(BadSample) as error:
             source.load(index)
         assert error.value.reason == reason

@@ -38,7 +38,7 @@ def test_diml__indoor_depth_is_in_millimetres_and_untouched(tmp_path: Path, prep
     cut(folder / "up_png/in_2_ud.png")
     prepared = prepare_set("diml", tmp_path / "raw", "dataset.part=indoor", "pack_labels=false")
     keys = ["indoor_2_16_02_02_1_in_1", "indoor_2_16_02_02_1_in_10"]
-    assert list(prepared.samples) == keys and prepared.info["drops"] == {"truncated_image": 1}
+    assert list(prepared.samples) == keys and prepared.info["drops"] == {"damaged_label": 1}
     depth_m = prepared.depth(keys[0])
     assert np.isnan(depth_m[0]).all()
     np.testing.assert_allclose(depth_m[1:], MILLIMETRES[1:] / 1000, rtol=1e-6)

@@ -122,13 +122,13 @@ def test_kitti__damage_is_dropped_and_a_missing_calibration_is_noted(
     cut(damaged)
     (root / "raw/2011_10_03/calib_cam_to_cam.txt").unlink()
     prepared = prepare_set("kitti", root)
-    assert prepared.info["drops"] == {"truncated_image": 1} and prepared.info["notes"] == {"camera_unknown": 1}
+    assert prepared.info["drops"] == {"damaged_label": 1} and prepared.info["notes"] == {"camera_unknown": 1}
     assert prepared.samples[f"{VAL}_image_02_0000000007"].meta["camera"] is None
     (root / "raw/2011_09_26/calib_cam_to_cam.txt").write_text(
         CALIBRATION.replace("P_rect_03: 7.215377e+02", "P_rect_03:")
     )
     prepared = prepare_set("kitti", root)
-    assert prepared.info["drops"] == {"truncated_image": 1, "damaged_calibration": 1}
+    assert prepared.info["drops"] == {"damaged_label": 1, "damaged_calibration": 1}
 
 
 def test_kitti__what_is_not_there_is_named(tmp_path: Path) -> None:

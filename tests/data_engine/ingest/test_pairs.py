@@ -265,9 +265,10 @@ def test_pairs__missing_files_of_an_index_are_named(tmp_path: Path) -> None:
 
 
 def test_pairs__a_minimal_index_takes_the_rest_from_the_settings(tmp_path: Path) -> None:
-    make_index(tmp_path)
+    make_index(tmp_path / "set")
     (tmp_path / "mine.csv").write_text("rgb,depth\nrgb/a.jpg,depth/a.png\n")
-    pairs = Pairs("elsewhere", index=str(tmp_path / "mine.csv"), scale=500, invalid=65535)
+    pairs = Pairs(str(tmp_path / "set"), index=str(tmp_path / "mine.csv"), scale=500, invalid=65535)
+    assert pairs.source == "set"
     disparity, _, meta = load_one(pairs)
     assert pairs.items()[0].key == "rgb_a" and (meta["unit"], meta["scale"], meta["invalid"]) == ("m", 500, 65535)
     assert disparity.max() == pytest.approx(0.5, rel=1e-3)

@@ -81,7 +81,7 @@ def test_sun_rgbd__missing_and_damaged_files_are_dropped(tmp_path: Path, prepare
     write(write_folder(root, "kv2/c") / "intrinsics.txt", b"518 0 284")
     (write_folder(root, "kv2/d") / "depth_bfx/0000204.png").unlink()
     prepared = prepare_set("sun_rgbd", root, "dataset.part=all", "max_bad_share=0.7")
-    drops = {"truncated_image": 1, "missing_image": 1, "damaged_calibration": 1, "missing_label": 1}
+    drops = {"damaged_label": 1, "missing_image": 1, "damaged_calibration": 1, "missing_label": 1}
     assert prepared.info["drops"] == drops and len(prepared.samples) == 3
     assert prepare_set("sun_rgbd", root, "dataset.part=train").info["drops"] == {"missing_image": 1}
 
