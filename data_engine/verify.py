@@ -50,7 +50,9 @@ def main(cfg: DictConfig) -> None:
     if cfg.page:
         require_depth(folder)  # not when all of it is read
     for key in ("page", "sheet"):
-        if cfg[key]:
+        if cfg[key] is not None:
+            if not isinstance(cfg[key], str) or Path(cfg[key]).is_dir():
+                raise UserError(f"Expected a file to write as {key}, such as labels.html, but got {cfg[key]}.")
             require_writable(Path(cfg[key]).parent, key)
     kept = 0
     if cfg.bad_keys and isinstance(folder, Path):

@@ -10,7 +10,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +32,10 @@ QUIET = [
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 ]
+
+
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+"""Options of Hydra that the next argument belongs to."""
 
 
 def command(
@@ -81,8 +85,7 @@ def command(
             arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
             stop_at_mistakes(name, tuple(arguments))
             # Behind an option such as `--cfg job` Hydra takes no key=value any more.
-            keys = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-            options = [argument for argument in arguments if argument not in keys]
+            keys, options = _apart(arguments)
             sys.argv = [f"depth-anything {name}", *QUIET, *keys, *options]
             run_as_typed = functools.wraps(function)(lambda cfg: run(cfg, typed))
             hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()
@@ -108,6 +111,17 @@ def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
             check_inputs(name, cfg)
     except UserError as error:
         _stop(error)
+
+
+def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What sets or deletes a key, and Hydra's options with their values."""
+    is_value = [False, *(argument in WITH_VALUE for argument in arguments)]
+    is_key = [
+        not of_option and not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+        for argument, of_option in zip(arguments, is_value, strict=False)
+    ]
+    both = [*zip(arguments, is_key, strict=True)]
+    return [argument for argument, is_one in both if is_one], [argument for argument, is_one in both if not is_one]
 
 
 def _expand_home(cfg: DictConfig) -> None:

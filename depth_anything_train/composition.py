@@ -39,7 +39,8 @@ def choices_in(group: Path) -> list[str]:
 
 def overrides_in(arguments: Iterable[str]) -> list[str]:
     """What a command line sets, without flags such as `--help` and what is Hydra's own."""
-    return [argument for argument in arguments if not argument.startswith(("-", "hydra."))]
+    own = (argument for argument in arguments if not argument.startswith("-"))
+    return [argument for argument in own if not argument.lstrip("+~").startswith("hydra.")]
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:
@@ -58,7 +59,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a name in place of a number
             raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
         check_values(name, config_folder(name), overrides, composed)
-        _check_added(name, overrides)
+        _check_added(name, overrides, composed)
         return composed
 
 
@@ -91,6 +92,8 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
                 return f"{text!r} names several values: expected one{_quoting(text)}, or a list in brackets."
         except HydraException:
             return f"{text!r} cannot be read: expected key=value{_quoting(text)}."
+        if (config_folder(name) / key.partition("@")[0]).is_dir():
+            continue  # a choice, which may leave no key of its name
         rest = overrides[:position] + overrides[position + 1 :]
         choices = [one for one in rest if (config_folder(name) / one.partition("@")[0].partition("=")[0]).is_dir()]
         try:
@@ -107,8 +110,8 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
     return None
 
 
-def _check_added(name: str, overrides: list[str]) -> None:
-    """Refuse `+key=value` for a command's own keys: nothing reads one that it does not have.
+def _check_added(name: str, overrides: list[str], composed: DictConfig) -> None:
+    """Refuse `+key=value` for a command's own keys that it does not have, unless others repeat it as `${key}`.
 
     Inside of a group `+` may name what the group's class takes, and the class refuses the rest.
     """
@@ -119,7 +122,7 @@ def _check_added(name: str, overrides: list[str]) -> None:
         if not (is_own and (override.is_add() or override.is_force_add())):
             continue
         known = list(hydra.compose(name, [other.input_line or "" for other in parsed if other is not override]))
-        if key not in known:
+        if key not in known and f"${{{key}}}" not in OmegaConf.to_yaml(composed):
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"see `depth-anything {name} --help`."
             raise UserError(f"{key} is no key of `{name}`, and + makes none that is read; {hint}")

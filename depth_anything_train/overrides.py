@@ -9,12 +9,18 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from depth_anything_train.runtime import UserError
+
 SPECIAL = '"$`\\!'
 """What a shell changes inside double quotes."""
 
 
 def as_override(key: str, value: Any) -> str:
-    """`key=value` as Hydra reads it; text is quoted where it has to be (folders may hold spaces and commas)."""
+    """`key=value` as Hydra reads it; text is quoted where it has to be (folders may hold spaces and commas).
+
+    Raises:
+        UserError: a name in a mapping that Hydra cannot read.
+    """
     return f"{key}={_as_text(value)}"
 
 
@@ -25,6 +31,8 @@ def in_shell(override: str) -> str:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, dict):
+        if wrong := [key for key in value if not re.fullmatch(r"[\w./-]+", str(key), re.ASCII)]:
+            raise UserError(f"Expected names of letters, digits, _, -, . and / in a mapping, but got {wrong[0]!r}.")
         return "{" + ",".join(f"{k}:{_as_text(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_as_text, value)) + "]"

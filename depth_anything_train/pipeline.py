@@ -63,8 +63,8 @@ def plan(cfg: DictConfig) -> list[Stage]:
         values: Any = OmegaConf.to_container(node.args, resolve=True)
         arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
         key = fingerprint([arguments, [stage.key for stage in stages]])
-        out, root = (Path(values[key]).expanduser() if key in values else None for key in ("out", "root"))
-        stages.append(Stage(str(name), arguments, key, out, root))
+        places = {key: Path(values[key]).expanduser() for key in ("out", "root") if values.get(key) is not None}
+        stages.append(Stage(str(name), arguments, key, places.get("out"), places.get("root")))
     return stages
 
 
@@ -105,10 +105,9 @@ def _check_reads(stages: list[Stage], marks: Path) -> None:
     Raises:
         UserError: it is not there, and no stage makes it.
     """
-    made = [stage.out for stage in stages if stage.out is not None]
     for number, stage in enumerate(stages, 1):
-        root = stage.reads
-        if root is None or root.exists() or any(root.is_relative_to(out) for out in made):
+        root, made = stage.reads, [before.out.resolve() for before in stages[: number - 1] if before.out is not None]
+        if root is None or root.exists() or any(root.resolve().is_relative_to(out) for out in made):
             continue
         if not _is_finished(stage, _mark(marks, number, stage)):
             raise UserError(f"Expected {root}, which stage {stage.name} reads, but it does not exist; check the path.")

@@ -31,9 +31,10 @@ def write_film(
     sound_rate=SAMPLE_RATE,
     rotation=0,
     aspect=1,
+    sound_s=None,
 ):
     """Write `count` frames at `rate` or at `times` in seconds; `rotation` in degrees is noted for the player, and so
-    is `aspect`, the width of a pixel in heights."""
+    is `aspect`, the width of a pixel in heights. Sound takes as long as the pictures, or `sound_s`."""
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=rate, width=width, height=height)
         video.codec_context.time_base = Fraction(1, rate) if times is None else Fraction(1, 90_000)
@@ -47,7 +48,7 @@ def write_film(
             frame.pts, frame.time_base = round(seconds / video.codec_context.time_base), video.codec_context.time_base
             container.mux(video.encode(frame))
         if sound:
-            seconds = count / rate if times is None else times[-1]
+            seconds = sound_s or (count / rate if times is None else times[-1])
             wave = np.sin(np.arange(round(seconds * sound_rate)) * 440 * 2 * np.pi / sound_rate) * 0.3
             samples = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), "fltp", "stereo")
             samples.sample_rate, samples.pts = sound_rate, 0
@@ -55,6 +56,19 @@ def write_film(
             container.mux(sound.encode(None))
         container.mux(video.encode(None))
     return Path(path)
+
+
+def trimmed(film, path, *, seconds):
+    """The film without its first seconds: in the file, but not to be shown, as lossless trimming leaves them."""
+    with av.open(str(film)) as source, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as target:
+        video = source.streams.video[0]
+        copy = target.add_stream_from_template(video)
+        for packet in source.demux(video):
+            if packet.dts is not None:
+                offset = round(seconds / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - offset, packet.dts - offset, copy
+                target.mux(packet)
+    return path
 
 
 def read_film(path):

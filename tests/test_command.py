@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from depth_anything_train.command import command, stop_at_mistakes
+from depth_anything_train.command import _apart, command, stop_at_mistakes
 from depth_anything_train.command_help import command_help
 from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.runtime import UserError
@@ -118,6 +118,22 @@ def test_program__a_missing_value_is_one_sentence_and_status_2(tmp_path):
 def test_command__takes_keys_behind_an_option(here, tmp_path, capsys):
     assert here("prepare", "dataset=procedural", "--cfg", "job", "out=x", "count=7") == 0
     assert "count: 7" in capsys.readouterr().out
+    assert here("prepare", "dataset=procedural", "--cfg", "job", "~seed", "out=x") == 0
+    assert "seed:" not in capsys.readouterr().out.partition("dataset:")[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        ("--cfg job a=1 ~b", ["a=1", "~b"]),
+        ("-cd x=y a=1", ["a=1"]),
+        ("-m a=1,2 --config-name=other b=2", ["a=1,2", "b=2"]),
+        ("word a=1", ["a=1"]),
+    ],
+)
+def test_apart__an_option_keeps_its_value(typed, keys):
+    found, options = _apart(typed.split())
+    assert found == keys and options == [word for word in typed.split() if word not in keys]
 
 
 def test_command__shows_a_config_without_running_it(here, tmp_path, capsys):

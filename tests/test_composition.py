@@ -1,3 +1,4 @@
+import re
 import shlex
 
 import pytest
@@ -84,6 +85,26 @@ def test_compose__a_list_of_paths_beyond_ascii_is_told_how_to_be_quoted(typed):
             break
     expected = typed.partition("=")[2].strip("[]").split(",")
     assert compose("train", ["experiment=tiny_teacher", given]).labelled == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "typed", "said"),
+    [
+        ("run", ["pipeline=folders", "pairs=a", "photos=b"], "sed=1", "sed is no key of `run`; did you mean seed"),
+        ("run", ["pipeline=folders", "photos=b"], "pairs=dä", """write "pairs='dä'\""""),
+        ("evaluate", ["suite=v1_table2", "model=m"], "limitt=3", "limitt is no key of `evaluate`; did you mean limit"),
+        ("train", ["experiment=folders_teacher", "ablation=naive"], "labelled=[dä]", """write "labelled=['dä']\""""),
+    ],
+)
+def test_compose__a_choice_before_a_mistake_is_not_what_is_wrong(name, choices, typed, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        compose(name, [*choices, typed])
+
+
+def test_as_override__a_name_that_hydra_reads_otherwise_is_refused():
+    for name in ("a:b", "ä", "a b"):
+        with pytest.raises(UserError, match="Expected names of letters"):
+            as_override("key", {name: 1})
 
 
 def test_compose__plus_makes_no_key_that_nothing_reads():

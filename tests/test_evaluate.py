@@ -201,7 +201,11 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
     refuse_others(out, model, data, {"protocol": DepthProtocol().to_dict()})  # the same
     for other, shards, message in (
         (model | {"hash": "0"}, data, r"of another model \(mean_map\); choose"),
-        (model | {"setup": {"taps": [0, 1, 2, 3]}}, data, "of the same weights with other settings"),
+        (
+            model | {"setup": {"taps": [0, 1, 2, 3]}},
+            data,
+            r"of the same weights in another setup \(taps was None, is \[0, 1, 2, 3\]\)",
+        ),
         (model | {"size": 56}, data, r"of another input size \(its own\); choose"),
         (model, {"tests": ShardFolder(labelled_shards)}, "other data"),
         (model | {"hash": "0"}, {}, "another model .* and other data"),

@@ -39,6 +39,12 @@ def test_plan__a_stage_changes_with_the_stages_before_it():
     assert before[1].arguments == after[1].arguments
 
 
+def test_plan__a_stage_may_have_no_root():
+    cfg = config()
+    cfg.stages.first.args.root = None
+    assert plan(cfg)[0].reads is None
+
+
 def test_plan__shows_what_a_user_would_type():
     assert plan(config())[0].shown == "depth-anything prepare a=1"
 
@@ -118,10 +124,12 @@ def test_run__no_stage_is_started_after_a_request_to_stop(tmp_path):
 
 def test_run__raw_data_that_a_later_stage_lacks_is_missed_before_the_first(tmp_path):
     made, raw = dataclasses.replace(shows("made"), out=tmp_path / "made"), tmp_path / "raw"
-    own = dataclasses.replace(shows("own"), reads=tmp_path / "made" / "part")  # which an earlier stage makes
+    (tmp_path / "link").symlink_to(tmp_path)
+    own = dataclasses.replace(shows("own"), reads=tmp_path / "link" / "made" / "part")  # which an earlier stage makes
     late = dataclasses.replace(shows("late"), reads=raw)
-    with pytest.raises(UserError, match=f"Expected {raw}, which stage late reads, but it does not exist"):
-        run_pipeline([made, own, late], tmp_path / "out")
+    for last in (late, dataclasses.replace(late, out=raw)):  # no stage makes what it reads itself
+        with pytest.raises(UserError, match=f"Expected {raw}, which stage late reads, but it does not exist"):
+            run_pipeline([made, own, last], tmp_path / "out")
     assert not [*(tmp_path / "out" / "stages").iterdir()]
     raw.mkdir()
     run_pipeline([made, own, late], tmp_path / "out")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.ingest.base import read_file
-from depth_anything_train.data.images import MAX_PIXELS, read_header
-from depth_anything_train.data.labels import read_npy, read_png16
+from depth_anything_train.data.images import MAX_PIXELS
+from depth_anything_train.data.labels import label_header, read_npy, read_png16
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS, BadSample
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import import_extra
@@ -177,11 +177,10 @@ def read_grey8(path: Path) -> NDArray[np.uint8]:
     """Read a PNG of 8 bits as grey (H, W): a mask, a confidence, a coarse label.
 
     Raises:
-        BadSample: `unreadable_file`, `label_type` if it is no PNG of 8 bits, `damaged_label`, or as
-            `images.read_header`.
+        BadSample: `unreadable_file`, `label_type` if it is no PNG of 8 bits, `damaged_label`.
     """
     data = read_file(path)
-    if read_header(data).extension != "png" or data[24] > 8:
+    if label_header(data, what="label").extension != "png" or data[24] > 8:
         raise BadSample("label_type", f"Expected a PNG of 8 bits, but {path.name} is none.")
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if values is None:

@@ -24,7 +24,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from depth_anything_train.data.dz16 import decode_dz16
-from depth_anything_train.data.images import MAX_PIXELS, decode_image, read_header
+from depth_anything_train.data.images import MAX_PIXELS, ImageHeader, decode_image, read_header
 from depth_anything_train.data.schema import CLASSES, BadSample, Encoded, Label, Record
 
 ASPECT_TOLERANCE = 0.02
@@ -179,17 +179,26 @@ def read_grey_png(data: Encoded, *, bits: int, what: str) -> NDArray[Any]:
     Raises:
         BadSample: as `read_png16`.
     """
-    try:
-        header = read_header(data)
-    except BadSample as error:  # which calls it an image
-        raise BadSample("damaged_label", f"The file of the {what} is no sound PNG: {error}") from None
-    if header.extension != "png" or data[24:26] != bytes((bits, 0)):  # bit depth, colour type grey
-        kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if header.extension == "png" else header.extension
+    extension = label_header(data, what=what).extension
+    if extension != "png" or data[24:26] != bytes((bits, 0)):  # bit depth, colour type grey
+        kind = f"a PNG of {data[24]} bits, colour type {data[25]}" if extension == "png" else extension
         raise BadSample("label_type", f"Expected a {bits}-bit greyscale PNG as {what}, but got {kind}.")
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise BadSample("damaged_label", f"The PNG {what} cannot be decoded; it is damaged.")
     return stored
+
+
+def label_header(data: Encoded, *, what: str) -> ImageHeader:
+    """`images.read_header` of a label in the form of an image; `what` is a noun for the message.
+
+    Raises:
+        BadSample: `damaged_label`.
+    """
+    try:
+        return read_header(data)
+    except BadSample as error:  # which calls it an image
+        raise BadSample("damaged_label", f"The file of the {what} is no sound PNG: {error}") from None
 
 
 def read_npy(data: Encoded) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import atomic_writer, read_json, write_bytes, write_json
 from depth_anything_train.metrics.protocol import deciding
-from depth_anything_train.metrics.results import RESULTS_FILE, Results, to_csv, to_markdown, to_rows
+from depth_anything_train.metrics.results import RESULTS_FILE, Results, other_setup, to_csv, to_markdown, to_rows
 from depth_anything_train.metrics.units import unit_warning
 from depth_anything_train.runtime import UserError, fingerprint, provenance
 
@@ -38,11 +38,11 @@ def refuse_others(
     theirs = found["model"]
     told = {
         "hash": f"another model ({theirs.get('name')})",
-        "setup": "the same weights with other settings, such as the blocks that are read",
         "size": f"another input size ({theirs.get('size') or 'its own'})",
     }
-    known = {"setup": model.get("setup"), **theirs}  # older results say nothing of it
-    differing = [told[key] for key, value in model.items() if known.get(key) != value]
+    differing = [told[key] for key, value in model.items() if key in told and theirs.get(key) != value]
+    if theirs.get("hash") == model["hash"] and (other := other_setup(theirs, model.get("setup", {}))):
+        differing.append(other)
     if found["data"] != describe_data(data):
         differing.append(f"other data ({', '.join(found['data'])})")
     for key, value in settings.items():

@@ -22,7 +22,6 @@ from depth_anything_train.files import read_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
-from depth_anything_train.metrics.protocol import deciding
 from depth_anything_train.metrics.results import listed
 from depth_anything_train.models.checkpoints import FILES
 from depth_anything_train.models.depth_model import DepthModel
@@ -201,5 +200,5 @@ class DepthValidation(Validation):
         return ({"images": len(results.images), **results.mean()} if ranks.first else {}), results.skipped
 
     def describe(self) -> dict[str, Any]:
-        """What of the protocol decides the measures."""
-        return {"protocol": deciding(self.protocol.to_dict())}
+        """The protocol."""
+        return {"protocol": self.protocol.to_dict()}

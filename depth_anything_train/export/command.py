@@ -12,7 +12,7 @@ from depth_anything_train.command import command
 from depth_anything_train.export.onnx import check_onnx, export_onnx
 from depth_anything_train.files import require_writable
 from depth_anything_train.inference.depth_anything import DepthAnything, Format
-from depth_anything_train.metrics.results import read_results
+from depth_anything_train.metrics.results import other_setup, read_results
 from depth_anything_train.models import checkpoints, huggingface
 from depth_anything_train.runtime import UserError, console
 
@@ -92,6 +92,8 @@ def quoted(folder: Path, model: DepthAnything) -> dict[str, Any]:
     """
     results = read_results(folder, keys={**QUOTED, "model": dict})
     judged = results["model"]
-    if (judged["hash"], judged.get("setup", model.setup)) != (model.hash, model.setup):
+    if other := other_setup(judged, model.setup) if judged["hash"] == model.hash else "":
+        raise UserError(f"The results in {folder} are of {other}; evaluate this one.")
+    if judged["hash"] != model.hash:
         raise UserError(f"The results in {folder} are of another model ({judged['name']}); evaluate this one.")
     return {**{key: results[key] for key in QUOTED}, "size": judged["size"] or model.size}

@@ -97,7 +97,6 @@ def _video(cfg: DictConfig, video: Video, out: Path, outputs: Outputs) -> list[s
             )
         console.print(f"{bar.done} frames predicted: {', '.join(map(str, files))}", soft_wrap=True)
         problems = [f"{reader.damaged} parts of {video}: they cannot be decoded."] if reader.damaged else []
-        # A cut file ends as a whole one does; numbers of frames that follow from a duration are off by a few.
-        if total is not None and not reader.live and bar.done < 0.95 * total - 1:
-            problems.append(f"the end of {video}: it breaks off after {bar.done} of {total} frames.")
+        if bar.done != cfg.limit and reader.missing_s:
+            problems.append(f"the end of {video}: it breaks off {reader.missing_s:.1f} seconds early.")
         return problems

@@ -26,6 +26,8 @@ WIDEST_PIXEL = 4
 DISPLAY_MATRIX = "DISPLAYMATRIX"
 BT709 = 1  # number of HD video's matrix, primaries and transfer function, each in its table of H.264
 LIMITED_RANGE = 1
+STATE_DURATION = ("mov", "matroska")
+"""Formats with a duration in their header; of others FFmpeg concludes it from how long the file is."""
 PATIENCE_S = 30.0  # with a stream that says nothing
 
 
@@ -67,6 +69,7 @@ class VideoReader:
             raise UserError(f"Expected a video at {source}, but it cannot be opened: {reason}{hint}.") from None
         self.live = source.live
         self.damaged = 0
+        self._end_s = 0.0  # of the last packet that was read
         self._video, self.audio = map(self._best, ("video", "audio"))
         self.copies_audio = self.audio is not None and self.audio.codec_context.codec.canonical_name in COPIED_AUDIO
         self._size: tuple[int, int] | None = None
@@ -109,6 +112,14 @@ class VideoReader:
             return int(self._video.frames)
         return round(self._container.duration / 1_000_000 * self.rate) if self._container.duration else None
 
+    @property
+    def missing_s(self) -> float:
+        """Seconds that a file lacks at its end by its header, once all of it is read; 0 where that is unsure."""
+        sure = not self.live and any(name in STATE_DURATION for name in self._container.format.name.split(","))
+        duration_s = (self._container.duration or 0) / 1_000_000
+        missing = duration_s - self._end_s
+        return missing if sure and missing > max(1.0, 0.02 * duration_s) else 0.0
+
     def frames(self, on_sound: Callable[[Any], None]) -> Iterator[Frame]:
         """The frames in order; `on_sound` gets what `VideoWriter.write_sound` takes, in between, as the file has it."""
         for item in itertools.chain(self._first, self._items):
@@ -137,8 +148,13 @@ class VideoReader:
         """Packets with times that start at 0, up to the end or to where the file or stream breaks off."""
         start = self._container.start_time
         try:
-            for packet in self._container.demux([s for s in (self._video, self.audio) if s is not None]):
+            for packet in self._container.demux():  # all streams: the longest says where the file ends
                 first = packet.dts if packet.pts is None else packet.pts
+                if first is not None:
+                    end = (first + (packet.duration or 0)) * packet.time_base
+                    self._end_s = max(self._end_s, float(end - Fraction(start or 0, 1_000_000)))
+                if packet.stream not in (self._video, self.audio):
+                    continue
                 if first is not None:
                     start = round(first * packet.time_base * 1_000_000) if start is None else start
                     offset = round(Fraction(start, 1_000_000) / packet.time_base)

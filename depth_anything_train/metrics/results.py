@@ -58,6 +58,14 @@ class _Stored(dict[str, Any]):
         raise UserError(f"Expected the key {key} in {self.file}, which lacks it; delete that file and evaluate again.")
 
 
+def other_setup(judged: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
+    """How the setup of a model that was evaluated differs, as a phrase; "" where it does not, or is not on record."""
+    theirs = judged.get("setup", setup)
+    keys = [key for key in setup if theirs.get(key) != setup[key]]
+    told = ", ".join(f"{key} was {theirs.get(key)}, is {setup[key]}" for key in keys)
+    return f"the same weights in another setup ({told})" if keys else ""
+
+
 def read_results(folder: Path, *, keys: Mapping[str, type]) -> dict[str, Any]:
     """The content of a folder's results.json; `keys` as those of `read_json`.
 

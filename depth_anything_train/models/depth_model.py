@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
@@ -81,7 +82,8 @@ class DepthModelConfig:
         encoder = {key: getattr(self.encoder, key) for key in ("num_heads", "position")}
         bins = None if self.bins is None else asdict(self.bins)
         head = {key: getattr(self, key) for key in ("kind", "max_depth_m", "canonical_focal_px")}
-        return {"taps": list(self.encoder.taps), **encoder, **head, "bins": bins}
+        setup = {"taps": self.encoder.taps, **encoder, **head, "bins": bins}
+        return cast(dict[str, Any], json.loads(json.dumps(setup)))  # lists for tuples, as a file gives them back
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DepthModelConfig:

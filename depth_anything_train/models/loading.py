@@ -25,11 +25,15 @@ WITHOUT_DEPTH = {
 }
 """Models of ours that are no depth models, and what to say of them."""
 
-FOLDERS = (checkpoints.FILES, FolderFiles(huggingface.WEIGHTS, huggingface.CONFIG), *WITHOUT_DEPTH)
-"""Files of model folders, ours and Hugging Face's; weights alone belong to none."""
-
 HUB_MIXIN = ("pytorch_model.bin", huggingface.WEIGHTS)
 """Weights of the released code where its `push_to_hub` put them, beside a config.json that is not transformers'."""
+
+FOLDERS = (
+    checkpoints.FILES,
+    *(FolderFiles(weights, huggingface.CONFIG) for weights in HUB_MIXIN),
+    *WITHOUT_DEPTH,
+)
+"""Files of model folders, ours and Hugging Face's; weights alone belong to none."""
 
 RELEASED_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -64,8 +68,7 @@ def load_depth_model(
         path = path.parent
     file = _released_file(path)
     if file is not None:
-        folder_says = file.name in HUB_MIXIN and path.is_dir()
-        name = (Path(source) if is_hub_name(source) else path.resolve()).name if folder_says else file.stem
+        name = _name_of_folder(path.resolve()) if file.name in HUB_MIXIN and path.is_dir() else file.stem
         model = load_original(file, name=name, **settings)  # type: ignore[arg-type]
         return model, {"size": RELEASED_SIZE, "source": file.name}
     if given:
@@ -95,6 +98,12 @@ def _released_file(path: Path) -> Path | None:
     if (path / huggingface.CONFIG).is_file() and not _is_of_transformers(path):
         found += [path / name for name in HUB_MIXIN if (path / name).is_file()][-1:]
     return found[0] if len(found) == 1 else None
+
+
+def _name_of_folder(folder: Path) -> str:
+    """Its own, or that on the hub of a folder in its cache, `models--OWNER--NAME/snapshots/VERSION`."""
+    repository = folder.parent.parent.name if folder.parent.name == "snapshots" else ""
+    return repository.rpartition("--")[2] or folder.name
 
 
 def _is_hf(folder: Path) -> bool:

@@ -339,6 +339,21 @@ def test_command__only_what_is_decoded_can_be_listed(tmp_path: Path, monkeypatch
     assert not (tmp_path / "bad_keys.jsonl").exists()
 
 
+@pytest.mark.parametrize("value", ["true", "folder", "file/page.html"])
+def test_command__a_page_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_labelled(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("data_engine.verify.verify", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr("sys.argv", ["verify", f"shards={folder}", f"page={value}", "workers=0"])
+    with pytest.raises(SystemExit) as status:
+        main()
+    assert status.value.code == 2 and "to write" in capsys.readouterr().err
+
+
 def test_verify__labels_that_do_not_name_their_images_are_refused(tmp_path: Path) -> None:
     folder = make_pseudo(tmp_path)
     (folder / "dataset.json").write_text('{"schema": 1, "kind": "pseudo_labels"}')

@@ -56,14 +56,22 @@ def test_export__hugging_face_folder_with_a_card(export, folder, tmp_path):
 
 
 def test_export__results_of_the_same_weights_with_other_settings_are_not_quoted(export, tmp_path, capsys):
-    judged = DepthAnything(build(kind="metric", max_depth_m=20.0), size=28, device="cpu")
+    judged = DepthAnything(build(kind="metric", max_depth_m=20.0, position="transformers"), size=28, device="cpu")
     other = DepthAnything(build(kind="metric", max_depth_m=80.0), size=28, device="cpu")
     assert judged.hash == other.hash
     other.save_pretrained(tmp_path / "other")
     results = write_results(tmp_path / "results", name="mine", hash=judged.hash, setup=judged.setup, size=None)
     with pytest.raises(SystemExit):
         export(f"model={tmp_path / 'other'}", "format=hf", f"out={tmp_path / 'hf'}", f"results=[{results}]")
-    assert "of another model (mine)" in capsys.readouterr().err
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "in another setup (position was transformers, is dinov2, max_depth_m was 20.0, is 80.0)" in said
+
+
+def test_setup__is_what_a_file_gives_back():
+    models = [build(), build(kind="metric", max_depth_m=None, bins={"domains": [["indoor", 0.1, 10.0]]})]
+    for model in models:
+        assert json.loads(json.dumps(model.config.setup())) == model.config.setup()
+    assert models[0].config.setup() != models[1].config.setup()
 
 
 @pytest.mark.parametrize("key", ["size=28", "batch_size=1", "licence=mit", "results=[x]"])

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from films import damage, read_film, write_film
+from films import damage, read_film, trimmed, write_film
 from networks import build
 from scenes import encode, scene
 
@@ -156,8 +156,20 @@ def test_predict__a_film_that_is_cut_off_is_named_and_what_is_there_is_done(pred
         predict(f"source={film}")
     frames = len(read_film(tmp_path / "out" / "film_color.mp4")[0])
     assert exit_status.value.code == 1 and 0 < frames < 50
-    assert f"skipped the end of {film}: it breaks off after {frames} of 6" in capsys.readouterr().err  # 60 or so
+    assert f"skipped the end of {film}: it breaks off 1." in capsys.readouterr().err  # of 2.4 s
     predict(f"source={film}", "limit=5")
+
+
+def test_predict__a_whole_film_of_uneven_length_breaks_off_nowhere(predict, tmp_path, capsys):
+    times = [*range(4), *(4 + number / 50 for number in range(30))]
+    films = [
+        write_film(tmp_path / "uneven.mkv", len(times), times=times, audio=None),
+        write_film(tmp_path / "silent_end.mkv", 10, sound_s=5.0),
+        trimmed(write_film(tmp_path / "film.mp4", 50, audio=None), tmp_path / "trimmed.mp4", seconds=1.2),
+    ]
+    for film in films:
+        predict(f"source={film}")
+    assert "skipped" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,9 @@ def test_source__what_the_released_code_pushed_to_the_hub(hub, tmp_path, name):
         (folder / "config.json").write_text('{"encoder": "vits", "features": 64}')
         save = torch.save if name.endswith("bin") else safetensors.torch.save_file
         save(model.state_dict(), folder / name)
-    named = [tmp_path / "depth_anything_vits14" / name] if name.endswith("safetensors") else []
-    for source in ("somebody/depth_anything_vits14", tmp_path / "depth_anything_vits14", *named):
+    cached = next((tmp_path / "hub").glob("*/snapshots/*"))
+    named = tmp_path / "depth_anything_vits14"
+    for source in ("somebody/depth_anything_vits14", named, named / name, named / "config.json", cached):
         loaded, _ = load_depth_model(source)
         assert equal(loaded, model) and loaded.config.encoder.taps == (8, 9, 10, 11)
     with pytest.raises(UserError, match="The name mine does not say whether"):

@@ -24,7 +24,7 @@ def test_hrwsi__disparity_is_shifted_by_one_and_masked(tmp_path: Path, prepare_s
     root = make(tmp_path / "HR-WSI")
     cut(root / "train/gts/2.png")
     prepared = prepare_set("hrwsi", root)
-    assert list(prepared.samples) == ["1", "10"] and prepared.info["drops"] == {"truncated_image": 1}
+    assert list(prepared.samples) == ["1", "10"] and prepared.info["drops"] == {"damaged_label": 1}
     disparity = prepared.disparity("10")
     assert np.isnan(disparity[:, 6:]).all()
     np.testing.assert_array_equal(disparity[:, :6], DISPARITY[:, :6].astype(np.float32) + 1)

@@ -254,6 +254,13 @@ def test_pairs__photographs_in_the_place_of_labels_are_called_so(tmp_path: Path,
         Pairs(str(tmp_path)).items()
 
 
+def test_pairs__an_index_whose_paths_lie_beside_it_says_which_root_to_give(tmp_path: Path) -> None:
+    make_index(tmp_path / "set")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match=f"lie below {tmp_path / 'set'} and not below root={tmp_path / 'other'}"):
+        Pairs(str(tmp_path / "other"), index=str(tmp_path / "set" / "index.csv")).items()
+
+
 def test_pairs__missing_files_of_an_index_are_named(tmp_path: Path) -> None:
     pairs = make_index(tmp_path)
     reasons = []

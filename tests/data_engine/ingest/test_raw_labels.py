@@ -64,6 +64,14 @@ def test_raw_label__sky_is_invalid_in_the_label() -> None:
     assert valid.tolist() == [[False, True]] and label.sky is sky
 
 
+def test_read_grey8__calls_a_damaged_label_a_label(tmp_path: Path) -> None:
+    write_png(tmp_path / "cut.png", np.ones((6, 8), np.uint8))
+    cut(tmp_path / "cut.png")
+    with pytest.raises(BadSample, match="The file of the label is no sound PNG") as caught:
+        read_grey8(tmp_path / "cut.png")
+    assert caught.value.reason == "damaged_label"
+
+
 def test_read_grey8__takes_grey_and_colour_of_8_bits_alone(tmp_path: Path) -> None:
     grey = np.array([[0, 7, 255]], np.uint8)
     write_png(tmp_path / "grey.png", grey)
@@ -73,7 +81,7 @@ def test_read_grey8__takes_grey_and_colour_of_8_bits_alone(tmp_path: Path) -> No
     for name in ("grey", "colour"):
         np.testing.assert_array_equal(read_grey8(tmp_path / f"{name}.png"), grey, strict=True)
     reasons = [reason(read_grey8, tmp_path / f"{name}.png") for name in ("deep", "text", "none")]
-    assert reasons == ["label_type", "image_type", "unreadable_file"]
+    assert reasons == ["label_type", "damaged_label", "unreadable_file"]
 
 
 def test_keep_valid__needs_a_mask_of_the_same_size() -> None:
