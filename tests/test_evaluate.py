@@ -108,11 +108,15 @@ def test_evaluate__what_cannot_be_judged_is_counted_by_reason(model):
     }
 
 
+class Blind:
+    kind = "relative"
+
+
 def test_evaluate__stops_where_nothing_can_be_judged(model):
     with pytest.raises(UserError, match="1 x too_few_valid_pixels"):
         evaluate(model, {"d": [record(0, valid=False)]}, DepthProtocol())
     with pytest.raises(UserError, match="split_by, but got weather; there are domain, quantity, scale, unit"):
-        evaluate(model, {"d": [record(0)]}, DepthProtocol(), split_by="weather")
+        evaluate(Blind(), {"d": [record(0)]}, DepthProtocol(), split_by="weather")  # before anything is predicted
     with pytest.raises(UserError, match="1 x no_weather, 1 x too_few_valid_pixels"):
         blank = record(1, valid=False)
         rainy = Record(blank.key, blank.members | {"json": json.dumps(META | {"weather": "rain"}).encode()})
@@ -150,7 +154,21 @@ def write_domains(folder):
 def test_command__images_may_be_stretched_to_a_pair_of_sides(run, model, tmp_path):
     model.save_pretrained(tmp_path / "run" / "model")
     written = run(f"model={tmp_path / 'run'}", f"data={write_domains(tmp_path / 'tests')}", "size=[28,42]")
-    assert written["model"]["size"] == [28, 42]
+    assert written["model"]["size"] == [28, 42] and "network at 28 x 42 pixels" in written["caption"]
+    assert "network at 28 x 42 pixels" in (tmp_path / "out" / "results.md").read_text()
+    assert "network at 28 x 42 pixels" in (tmp_path / "out" / "page.html").read_text()
+
+
+def test_command__labelled_folders_of_a_model_that_reads_none_are_refused(run, model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model")
+    data = write_domains(tmp_path / "tests")
+    for arguments, said in (
+        ([f"labelled=[{data}]", f"data={data}"], "labelled= belongs to model=mean_map"),
+        (["data=[]"], "or a mapping {name: folder}, but got none"),
+    ):
+        with pytest.raises(SystemExit):
+            run(f"model={tmp_path / 'model'}", *arguments)
+        assert said in capsys.readouterr().err
 
 
 def test_command__model_folder_by_domain(run, model, tmp_path):

@@ -32,9 +32,10 @@ ABS_REL = {
 PROTOCOL = DepthProtocol().to_dict()
 
 
-def write_evaluation(folder, abs_rel, *, protocol=PROTOCOL, images=7, data="a"):
+def write_evaluation(folder, abs_rel, *, protocol=PROTOCOL, images=7, data="a", size=None):
     groups = {name: {"abs_rel": v, "delta1": 1 - v, "images": images} for name, v in abs_rel.items()}
-    content = {"groups": groups, "protocol": protocol, "skipped": {"truncated_image": 2}, "model": {"hash": "0" * 64}}
+    content = {"groups": groups, "protocol": protocol, "skipped": {"truncated_image": 2}}
+    content["model"] = {"hash": "0" * 64, "size": size}
     content["data"] = {name: {"hash": data + name, "samples": images} for name in abs_rel}
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(content))
@@ -260,6 +261,13 @@ def test_verdict__says_first_that_a_model_was_judged_on_other_samples_of_the_sam
     assert said[0].startswith(doubt) and said[1:] == verdict(read_evaluations(evaluations, baseline="mean_map"))
 
 
+def test_verdict__says_where_the_networks_saw_other_sizes(evaluations, tmp_path):
+    other = write_evaluation(tmp_path / "other", ABS_REL["student"], size=56)
+    said = verdict(read_evaluations({**evaluations, "student": other}, baseline="mean_map"))
+    assert any("different sizes" in sentence and "the student at 56 pixels" in sentence for sentence in said)
+    assert not any("different sizes" in sentence for sentence in verdict(read_evaluations(evaluations, baseline=None)))
+
+
 def test_comparison__labelled_sets_may_be_named_by_a_pattern(evaluations):
     comparison = read_evaluations(evaluations, baseline=None, labelled_groups=["r*", "*g"])
     assert {row.name for row in comparison.rows if row.labelled} == {"rooms", "fog"}
@@ -321,6 +329,6 @@ def test_page__says_of_metric_models_that_nothing_was_aligned(monkeypatch, tmp_p
 
 def test_protocol__of_results_in_metres_refuses_a_relative_model():
     """Its disparity would be drawn and judged as if it were 1 / metres."""
-    metres = Comparison([], None, DepthProtocol(name="metric", alignment="none"), [], {}, {}, {})
+    metres = Comparison([], None, DepthProtocol(name="metric", alignment="none"), [], {}, {}, {}, {})
     with pytest.raises(UserError, match="judges metres, which the relative"):
         _protocol(metres, {"mine": DepthAnything(build(), size=28, device="cpu")})

@@ -68,8 +68,9 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
                 "choose another out=."
             )
         if different:
+            told = [f"{key}{_differing(read_json(mark).get(key), description[key])}" for key in different]
             raise UserError(
-                f"{out} was begun with different {', '.join(different)}; two kinds of labels are never mixed: "
+                f"{out} was begun with different {', '.join(told)}; two kinds of labels are never mixed: "
                 "choose another out= or delete that folder."
             )
         yield
@@ -78,6 +79,14 @@ def claim(out: Path, images: ShardFolder, labeller: ShardLabeller) -> Iterator[N
 def _different(mark: Path, description: dict[str, Any]) -> list[str]:
     found = read_json(mark, keys=("schema",))
     return sorted(key for key in IDENTITY if found.get(key) != description[key])
+
+
+def _differing(found: Any, wanted: Any) -> str:
+    """Of settings those that differ, in parentheses."""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return ""
+    keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    return f" ({', '.join(f'{key} was {found.get(key)}, is {wanted.get(key)}' for key in keys)})"
 
 
 def _has_labels(out: Path) -> bool:

@@ -43,6 +43,8 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
     table, out = read_table(name, cfg.table), Path(cfg.out)
     plan = make_plan(table, cfg)
     require_writable(out)
+    if not all(job.finished() for job in plan.jobs.values()):
+        _check_folders(cfg)
     build(cfg.launcher).run(list(plan.jobs.values()), out, typed)
     missing = [job for job in plan.jobs.values() if not job.finished()]
     if missing:
@@ -54,3 +56,15 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
     console.print(path.read_text(), soft_wrap=True)
     console.print(f"{path} (and .csv, .json, .png)", soft_wrap=True)
     return path
+
+
+def _check_folders(cfg: DictConfig) -> None:
+    """What a late job lacks must not be met behind days of training.
+
+    Raises:
+        UserError: a folder is not there.
+    """
+    for key in ("labelled", "unlabelled", "benchmarks"):
+        for name, folder in (cfg[key] or {}).items():
+            if "://" not in folder and not Path(folder).expanduser().is_dir():
+                raise UserError(f"Expected the set {name} of {key} in the folder {folder}, but there is none.")

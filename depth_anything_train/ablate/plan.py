@@ -82,7 +82,9 @@ class _Planner:
             TESTS: _folders(cfg.benchmarks, "benchmarks"),
         }
         self.keys = {command: _overrides(cfg[command], command) for command in ("train", "label", "evaluate")}
+        self._check_without()
         self.plan = Plan(self._columns(), without=tuple(cfg.without))
+        self._check_keys()
         self.drawn = {kind: self._prepare(kind, keys) for kind, keys in cfg.scale.prepare.items()}
 
     def plan_all(self) -> Plan:
@@ -96,13 +98,26 @@ class _Planner:
                 if run.name in runs:
                     raise UserError(
                         f"table={self.table.name} cannot be made at this scale: the rows {runs[run.name]!r} and "
-                        f"{row.label!r} are the same training here; use scale=paper, without fewer sets."
+                        f"{row.label!r} are the same training here; use scale=paper, or leave out fewer sets."
                     )
                 runs[run.name] = row.label
                 self.plan.cells[row.label, seed] = {
                     column.name: self._evaluate(run, column) for column in self.plan.columns
                 }
         return self.plan
+
+    def _check_without(self) -> None:
+        rows = [*self.table.labelled, *(name for row in self.table.rows for name in (*row.labelled, *row.unlabelled))]
+        if unknown := sorted(set(self.cfg.without) - set(rows)):
+            known = ", ".join(dict.fromkeys(rows))
+            raise UserError(f"Expected sets of table={self.table.name} in without, {known}, but got {unknown[0]}.")
+
+    def _check_keys(self) -> None:
+        """Compose what comes after the first trainings now: a mistake in it must not be met behind them."""
+        column = self.plan.columns[0]
+        judged = [as_override(key, value) for key, value in {"model": "m", "data": {"a": "b"}, **column.keys}.items()]
+        compose("label", ["teacher=t", "shards=s", "out=o", *self.keys["label"]])
+        compose("evaluate", [*judged, "out=o", *self.keys["evaluate"]])
 
     # -- Data: what the scale draws stands for every set; otherwise the user names the folder of each. -----------------
 

@@ -192,6 +192,7 @@ def as_path(path: str | Path | RemotePath) -> AnyPath:
     if scheme not in LIBRARIES or not rest.strip("/"):
         known = ", ".join(f"{name}://" for name in LIBRARIES)
         raise UserError(f"Expected a folder or an address with {known}, but got {path!r}; mount or copy it first.")
+    cache_limit()  # a wrong one is refused here, and not taken for damage of each shard
     return RemotePath(path.rstrip("/"))
 
 

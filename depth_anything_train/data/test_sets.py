@@ -102,6 +102,8 @@ def open_data(data: Any, *, kind: str = LABELLED) -> dict[str, ShardFolder]:
         data = dict(zip(names, data, strict=True))
     if not isinstance(data, dict) or not all(isinstance(folder, str | Path) for folder in data.values()):
         raise UserError(f"Expected a folder, a list of folders or a mapping {{name: folder}}, but got {data!r}.")
+    if not data:
+        raise UserError("Expected a folder, a list of folders or a mapping {name: folder}, but got none.")
     folders = {str(name): ShardFolder(folder) for name, folder in data.items()}
     for name, folder in folders.items():
         if (found := folder.info["kind"]) != kind:

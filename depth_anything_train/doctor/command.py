@@ -28,7 +28,7 @@ from depth_anything_train.files import require_writable, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.overrides import as_override
-from depth_anything_train.runtime import console
+from depth_anything_train.runtime import UserError, console
 from depth_anything_train.trainer import choose_precision, quiet_lightning
 
 
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     for outcome in examine(cfg, out):
         console.print(outcome.line(), style=STYLES[outcome.status], soft_wrap=True)
         outcomes.append(outcome)
-    write_json(out / "doctor.json", [asdict(outcome) for outcome in outcomes])
+        write_json(out / "doctor.json", [asdict(outcome) for outcome in outcomes])  # no later error leaves an older one
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
 
@@ -87,7 +87,10 @@ def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
         yield Outcome("compile", "failed", problem)
         return
     yield check_overfit(learning)
-    yield check_speed(data, sum(small.data.batch.values()), learning, sum(recipe.data.batch.values()), cfg.seconds)
+    try:
+        yield check_speed(data, sum(small.data.batch.values()), learning, sum(recipe.data.batch.values()), cfg.seconds)
+    except UserError as error:  # of one sample among all, which nothing has met before
+        yield Outcome("loader", "failed", str(error))
 
 
 def _recipe(cfg: DictConfig, batch_size: int | None = None) -> DictConfig:

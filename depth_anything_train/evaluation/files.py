@@ -101,7 +101,7 @@ def to_json(
         "data": describe_data(data),
         "protocol": protocol,
         "protocol_hash": fingerprint(deciding(protocol)),
-        "caption": results.protocol.describe(),
+        "caption": results.caption,
         **settings,
         "groups": results.groups(),
         "mean": results.mean(),

@@ -81,8 +81,11 @@ class DepthJudge:
         """As `evaluate_image`, at the label's size.
 
         Raises:
-            BadSample: `too_few_valid_pixels`, or `outside_range_or_crop` where the protocol leaves none of them.
+            BadSample: `not_in_metres` where the protocol judges metres, `too_few_valid_pixels`, or
+                `outside_range_or_crop` where the protocol leaves none of them.
         """
+        if self.protocol.alignment == "none" and sample.unit != "m":
+            raise BadSample("not_in_metres", f"The label of {sample.key} has unit {sample.unit!r}.")
         resized = prediction.resized(*sample.disparity.shape).disparity
         if self.protocol.alignment == "none":
             ratio = median_ratio(resized, sample.disparity, sample.valid)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.schema import BadSample, Record
 from depth_anything_train.data.test_sets import Records, no_such_field
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.judges import Judge, judge_of
@@ -17,7 +18,11 @@ from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.results import ImageResult, Results, listed
 from depth_anything_train.metrics.units import unit_warning
+from depth_anything_train.ops.sampling import evenly
 from depth_anything_train.runtime import ProgressBar, UserError
+
+LOOKED_AT = 10
+"""Records of each test set that are asked for the field `split_by` before anything is predicted."""
 
 Origin = tuple[str, int]
 """Name of a test set and position of a sample in it."""
@@ -56,6 +61,8 @@ def evaluate(
         UserError: not one image could be judged, or protocol and kind of model do not fit together.
     """
     check_kind(model, protocol, align_metric=align_metric)
+    if split_by is not None and not any(split_by in record.meta for record in _some(data)):
+        raise UserError(no_such_field(data, split_by))
     origins = [(name, k) for name, records in data.items() for k in range(len(records))]
     blocks = [origins[start : start + batch_size] for start in range(0, len(origins), batch_size)]
     judge, predictor, size = judge_of(protocol), with_flip(model, protocol), size or protocol.size
@@ -72,16 +79,24 @@ def evaluate(
             bar.advance(len(block))
     part.ratios = judge.ratios  # those of images that could not be judged among them: they show a wrong unit, too
     results = _merged(ranks.gather(part), protocol)
+    results.size = size
     if ranks.first and not results.images:
-        raise UserError(_nothing_judged(results, data, split_by))
+        raise UserError(_nothing_judged(results, data))
     return results
 
 
-def _nothing_judged(results: Results, data: Mapping[str, Records], split_by: str | None) -> str:
-    reasons = results.skipped
-    if split_by is not None and reasons[f"no_{split_by}"] == reasons.total() > 0:
-        return no_such_field(data, split_by)
-    used = f"none of {', '.join(data)} could be used ({listed(reasons)})"
+def _some(data: Mapping[str, Records]) -> Iterator[Record]:
+    """A few records of each set that can be read, to see what their json holds."""
+    for records in data.values():
+        for place in evenly(len(records), LOOKED_AT):
+            with suppress(BadSample):
+                record = records[place]
+                _ = record.meta
+                yield record
+
+
+def _nothing_judged(results: Results, data: Mapping[str, Records]) -> str:
+    used = f"none of {', '.join(data)} could be used ({listed(results.skipped)})"
     return f"Expected images with labels to evaluate on, but {used}. {unit_warning(results.ratios) or ''}".rstrip()
 
 
@@ -97,7 +112,7 @@ def check_kind(model: Predictor, protocol: EvaluationProtocol, *, align_metric: 
     if protocol.alignment == "none" and model.kind == "relative":
         raise UserError(
             f"Protocol {protocol.name} judges metres, which the relative {which} does not predict; "
-            "take a protocol that aligns."
+            "take a protocol that aligns, or as the mean map mean_map:METRES."
         )
     if protocol.alignment != "none" and model.kind == "metric" and not align_metric:
         raise UserError(

@@ -16,6 +16,11 @@ from depth_anything_train.runtime import ProgressBar, UserError
 MEAN_MAP = "mean_map"
 
 
+def is_mean_map(model: str) -> bool:
+    """Whether it names the baseline, in metres or not."""
+    return model.partition(":")[0] == MEAN_MAP
+
+
 def open_model(model: str, labelled: Sequence[str], *, device: str | None = None, shown: bool = True) -> Predictor:
     """`mean_map` over the labelled folders, its progress `shown` or not, or whatever `load_predictor` takes.
 
@@ -24,8 +29,8 @@ def open_model(model: str, labelled: Sequence[str], *, device: str | None = None
     Raises:
         UserError: there is no such model, or the mean map has no labels, or none in metres where it is to be in metres.
     """
-    name, _, farthest = model.partition(":")
-    if name != MEAN_MAP:
+    farthest = model.partition(":")[2]
+    if not is_mean_map(model):
         return load_predictor(model, device=device)
     if not labelled:
         raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")

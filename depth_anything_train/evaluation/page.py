@@ -42,7 +42,7 @@ def result_page(
     """
     parts = [
         f"<h1>{escape(name)}</h1>",
-        f'<p class="soft">{results.counted}; {escape(results.protocol.describe())}.</p>',
+        f'<p class="soft">{results.counted}; {escape(results.caption)}.</p>',
         _summary(results),
         f'<p class="soft">In parentheses: 95 % confidence interval. {_legend(results.protocol)}</p>',
         *(f"<p><b>{escape(remark)}</b></p>" for remark in results.remarks),

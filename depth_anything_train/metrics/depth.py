@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,8 +65,8 @@ class DepthProtocol(EvaluationProtocol):
                 f"Expected cap_m=null in the family moge, whose floor is the label's own, but got {self.cap_m}."
             )
 
-    def describe(self) -> str:
-        """One line for captions: everything that decides the number."""
+    def describe(self, size: Any = None) -> str:
+        """One line for captions: everything that decides the number; `size` was asked for instead of the protocol's."""
         alignment = {
             "least_squares_disparity": "scale and shift per image by least squares in inverse depth",
             "median": "one scale per image by medians",
@@ -82,7 +82,7 @@ class DepthProtocol(EvaluationProtocol):
             f"protocol {self.name}: {data + '; ' if data else ''}{alignment}; "
             f"depths from {self.min_depth_m:g} m to {cap}; "
             f"crop {self.crop}{'; image and label cut to 352 x 1216 (kb)' if self.input_crop == 'kb' else ''}; "
-            f"{self.seen}; "
+            f"{self.seen(size)}; "
             "sky and unlabelled pixels not judged; at the label's resolution; mean over pixels, then over images"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,12 @@ class PairProtocol(EvaluationProtocol):
 
     pooled = True
 
-    def describe(self) -> str:
-        """One line for captions: everything that decides the number."""
+    def describe(self, size: Any = None) -> str:
+        """One line for captions: everything that decides the number; `size` was asked for instead of the protocol's."""
         return (
             f"protocol {self.name}: {f'split {self.split}; ' if self.split else ''}right where inverse depth is larger "
             "at the nearer point, ties are wrong; prediction at the image's size (bilinear); "
-            f"{self.seen}; mean over all pairs"
+            f"{self.seen(size)}; mean over all pairs"
         )
 
 

@@ -63,14 +63,20 @@ class EvaluationProtocol(ABC):
         return dataclasses.asdict(self)
 
     @abstractmethod
-    def describe(self) -> str:
-        """One line for captions: everything that decides the number."""
+    def describe(self, size: Any = None) -> str:
+        """One line for captions: everything that decides the number; `size` was asked for instead of the protocol's."""
 
-    @property
-    def seen(self) -> str:
-        """How the network sees the image, in words."""
+    def seen(self, size: Any) -> str:
+        """How the network sees the image, in words; `size` as in `describe`."""
         mirrored = "mean of image and mirror image; " if self.flip else ""
-        return f"{mirrored}network at {f'{self.size} pixels' if self.size else 'its own size'}"
+        return f"{mirrored}network at {shown_size(size or self.size)}"
+
+
+def shown_size(size: Any) -> str:
+    """The size at which a network sees an image, in words: a shorter side, a pair (height, width) or its own."""
+    if not size:
+        return "its own size"
+    return f"{size} pixels" if isinstance(size, int) else f"{size[0]} x {size[1]} pixels"
 
 
 def deciding(protocol: Mapping[str, Any]) -> dict[str, Any]:

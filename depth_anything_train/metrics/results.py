@@ -99,13 +99,20 @@ class ImageResult:
 class Results:
     """Results of a model under one protocol; all means are the same numbers in whatever order the images came.
 
-    `ratios` are the median ratios of a metric prediction to its label, image by image; see `metrics/units.py`.
+    `ratios` are the median ratios of a metric prediction to its label, image by image; see `metrics/units.py`. `size`
+    is that at which the network was to see the images; None is the protocol's, or its own.
     """
 
     protocol: EvaluationProtocol
     images: list[ImageResult] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     ratios: list[float] = field(default_factory=list)
+    size: Any = None
+
+    @property
+    def caption(self) -> str:
+        """Everything that decides the numbers, in a line."""
+        return self.protocol.describe(self.size)
 
     @property
     def counted(self) -> str:
@@ -213,7 +220,7 @@ def to_markdown(results: Results, model: str) -> str:
     """One row per test set and their mean, the leading measures with their intervals, under the protocol."""
     groups, mean = results.groups(), results.mean()
     group_intervals, mean_intervals = results.intervals()
-    lines = [f"# {model}", "", f"{results.counted}; {results.protocol.describe()}.", ""]
+    lines = [f"# {model}", "", f"{results.counted}; {results.caption}.", ""]
     lines += [f"| test set | images | {' | '.join(map(titled, mean))} |", f"|---|---:|{'---:|' * len(mean)}"]
     last = "**all pairs**" if results.protocol.pooled else "**mean of sets**"
     for name, row in (groups | {last: mean}).items():

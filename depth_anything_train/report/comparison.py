@@ -11,7 +11,7 @@ from typing import Any
 from depth_anything_train.files import require_folder
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
-from depth_anything_train.metrics.protocol import deciding
+from depth_anything_train.metrics.protocol import deciding, shown_size
 from depth_anything_train.metrics.results import TITLES, read_results
 from depth_anything_train.pages.html import spoken
 from depth_anything_train.runtime import UserError
@@ -43,7 +43,8 @@ class Comparison:
     """Evaluations that may stand in one table.
 
     `models` in the order given, `rows` with labelled test sets first, means last; `baseline` is None where it was not
-    among the evaluations. `elsewhere` has the names of the data of each model that are not those of the first model.
+    among the evaluations. `sizes` are those at which the networks were to see the images; `elsewhere` has the names of
+    the data of each model that are not those of the first model.
     """
 
     models: list[str]
@@ -52,6 +53,7 @@ class Comparison:
     rows: list[Row]
     skipped: dict[str, int]
     hashes: dict[str, str]
+    sizes: dict[str, Any]
     elsewhere: dict[str, list[str]]
 
     @property
@@ -96,9 +98,11 @@ def read_evaluations(
             ("numbers of images", _counts(result), _counts(first)),
         ):
             if ours != theirs:
+                keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+                told = ", ".join(f"{key} {ours.get(key)} and {theirs.get(key)}" for key in keys)
                 raise UserError(
-                    f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {ours} "
-                    f"and {theirs}; evaluate both again with the same keys."
+                    f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {told}; "
+                    "evaluate both again with the same keys."
                 )
     for pattern in labelled_groups or ():
         if not fnmatch.filter(first["groups"], pattern):
@@ -110,6 +114,7 @@ def read_evaluations(
         rows=_rows(results, labelled_groups),
         skipped=first["skipped"],
         hashes={name: result["model"]["hash"] for name, result in results.items()},
+        sizes={name: result["model"].get("size") for name, result in results.items()},
         elsewhere={name: other for name, result in results.items() if (other := _other_data(result, first))},
     )
 
@@ -166,6 +171,9 @@ def verdict(comparison: Comparison) -> list[str]:
         "evaluate both on the same, because these numbers do not compare."
         for model, names in comparison.elsewhere.items()
     ]
+    if len({str(size) for size in comparison.sizes.values()}) > 1:
+        told = (f"the {spoken(model)} at {shown_size(size)}" for model, size in comparison.sizes.items())
+        sentences.append(f"They saw the images at different sizes: {', '.join(told)}.")
     baseline = comparison.baseline
     if baseline:
         for model in comparison.models:

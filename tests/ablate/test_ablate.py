@@ -79,6 +79,12 @@ def test_local__runs_what_is_not_finished_and_names_what_failed(tmp_path, capsys
     assert "(1/1) train-good: finished before" in capsys.readouterr().err
 
 
+def test_ablate__a_folder_that_is_not_there_is_missed_before_the_first_job(config):
+    config.benchmarks.nyu = "nowhere"
+    with pytest.raises(UserError, match="Expected the set nyu of benchmarks in the folder nowhere, but there is none"):
+        ablate(config, name="v1_table9")
+
+
 def test_ablate__seeds_that_make_no_table_are_refused(config):
     for seeds in ([], [1, 1]):
         config.seeds = seeds

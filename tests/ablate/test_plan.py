@@ -106,6 +106,21 @@ def test_paper__sets_that_are_not_at_hand_can_be_done_without():
     assert len({label for label, _ in single.cells}) == 6
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("label={sise: 2}", "sise is no key of `label`; did you mean size"),
+        ("evaluate={bach_size: 2}", "bach_size is no key of `evaluate`; did you mean batch_size"),
+        ("train={stepps: 2}", "stepps is no key of `train`; did you mean steps"),
+        ("without=[foo]", "Expected sets of table=v1_table9 in without, .*blendedmvs.*, but got foo"),
+    ],
+)
+def test_plan__mistakes_of_late_jobs_are_met_before_the_first(typed, said):
+    for made in (plan, paper):
+        with pytest.raises(UserError, match=said):
+            made("v1_table9", "seeds=[0]", typed)
+
+
 def test_paper__rows_that_cannot_be_trained_here_say_why():
     five = ("blendedmvs", "hypersim", "irs", "tartanair", "vkitti2")
     made = plan("v2_table13", "scale=paper", named("labelled", five), "benchmarks={kitti: /data/kitti}")

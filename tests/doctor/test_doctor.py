@@ -56,6 +56,22 @@ def test_main__a_model_that_does_not_learn_makes_the_status_1(given, tmp_path, m
     assert [entry["status"] for entry in written if entry["check"] == "overfit"] == ["failed"]
 
 
+def test_main__a_label_that_stops_the_loader_is_a_failed_check_and_no_older_record_stays(given, tmp_path, monkeypatch):
+    out = tmp_path / "doctor"
+    out.mkdir()
+    (out / "doctor.json").write_text("of another day")
+
+    def broken(*_):
+        raise UserError("sample 7 says unit=px")
+
+    monkeypatch.setattr("depth_anything_train.doctor.command.check_speed", broken)
+    monkeypatch.setattr("sys.argv", ["depth-anything", *given])
+    with pytest.raises(SystemExit):
+        main()
+    written = json.loads((out / "doctor.json").read_text())
+    assert written[-1] == {"check": "loader", "status": "failed", "message": "sample 7 says unit=px"}
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, in tracing
 def test_examine__a_compiler_that_fails_is_a_failed_check(given, tmp_path):
     def broken(*_):

@@ -54,11 +54,15 @@ def test_every_sensor__is_judged_on_the_pixels_that_it_measured(sensors):
     assert shares and max(shares) < 0.05 * 1936 * 1216, "a LiDAR is sparse"
 
 
-def test_every_metric_sensor__is_judged_in_metres_and_others_are_refused(sensors):
+def test_every_metric_sensor__is_judged_in_metres_and_others_are_counted(sensors):
     records, rows = sensors
     metric = DepthProtocol("metric", alignment="none", cap_m=200.0)
     in_metres = {name: [records[name]] for name, row in rows.items() if row["depth_units"] == "m"}
     results = evaluate(NearerBelow("metric"), in_metres, metric)
     assert len(results.images) == len(in_metres) == len(results.ratios)
-    with pytest.raises(UserError, match="judges metres, but the label has unit"):
-        evaluate(NearerBelow("metric"), {name: [records[name]] for name in rows}, metric)
+    others = len(rows) - len(in_metres)
+    mixed = evaluate(NearerBelow("metric"), {name: [records[name]] for name in rows}, metric)
+    assert others > 0 and mixed.skipped == {"not_in_metres": others} and mixed.mean() == results.mean()
+    with pytest.raises(UserError, match=f"could be used .{others} x not_in_metres"):
+        rest = {name: [records[name]] for name in rows.keys() - in_metres.keys()}
+        evaluate(NearerBelow("metric"), rest, metric)
