@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.page:
         require_depth(folder)  # not when all of it is read
     for key in ("page", "sheet"):
-        if cfg[key] is not None:
+        if cfg[key]:
             if not isinstance(cfg[key], str) or Path(cfg[key]).is_dir():
                 raise UserError(f"Expected a file to write as {key}, such as labels.html, but got {cfg[key]}.")
             require_writable(Path(cfg[key]).parent, key)

@@ -16,7 +16,7 @@ from depth_anything_train.composition import plain
 from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.distributed import join_ranks
 from depth_anything_train.evaluation.judges import judge_of
-from depth_anything_train.evaluation.models import is_mean_map, open_model
+from depth_anything_train.evaluation.models import open_model, require_reader
 from depth_anything_train.evaluation.run import run_benchmark, run_suite
 from depth_anything_train.files import require_writable
 from depth_anything_train.runtime import UserError
@@ -36,8 +36,7 @@ def main(cfg: DictConfig) -> None:
             return
         if given := [key for key in OF_SUITES if cfg[key] is not None]:
             raise UserError(f"{', '.join(given)} belongs to a suite: add suite=NAME, or leave it out.")
-        if cfg.labelled and not is_mean_map(cfg.model):
-            raise UserError(f"labelled= belongs to model=mean_map, which averages it, but got model={cfg.model}.")
+        require_reader(cfg.labelled, [cfg.model])
         protocol = build(cfg.benchmark)
         shards = open_data(plain(cfg.data), kind=judge_of(protocol).shards_kind)
         model = open_model(cfg.model, cfg.labelled, device=cfg.device, shown=ranks.first)

@@ -31,8 +31,11 @@ def in_shell(override: str) -> str:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, dict):
-        if wrong := [key for key in value if not re.fullmatch(r"[\w./-]+", str(key), re.ASCII)]:
-            raise UserError(f"Expected names of letters, digits, _, -, . and / in a mapping, but got {wrong[0]!r}.")
+        if wrong := [key for key in value if _read(f"x={{{key}:1}}") != {key: 1}]:
+            raise UserError(
+                f"Expected names in a mapping that a command line can hold, but got {wrong[0]!r}, which Hydra reads "
+                "otherwise; take letters, digits and _."
+            )
         return "{" + ",".join(f"{k}:{_as_text(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_as_text, value)) + "]"
@@ -45,9 +48,12 @@ def _as_text(value: Any) -> str:
 
 def _stays_text(text: str) -> bool:
     """Whether Hydra reads the same text without quotes: no number, not `null`, and ASCII, as its grammar wants."""
-    if not re.fullmatch(r"[\w./*@+-]+", text, re.ASCII):
-        return False
+    return re.fullmatch(r"[\w./*@+-]+", text, re.ASCII) is not None and _read(f"key={text}") == text
+
+
+def _read(override: str) -> Any:
+    """The value that Hydra reads; None where it cannot."""
     try:
-        return OverridesParser.create().parse_override(f"key={text}").value() == text
+        return OverridesParser.create().parse_override(override).value()
     except HydraException:
-        return False
+        return None

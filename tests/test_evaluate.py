@@ -108,6 +108,17 @@ def test_evaluate__what_cannot_be_judged_is_counted_by_reason(model):
     }
 
 
+def test_evaluate__a_field_that_few_samples_have_splits_them(model):
+    records = [record(number) for number in range(20)]
+    rainy = Record(records[1].key, records[1].members | {"json": json.dumps(META | {"weather": "rain"}).encode()})
+    results = evaluate(model, {"d": [records[0], rainy, *records[2:]]}, DepthProtocol(), split_by="weather")
+    assert [image.group for image in results.images] == ["rain"] and results.skipped == {"no_weather": 19}
+    with pytest.raises(UserError, match="none of d has visibility"):
+        evaluate(model, {"d": records}, DepthProtocol(), split_by="visibility")
+    with pytest.raises(UserError, match="got qantity; there are"):
+        evaluate(Blind(), {"d": records}, DepthProtocol(), split_by="qantity")
+
+
 class Blind:
     kind = "relative"
 

@@ -262,10 +262,14 @@ def test_verdict__says_first_that_a_model_was_judged_on_other_samples_of_the_sam
 
 
 def test_verdict__says_where_the_networks_saw_other_sizes(evaluations, tmp_path):
-    other = write_evaluation(tmp_path / "other", ABS_REL["student"], size=56)
-    said = verdict(read_evaluations({**evaluations, "student": other}, baseline="mean_map"))
-    assert any("different sizes" in sentence and "the student at 56 pixels" in sentence for sentence in said)
-    assert not any("different sizes" in sentence for sentence in verdict(read_evaluations(evaluations, baseline=None)))
+    other = {name: write_evaluation(tmp_path / name, ABS_REL[name], size=56) for name in ("teacher", "student")}
+    one = read_evaluations({**evaluations, "student": other["student"]}, baseline="mean_map")
+    expected = "The models saw the images at different sizes: the teacher at its own size, the student at 56 pixels."
+    assert expected in verdict(one) and one.size == "different sizes"
+    for alike in (evaluations, {**evaluations, **other}):  # a mean map sees none
+        comparison = read_evaluations(alike, baseline="mean_map")
+        assert not any("different sizes" in sentence for sentence in verdict(comparison))
+    assert comparison.size == 56
 
 
 def test_comparison__labelled_sets_may_be_named_by_a_pattern(evaluations):

@@ -222,7 +222,7 @@ class Pairs:
                 f"In {index} the column rgb names depth maps and depth photographs; exchange the two headings."
             )
         if rows and not (self.folder / rows[0].image).exists() and (index.parent / rows[0].image).exists():
-            raise UserError(f"The paths in {index} lie below {index.parent} and not below root={self.root}; give that.")
+            raise UserError(f"The paths in {index} are not below root={self.root}; give root={index.parent}.")
         return rows
 
     def _pair(self, row: Mapping[str, str], *, where: str) -> Pair:

@@ -85,8 +85,8 @@ def _differing(found: Any, wanted: Any) -> str:
     """Of settings those that differ, in parentheses."""
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
         return ""
-    keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    return f" ({', '.join(f'{key} was {found.get(key)}, is {wanted.get(key)}' for key in keys)})"
+    pairs = {key: (found.get(key, "nothing"), wanted.get(key, "nothing")) for key in {**found, **wanted}}
+    return f" ({', '.join(f'{key} was {one}, is {other}' for key, (one, other) in pairs.items() if one != other)})"
 
 
 def _has_labels(out: Path) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from depth_anything_train.ablate.local import Local
 from depth_anything_train.ablate.outcome import gather
-from depth_anything_train.ablate.plan import make_plan
+from depth_anything_train.ablate.plan import Plan, make_plan
 from depth_anything_train.ablate.table import read_table
 from depth_anything_train.ablate.write import write
 from depth_anything_train.building import build
@@ -41,11 +42,13 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
     if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
         raise UserError(f"Expected one seed or several different ones, but got seeds={list(cfg.seeds)}.")
     table, out = read_table(name, cfg.table), Path(cfg.out)
-    plan = make_plan(table, cfg)
+    plan, launcher = make_plan(table, cfg), build(cfg.launcher)
     require_writable(out)
-    if not all(job.finished() for job in plan.jobs.values()):
-        _check_folders(cfg)
-    build(cfg.launcher).run(list(plan.jobs.values()), out, typed)
+    if not all(job.finished() for job in plan.jobs.values()) and (problem := _missing_folder(plan)):
+        if isinstance(launcher, Local):
+            raise UserError(problem)
+        console.print(f"warning: {problem}", style="bold yellow", soft_wrap=True)  # other machines may have it
+    launcher.run(list(plan.jobs.values()), out, typed)
     missing = [job for job in plan.jobs.values() if not job.finished()]
     if missing:
         console.print(
@@ -58,13 +61,9 @@ def ablate(cfg: DictConfig, *, name: str, typed: Sequence[str] = ()) -> Path | N
     return path
 
 
-def _check_folders(cfg: DictConfig) -> None:
-    """What a late job lacks must not be met behind days of training.
-
-    Raises:
-        UserError: a folder is not there.
-    """
-    for key in ("labelled", "unlabelled", "benchmarks"):
-        for name, folder in (cfg[key] or {}).items():
-            if "://" not in folder and not Path(folder).expanduser().is_dir():
-                raise UserError(f"Expected the set {name} of {key} in the folder {folder}, but there is none.")
+def _missing_folder(plan: Plan) -> str | None:
+    """What a late job would lack, behind days of training."""
+    for name, folder in plan.folders.items():
+        if "://" not in folder and not Path(folder).expanduser().is_dir():
+            return f"Expected the set {name} in the folder {folder}, but there is none."
+    return None

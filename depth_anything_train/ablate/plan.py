@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from depth_anything_train.ablate.jobs import Folder, Job, content_of, jobs_among, path_of, short_hash
 from depth_anything_train.ablate.table import Row, Table
-from depth_anything_train.composition import compose, plain
+from depth_anything_train.composition import choices_in, compose, config_folder, plain
 from depth_anything_train.overrides import as_override
 from depth_anything_train.run_folder import run_key
 from depth_anything_train.runtime import UserError
@@ -51,6 +51,7 @@ class Plan:
         cells: (label of the row, seed) -> name of the column -> the evaluation that has its number.
         reasons: label of a row that is not trained -> why.
         without: names of the sets that the other rows lack.
+        folders: of the sets that jobs read, by their names.
     """
 
     columns: list[Column]
@@ -58,6 +59,7 @@ class Plan:
     cells: dict[tuple[str, int], dict[str, Job]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    folders: dict[str, str] = field(default_factory=dict)
 
 
 def make_plan(table: Table, cfg: DictConfig) -> Plan:
@@ -108,7 +110,8 @@ class _Planner:
 
     def _check_without(self) -> None:
         rows = [*self.table.labelled, *(name for row in self.table.rows for name in (*row.labelled, *row.unlabelled))]
-        if unknown := sorted(set(self.cfg.without) - set(rows)):
+        of_other_tables = choices_in(config_folder("prepare") / "dataset")
+        if unknown := sorted(set(self.cfg.without) - {*rows, *of_other_tables}):
             known = ", ".join(dict.fromkeys(rows))
             raise UserError(f"Expected sets of table={self.table.name} in without, {known}, but got {unknown[0]}.")
 
@@ -144,6 +147,7 @@ class _Planner:
                 f"table={self.table.name} needs the {kind} sets {', '.join(missing)}: add {kind}={{{missing[0]}: "
                 f"FOLDER, ...}}, or without=[{','.join(missing)}] to do without them."
             )
+        self.plan.folders.update({name: self.given[kind][name] for name in at_hand})
         return [self.given[kind][name] for name in at_hand]
 
     def _lacks(self, row: Row) -> str | None:
@@ -196,6 +200,7 @@ class _Planner:
     def _evaluate(self, run: Job, column: Column) -> Job:
         data: Folder = self.drawn.get(TESTS) or self.given[TESTS][column.name]
         named = path_of(data) if isinstance(data, Job) else {column.name: data}
+        self.plan.folders.update({} if isinstance(named, str) else named)
         keys = {"model": str(run.out), "data": named, **column.keys}
         overrides = (*(as_override(key, value) for key, value in keys.items()), *self.keys["evaluate"])
         key = short_hash(run.name, content_of(data), column.keys, self.keys["evaluate"])

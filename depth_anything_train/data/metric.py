@@ -77,8 +77,8 @@ class MetricSource(Source):
         if record.unit != "m":
             raise UserError(
                 f"Expected labels in metres in {self.folders[folder].path}, but sample {record.key} says "
-                f"unit={record.unit}; prepare it with its scale (dataset.scale=1000 for millimetres), or leave it out "
-                "where it has no metres."
+                f"unit={record.unit}; prepare it with its scale (dataset.scale=1000 for millimetres), or put the "
+                "sample on the list of bad keys."
             )
         image, disparity, valid = decode_pair(record)
         sample: Sample = {"image": image, "disparity": disparity, "valid": valid, "key": record.key}

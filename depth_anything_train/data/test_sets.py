@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,10 +81,23 @@ def group_of(record: Record, group: str, split_by: str | None) -> str:
     return str(record.meta[split_by])
 
 
-def no_such_field(data: Mapping[str, Records], split_by: str) -> str:
-    """The error message if no sample of the named sets has the field `split_by`."""
-    fields = sorted({field for records in data.values() if len(records) for field in records[0].meta})
-    known = ", ".join(fields) or "none"
+LOOKED_AT = 10
+"""Records of each set that are asked for their fields."""
+
+
+def fields_of(data: Mapping[str, Records]) -> set[str]:
+    """Fields of the samples' json that a few records of each set have."""
+    fields = set[str]()
+    for records in data.values():
+        for place in evenly(len(records), LOOKED_AT):
+            with suppress(BadSample):
+                fields |= records[place].meta.keys()
+    return fields
+
+
+def no_such_field(split_by: str, fields: Iterable[str]) -> str:
+    """The error message if no sample has the field `split_by`, but others."""
+    known = ", ".join(sorted(fields)) or "none"
     return f"Expected a field of the samples' json as split_by, but got {split_by}; there are {known}."
 
 

@@ -38,11 +38,17 @@ def main(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     require_writable(out)
     quiet_lightning()
-    outcomes = []
-    for outcome in examine(cfg, out):
-        console.print(outcome.line(), style=STYLES[outcome.status], soft_wrap=True)
-        outcomes.append(outcome)
-        write_json(out / "doctor.json", [asdict(outcome) for outcome in outcomes])  # no later error leaves an older one
+    outcomes, record = list[Outcome](), out / "doctor.json"
+    record.unlink(missing_ok=True)
+    try:
+        for outcome in examine(cfg, out):
+            console.print(outcome.line(), style=STYLES[outcome.status], soft_wrap=True)
+            outcomes.append(outcome)
+    except BaseException as error:  # the record must not look as if all had been checked
+        outcomes.append(Outcome("doctor", "failed", f"it stopped: {str(error) or type(error).__name__}"))
+        raise
+    finally:
+        write_json(record, [asdict(outcome) for outcome in outcomes])
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any
 
-from depth_anything_train.data.schema import BadSample, Record
-from depth_anything_train.data.test_sets import Records, no_such_field
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.test_sets import LOOKED_AT, Records, fields_of, no_such_field
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
 from depth_anything_train.evaluation.judges import Judge, judge_of
 from depth_anything_train.inference.flip import FlipAverage
@@ -18,11 +18,7 @@ from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.results import ImageResult, Results, listed
 from depth_anything_train.metrics.units import unit_warning
-from depth_anything_train.ops.sampling import evenly
 from depth_anything_train.runtime import ProgressBar, UserError
-
-LOOKED_AT = 10
-"""Records of each test set that are asked for the field `split_by` before anything is predicted."""
 
 Origin = tuple[str, int]
 """Name of a test set and position of a sample in it."""
@@ -61,8 +57,8 @@ def evaluate(
         UserError: not one image could be judged, or protocol and kind of model do not fit together.
     """
     check_kind(model, protocol, align_metric=align_metric)
-    if split_by is not None and not any(split_by in record.meta for record in _some(data)):
-        raise UserError(no_such_field(data, split_by))
+    if split_by is not None:
+        _check_split(data, split_by)
     origins = [(name, k) for name, records in data.items() for k in range(len(records))]
     blocks = [origins[start : start + batch_size] for start in range(0, len(origins), batch_size)]
     judge, predictor, size = judge_of(protocol), with_flip(model, protocol), size or protocol.size
@@ -81,22 +77,26 @@ def evaluate(
     results = _merged(ranks.gather(part), protocol)
     results.size = size
     if ranks.first and not results.images:
-        raise UserError(_nothing_judged(results, data))
+        raise UserError(_nothing_judged(results, data, split_by))
     return results
 
 
-def _some(data: Mapping[str, Records]) -> Iterator[Record]:
-    """A few records of each set that can be read, to see what their json holds."""
-    for records in data.values():
-        for place in evenly(len(records), LOOKED_AT):
-            with suppress(BadSample):
-                record = records[place]
-                _ = record.meta
-                yield record
+def _check_split(data: Mapping[str, Records], split_by: str) -> None:
+    """Refuse a field that a few records of each set do not have, if it is mistyped or they are all that there are.
+
+    Raises:
+        UserError: it is.
+    """
+    fields, seen_all = fields_of(data), all(len(records) <= LOOKED_AT for records in data.values())
+    if fields and split_by not in fields and (seen_all or get_close_matches(split_by, fields)):
+        raise UserError(no_such_field(split_by, fields))
 
 
-def _nothing_judged(results: Results, data: Mapping[str, Records]) -> str:
-    used = f"none of {', '.join(data)} could be used ({listed(results.skipped)})"
+def _nothing_judged(results: Results, data: Mapping[str, Records], split_by: str | None) -> str:
+    reasons = results.skipped
+    if split_by is not None and reasons[f"no_{split_by}"] == reasons.total() > 0:
+        return f"Expected a field of the samples' json as split_by, but none of {', '.join(data)} has {split_by}."
+    used = f"none of {', '.join(data)} could be used ({listed(reasons)})"
     return f"Expected images with labels to evaluate on, but {used}. {unit_warning(results.ratios) or ''}".rstrip()
 
 

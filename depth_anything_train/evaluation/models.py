@@ -21,6 +21,16 @@ def is_mean_map(model: str) -> bool:
     return model.partition(":")[0] == MEAN_MAP
 
 
+def require_reader(labelled: Sequence[str], models: Sequence[str]) -> None:
+    """Refuse labelled folders that no model reads.
+
+    Raises:
+        UserError: there are some, and none of the models is the mean map.
+    """
+    if labelled and not any(map(is_mean_map, models)):
+        raise UserError(f"labelled= belongs to model=mean_map, which averages it, but got model={', '.join(models)}.")
+
+
 def open_model(model: str, labelled: Sequence[str], *, device: str | None = None, shown: bool = True) -> Predictor:
     """`mean_map` over the labelled folders, its progress `shown` or not, or whatever `load_predictor` takes.
 

@@ -16,7 +16,7 @@ from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.files import PAGE, refuse_others, write_results
 from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.loop import check_kind, evaluate, with_flip
-from depth_anything_train.evaluation.models import open_model
+from depth_anything_train.evaluation.models import open_model, require_reader
 from depth_anything_train.evaluation.page import result_page, suite_page
 from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
 from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
@@ -87,6 +87,7 @@ def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
     """
     if cfg.split_by is not None:
         raise UserError("A suite has the test sets of its table: leave out split_by.")
+    require_reader(cfg.labelled, [*named_models(cfg).values()])
     suite = read_suite(cfg.suite)
     data = None if OmegaConf.is_missing(cfg, "data") else cfg.data
     found = find_data(suite, plain(data), cfg.root)

@@ -26,7 +26,7 @@ WIDEST_PIXEL = 4
 DISPLAY_MATRIX = "DISPLAYMATRIX"
 BT709 = 1  # number of HD video's matrix, primaries and transfer function, each in its table of H.264
 LIMITED_RANGE = 1
-STATE_DURATION = ("mov", "matroska")
+STATE_DURATION = ("mov", "matroska", "avi", "flv")
 """Formats with a duration in their header; of others FFmpeg concludes it from how long the file is."""
 PATIENCE_S = 30.0  # with a stream that says nothing
 
@@ -115,8 +115,11 @@ class VideoReader:
     @property
     def missing_s(self) -> float:
         """Seconds that a file lacks at its end by its header, once all of it is read; 0 where that is unsure."""
-        sure = not self.live and any(name in STATE_DURATION for name in self._container.format.name.split(","))
+        names = self._container.format.name.split(",")
+        sure = not self.live and any(name in STATE_DURATION for name in names)
         duration_s = (self._container.duration or 0) / 1_000_000
+        if "avi" in names:  # whose duration FFmpeg shortens with the file
+            duration_s = float(self._video.frames / self.rate)
         missing = duration_s - self._end_s
         return missing if sure and missing > max(1.0, 0.02 * duration_s) else 0.0
 
@@ -150,9 +153,10 @@ class VideoReader:
         try:
             for packet in self._container.demux():  # all streams: the longest says where the file ends
                 first = packet.dts if packet.pts is None else packet.pts
-                if first is not None:
+                if first is not None and packet.stream.type in ("video", "audio"):
                     end = (first + (packet.duration or 0)) * packet.time_base
-                    self._end_s = max(self._end_s, float(end - Fraction(start or 0, 1_000_000)))
+                    # Some headers count from 0, and some from where the first stream starts.
+                    self._end_s = max(self._end_s, float(end), float(end - Fraction(start or 0, 1_000_000)))
                 if packet.stream not in (self._video, self.audio):
                     continue
                 if first is not None:

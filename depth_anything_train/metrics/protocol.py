@@ -73,9 +73,11 @@ class EvaluationProtocol(ABC):
 
 
 def shown_size(size: Any) -> str:
-    """The size at which a network sees an image, in words: a shorter side, a pair (height, width) or its own."""
+    """The size at which a network sees an image, in words: a side, a pair (height, width), words, or its own."""
     if not size:
         return "its own size"
+    if isinstance(size, str):
+        return size
     return f"{size} pixels" if isinstance(size, int) else f"{size[0]} x {size[1]} pixels"
 
 

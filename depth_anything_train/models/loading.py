@@ -28,11 +28,7 @@ WITHOUT_DEPTH = {
 HUB_MIXIN = ("pytorch_model.bin", huggingface.WEIGHTS)
 """Weights of the released code where its `push_to_hub` put them, beside a config.json that is not transformers'."""
 
-FOLDERS = (
-    checkpoints.FILES,
-    *(FolderFiles(weights, huggingface.CONFIG) for weights in HUB_MIXIN),
-    *WITHOUT_DEPTH,
-)
+FOLDERS = (checkpoints.FILES, FolderFiles(huggingface.WEIGHTS, huggingface.CONFIG), *WITHOUT_DEPTH)
 """Files of model folders, ours and Hugging Face's; weights alone belong to none."""
 
 RELEASED_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
@@ -62,13 +58,12 @@ def load_depth_model(
     path = Path(source).expanduser()
     if is_hub_name(source):
         path = from_hub(str(source), files=HUB_FILES, what="a model")
-    elif path.is_file() and any(
-        path.name in files and (path.parent / files.description).is_file() for files in FOLDERS
-    ):
+    elif path.is_file() and _is_of_a_folder(path):
         path = path.parent
     file = _released_file(path)
     if file is not None:
-        name = _name_of_folder(path.resolve()) if file.name in HUB_MIXIN and path.is_dir() else file.stem
+        named_by_folder = file.name in HUB_MIXIN and (file.parent / huggingface.CONFIG).is_file()
+        name = _name_of_folder(file.parent.resolve()) if named_by_folder else file.stem
         model = load_original(file, name=name, **settings)  # type: ignore[arg-type]
         return model, {"size": RELEASED_SIZE, "source": file.name}
     if given:
@@ -86,6 +81,13 @@ def load_depth_model(
 def is_hub_name(source: str | Path) -> bool:
     """Whether it has the form owner/name and is no path: `runs/typo` is meant as a path if there is a folder `runs`."""
     return HUB_NAME.fullmatch(str(source)) is not None and not Path(source).expanduser().parent.is_dir()
+
+
+def _is_of_a_folder(file: Path) -> bool:
+    """Whether a file stands for the whole folder that it lies in."""
+    if file.name in HUB_MIXIN and not _is_of_transformers(file.parent) and (file.parent / huggingface.CONFIG).is_file():
+        return False  # weights of the released code: those that were named
+    return any(file.name in files and (file.parent / files.description).is_file() for files in FOLDERS)
 
 
 def _released_file(path: Path) -> Path | None:

@@ -58,8 +58,9 @@ def load_original(
     max_depth_m = max_depth_m if max_depth_m is not None else named_depth
     if taps is None:
         raise UserError(
-            f"The name {name} does not say whether this is a V1 or a V2 model, whose weights look alike: rename it to "
-            "its released name, or give taps=last4 for V1, taps=spread for V2. " + _where_to_give("taps", path)
+            f"The name {name} does not say whether this is a V1 or a V2 model, whose weights look alike: rename that "
+            "file or folder as it was released, or give taps=last4 for V1, taps=spread for V2. "
+            + _where_to_give("taps", path)
         )
     if max_depth_m is None and "metric" in name:
         raise UserError(

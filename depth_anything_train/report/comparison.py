@@ -18,6 +18,7 @@ from depth_anything_train.runtime import UserError
 
 SHOWN = ("abs_rel", "delta1")
 TEACHER, STUDENT = "teacher", "student"
+DIFFERENT_SIZES = "different sizes"
 MOST_LISTED = 6  # names of test sets in a sentence
 
 
@@ -55,6 +56,12 @@ class Comparison:
     hashes: dict[str, str]
     sizes: dict[str, Any]
     elsewhere: dict[str, list[str]]
+
+    @property
+    def size(self) -> Any:
+        """The one at which all models were to see the images, in whose stead a baseline has none."""
+        first, *others = [size for model, size in self.sizes.items() if model != self.baseline] or [None]
+        return first if all(size == first for size in others) else DIFFERENT_SIZES
 
     @property
     def groups(self) -> list[str]:
@@ -98,8 +105,8 @@ def read_evaluations(
             ("numbers of images", _counts(result), _counts(first)),
         ):
             if ours != theirs:
-                keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-                told = ", ".join(f"{key} {ours.get(key)} and {theirs.get(key)}" for key in keys)
+                pairs = {key: (ours.get(key, "nothing"), theirs.get(key, "nothing")) for key in {**ours, **theirs}}
+                told = ", ".join(f"{key} {one} and {other}" for key, (one, other) in pairs.items() if one != other)
                 raise UserError(
                     f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {told}; "
                     "evaluate both again with the same keys."
@@ -171,10 +178,11 @@ def verdict(comparison: Comparison) -> list[str]:
         "evaluate both on the same, because these numbers do not compare."
         for model, names in comparison.elsewhere.items()
     ]
-    if len({str(size) for size in comparison.sizes.values()}) > 1:
-        told = (f"the {spoken(model)} at {shown_size(size)}" for model, size in comparison.sizes.items())
-        sentences.append(f"They saw the images at different sizes: {', '.join(told)}.")
     baseline = comparison.baseline
+    if comparison.size == DIFFERENT_SIZES:
+        sizes = ((model, size) for model, size in comparison.sizes.items() if model != baseline)
+        told = ", ".join(f"the {spoken(model)} at {shown_size(size)}" for model, size in sizes)
+        sentences.append(f"The models saw the images at {DIFFERENT_SIZES}: {told}.")
     if baseline:
         for model in comparison.models:
             if model != baseline:

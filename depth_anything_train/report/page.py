@@ -101,8 +101,7 @@ def _results(comparison: Comparison) -> str:
     top, second = _table_head(comparison, shows_labelled)
     body = "\n".join(_table_row(row, comparison, shows_labelled) for row in comparison.rows)
     skipped = ", ".join(f"{count} × {reason}" for reason, count in sorted(comparison.skipped.items())) or "none"
-    sizes = [*comparison.sizes.values()]
-    describe = comparison.protocol.describe(sizes[0] if all(size == sizes[0] for size in sizes) else None)
+    describe = comparison.protocol.describe(comparison.size)
     return (
         "<h2>Results</h2>\n"
         '<p class="soft">AbsRel: mean relative error of depth, lower is better. δ1: share of pixels within a factor of '

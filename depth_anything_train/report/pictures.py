@@ -8,7 +8,7 @@ from typing import Any
 
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import PseudoLabelSource
-from depth_anything_train.data.test_sets import Records, group_of, no_such_field, open_data, read_sample
+from depth_anything_train.data.test_sets import Records, fields_of, group_of, no_such_field, open_data, read_sample
 from depth_anything_train.evaluation.examples import example_row
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.depth import DepthProtocol
@@ -58,7 +58,7 @@ def _members(folders: Mapping[str, Records], split_by: str | None) -> dict[str, 
             with contextlib.suppress(BadSample):
                 members.setdefault(group_of(folder[index], name, split_by), []).append((name, index))
     if not members:
-        raise UserError(no_such_field(folders, split_by))
+        raise UserError(no_such_field(split_by, fields_of(folders)))
     return members
 
 

@@ -80,8 +80,9 @@ def test_local__runs_what_is_not_finished_and_names_what_failed(tmp_path, capsys
 
 
 def test_ablate__a_folder_that_is_not_there_is_missed_before_the_first_job(config):
-    config.benchmarks.nyu = "nowhere"
-    with pytest.raises(UserError, match="Expected the set nyu of benchmarks in the folder nowhere, but there is none"):
+    OmegaConf.set_struct(config, False)
+    config.benchmarks.nyu = config.labelled.diml = "nowhere"  # but diml is left out
+    with pytest.raises(UserError, match="Expected the set nyu in the folder nowhere, but there is none"):
         ablate(config, name="v1_table9")
 
 

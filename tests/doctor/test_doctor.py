@@ -72,6 +72,16 @@ def test_main__a_label_that_stops_the_loader_is_a_failed_check_and_no_older_reco
     assert written[-1] == {"check": "loader", "status": "failed", "message": "sample 7 says unit=px"}
 
 
+def test_main__the_record_of_checks_that_stopped_says_so(given, tmp_path, monkeypatch):
+    monkeypatch.setattr("depth_anything_train.doctor.command.check_labels", lambda *_: 1 / 0)
+    monkeypatch.setattr("sys.argv", ["depth-anything", *given])
+    with pytest.raises(SystemExit):  # Hydra prints the traceback
+        main()
+    written = json.loads((tmp_path / "doctor" / "doctor.json").read_text())
+    assert written[-1]["status"] == "failed" and "it stopped: division by zero" in written[-1]["message"]
+    assert [entry["check"] for entry in written[:-1]] == ["device", "attention", "disk"]
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, in tracing
 def test_examine__a_compiler_that_fails_is_a_failed_check(given, tmp_path):
     def broken(*_):

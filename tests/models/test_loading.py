@@ -11,6 +11,8 @@ from depth_anything_train.models.loading import load_depth_model
 from depth_anything_train.models.original import save_original
 from depth_anything_train.runtime import UserError
 
+SMALL = {"embed_dim": 384, "num_heads": 6, "depth": 12, "taps": "last4"}
+
 
 @pytest.fixture
 def model():
@@ -63,7 +65,7 @@ def test_source__a_released_file_on_the_hub(hub, model):
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
 def test_source__what_the_released_code_pushed_to_the_hub(hub, tmp_path, name):
-    model = build(embed_dim=384, num_heads=6, depth=12, taps="last4")
+    model = build(**SMALL)
     for folder in (hub("somebody/depth_anything_vits14"), tmp_path / "depth_anything_vits14", tmp_path / "mine"):
         folder.mkdir(parents=True)
         (folder / "config.json").write_text('{"encoder": "vits", "features": 64}')
@@ -77,6 +79,17 @@ def test_source__what_the_released_code_pushed_to_the_hub(hub, tmp_path, name):
     with pytest.raises(UserError, match="The name mine does not say whether"):
         load_depth_model(tmp_path / "mine")
     assert equal(load_depth_model(tmp_path / "mine", taps="last4")[0], model)
+
+
+def test_source__weights_that_are_named_are_those_that_are_read(tmp_path):
+    """Whatever else lies beside them."""
+    models = {name: build(seed, **SMALL) for seed, name in enumerate(("pytorch_model.bin", "model.safetensors"))}
+    (tmp_path / "config.json").write_text('{"encoder": "vits"}')
+    torch.save(models["pytorch_model.bin"].state_dict(), tmp_path / "pytorch_model.bin")
+    safetensors.torch.save_file(models["model.safetensors"].state_dict(), tmp_path / "model.safetensors")
+    torch.save(models["model.safetensors"].state_dict(), tmp_path / "depth_anything_vits14.pth")
+    for name, model in models.items():
+        assert equal(load_depth_model(tmp_path / name, taps="last4")[0], model)
 
 
 def test_source__weights_that_transformers_saved_in_another_way_are_named(tmp_path, model):

@@ -257,7 +257,7 @@ def test_pairs__photographs_in_the_place_of_labels_are_called_so(tmp_path: Path,
 def test_pairs__an_index_whose_paths_lie_beside_it_says_which_root_to_give(tmp_path: Path) -> None:
     make_index(tmp_path / "set")
     (tmp_path / "other").mkdir()
-    with pytest.raises(UserError, match=f"lie below {tmp_path / 'set'} and not below root={tmp_path / 'other'}"):
+    with pytest.raises(UserError, match=f"not below root={tmp_path / 'other'}; give root={tmp_path / 'set'}"):
         Pairs(str(tmp_path / "other"), index=str(tmp_path / "set" / "index.csv")).items()
 
 
