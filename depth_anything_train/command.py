@@ -115,13 +115,13 @@ def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """What sets or deletes a key, and Hydra's options with their values."""
-    is_value = [False, *(argument in WITH_VALUE for argument in arguments)]
-    is_key = [
-        not of_option and not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
-        for argument, of_option in zip(arguments, is_value, strict=False)
-    ]
-    both = [*zip(arguments, is_key, strict=True)]
-    return [argument for argument, is_one in both if is_one], [argument for argument, is_one in both if not is_one]
+    keys: list[str] = []
+    options: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_option = argument.startswith("-") or before in WITH_VALUE
+        is_key = not is_option and ("=" in argument or argument.startswith("~"))
+        (keys if is_key else options).append(argument)
+    return keys, options
 
 
 def _expand_home(cfg: DictConfig) -> None:

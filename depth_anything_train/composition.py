@@ -59,7 +59,8 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a name in place of a number
             raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
         check_values(name, config_folder(name), overrides, composed)
-        _check_added(name, overrides, composed)
+        if any(text.startswith("+") for text in overrides):
+            _check_added(name, overrides, composed)
         return composed
 
 

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,12 @@ def require_count(key: str, value: object) -> None:
     """Raise a UserError that names `key` unless `value` is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"Expected {key} to be a whole number of at least 1, but got {value!r}.")
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, value of one, value of the other) where two records differ; "nothing" stands for a key that one lacks."""
+    pairs = ((key, one.get(key, "nothing"), other.get(key, "nothing")) for key in {**one, **other})
+    return [(key, here, there) for key, here, there in pairs if here != there]
 
 
 def require_share(key: str, value: float) -> None:

@@ -233,7 +233,7 @@ def test_command__results_of_anything_else_are_not_replaced(run, labelled_shards
         (
             model | {"setup": {"taps": [0, 1, 2, 3]}},
             data,
-            r"of the same weights in another setup \(taps was None, is \[0, 1, 2, 3\]\)",
+            r"of the same weights in another setup \(taps was nothing, is \[0, 1, 2, 3\]\)",
         ),
         (model | {"size": 56}, data, r"of another input size \(its own\); choose"),
         (model, {"tests": ShardFolder(labelled_shards)}, "other data"),

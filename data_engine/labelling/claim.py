@@ -14,7 +14,7 @@ from data_engine.labelling.manifest import find_manifest
 from depth_anything_train.data.schema import DATASET_FILE, PSEUDO_LABELS, SCHEMA
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import create_json, read_json, write_json
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, differences
 
 IDENTITY = ("schema", "kind", "images", "teacher", "settings")
 
@@ -85,8 +85,7 @@ def _differing(found: Any, wanted: Any) -> str:
     """Of settings those that differ, in parentheses."""
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
         return ""
-    pairs = {key: (found.get(key, "nothing"), wanted.get(key, "nothing")) for key in {**found, **wanted}}
-    return f" ({', '.join(f'{key} was {one}, is {other}' for key, (one, other) in pairs.items() if one != other)})"
+    return f" ({', '.join(f'{key} was {before}, is {now}' for key, before, now in differences(found, wanted))})"
 
 
 def _has_labels(out: Path) -> bool:

@@ -22,7 +22,6 @@ from depth_anything_train.files import read_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.preprocess import Size
 from depth_anything_train.metrics.depth import DepthProtocol
-from depth_anything_train.metrics.protocol import deciding
 from depth_anything_train.metrics.results import listed
 from depth_anything_train.models.checkpoints import FILES
 from depth_anything_train.models.depth_model import DepthModel
@@ -88,10 +87,6 @@ class Validation(Callback, ABC):
     def describe(self) -> dict[str, Any]:
         """How it is judged, for the record of the best model: plain JSON."""
 
-    def decides(self) -> dict[str, Any]:
-        """What of `describe` decides the measures."""
-        return self.describe()
-
     def continue_from(self, step: int) -> None:
         """Forget validations after `step`."""
         self.rows.continue_from(step)
@@ -142,7 +137,7 @@ class Validation(Callback, ABC):
         if not ranks.first:
             return
         self._say_skipped(skipped)
-        identity = fingerprint([self.data_identity, self.decides()])
+        identity = fingerprint([self.data_identity, self.describe()])
         is_best = self._is_best(measures, identity)
         if is_best:  # the model before its row: a row never promises what is not there
             validation = {**measures, **self.describe(), "fingerprint": identity}
@@ -171,8 +166,7 @@ class Validation(Callback, ABC):
         if not record.exists():
             return True
         kept = read_json(record, keys=("extra",))["extra"]["validation"]
-        by_earlier_versions = fingerprint([self.data_identity, self.describe()])
-        if kept.get("fingerprint") not in (identity, by_earlier_versions):
+        if kept.get("fingerprint") != identity:
             console.print(
                 f"{self.run.name}: the model in best/ was judged on other data or in another way, and gives its place "
                 "to the best from now on.",
@@ -208,7 +202,3 @@ class DepthValidation(Validation):
     def describe(self) -> dict[str, Any]:
         """The protocol."""
         return {"protocol": self.protocol.to_dict()}
-
-    def decides(self) -> dict[str, Any]:
-        """That of the protocol which decides."""
-        return {"protocol": deciding(self.protocol.to_dict())}

@@ -92,8 +92,8 @@ def quoted(folder: Path, model: DepthAnything) -> dict[str, Any]:
     """
     results = read_results(folder, keys={**QUOTED, "model": dict})
     judged = results["model"]
-    if other := other_setup(judged, model.setup) if judged["hash"] == model.hash else "":
-        raise UserError(f"The results in {folder} are of {other}; evaluate this one.")
     if judged["hash"] != model.hash:
         raise UserError(f"The results in {folder} are of another model ({judged['name']}); evaluate this one.")
+    if other := other_setup(judged, model.setup):
+        raise UserError(f"The results in {folder} are of {other}; evaluate this one.")
     return {**{key: results[key] for key in QUOTED}, "size": judged["size"] or model.size}

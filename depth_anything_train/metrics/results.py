@@ -17,7 +17,7 @@ from depth_anything_train.metrics.bootstrap import interval, resampled_means
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER, RATIO_METRICS, UNIT_METRICS
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.metrics.units import unit_warning
-from depth_anything_train.runtime import UserError, keyed_seed
+from depth_anything_train.runtime import UserError, differences, keyed_seed
 
 RESULTS_FILE = "results.json"
 """In the folder of an evaluation: written last, its means and everything that decided them."""
@@ -60,10 +60,8 @@ class _Stored(dict[str, Any]):
 
 def other_setup(judged: Mapping[str, Any], setup: Mapping[str, Any]) -> str:
     """How the setup of a model that was evaluated differs, as a phrase; "" where it does not, or is not on record."""
-    theirs = judged.get("setup", setup)
-    keys = [key for key in setup if theirs.get(key) != setup[key]]
-    told = ", ".join(f"{key} was {theirs.get(key)}, is {setup[key]}" for key in keys)
-    return f"the same weights in another setup ({told})" if keys else ""
+    told = [f"{key} was {before}, is {now}" for key, before, now in differences(judged.get("setup", setup), setup)]
+    return f"the same weights in another setup ({', '.join(told)})" if told else ""
 
 
 def read_results(folder: Path, *, keys: Mapping[str, type]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ import safetensors.torch
 import torch
 
 from depth_anything_train.files import read_json, write_bytes, write_json
-from depth_anything_train.models.checkpoints import assemble
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
 from depth_anything_train.models.encoder import RELEASED, EncoderConfig, Four, four
 from depth_anything_train.models.hf_names import from_hf_names, to_hf_names
-from depth_anything_train.models.weights import plain_tensors, read_tensors, require_same_names
+from depth_anything_train.models.weights import load_strict, plain_tensors, read_tensors, require_same_names
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
@@ -73,11 +72,12 @@ def load_hf(folder: str | Path) -> tuple[DepthModel, int | list[int]]:
     folder = Path(folder)
     config = config_from_hf(read_json(folder / CONFIG, mend=MEND), source=str(folder / CONFIG))
     tensors, source = read_tensors(folder / WEIGHTS), str(folder / WEIGHTS)
-    with torch.device("meta"):
-        expected = to_hf_names(DepthModel(config).state_dict(), config)
+    with torch.device("meta"):  # no random weights that would be thrown away
+        model = DepthModel(config)
+    expected = to_hf_names(model.state_dict(), config)
     require_same_names(expected, tensors, source=source)  # before they are renamed: in the file's own names
-    model = assemble(config, from_hf_names(tensors, config), source=source)
-    return model, _processor_size(folder, config.encoder.patch_size)
+    load_strict(model, from_hf_names(tensors, config), source=source, assign=True)
+    return model.eval(), _processor_size(folder, config.encoder.patch_size)
 
 
 def save_hf(folder: str | Path, model: DepthModel, *, size: int | Sequence[int], card: str) -> Path:

@@ -62,8 +62,7 @@ def load_depth_model(
         path = path.parent
     file = _released_file(path)
     if file is not None:
-        named_by_folder = file.name in HUB_MIXIN and (file.parent / huggingface.CONFIG).is_file()
-        name = _name_of_folder(file.parent.resolve()) if named_by_folder else file.stem
+        name = _name_of_folder(file.parent.resolve()) if _is_mixins(file) else file.stem
         model = load_original(file, name=name, **settings)  # type: ignore[arg-type]
         return model, {"size": RELEASED_SIZE, "source": file.name}
     if given:
@@ -85,9 +84,8 @@ def is_hub_name(source: str | Path) -> bool:
 
 def _is_of_a_folder(file: Path) -> bool:
     """Whether a file stands for the whole folder that it lies in."""
-    if file.name in HUB_MIXIN and not _is_of_transformers(file.parent) and (file.parent / huggingface.CONFIG).is_file():
-        return False  # weights of the released code: those that were named
-    return any(file.name in files and (file.parent / files.description).is_file() for files in FOLDERS)
+    described = (files for files in FOLDERS if (file.parent / files.description).is_file())
+    return not _is_mixins(file) and any(file.name in files for files in described)
 
 
 def _released_file(path: Path) -> Path | None:
@@ -96,10 +94,14 @@ def _released_file(path: Path) -> Path | None:
         return path if path.suffix in RELEASED_ENDINGS else None
     if not path.is_dir() or (path / checkpoints.FILES.description).exists() or _is_hf(path):
         return None
-    found = sorted(path.glob("*.pth"))
-    if (path / huggingface.CONFIG).is_file() and not _is_of_transformers(path):
-        found += [path / name for name in HUB_MIXIN if (path / name).is_file()][-1:]
+    found = sorted(path.glob("*.pth")) + [path / name for name in HUB_MIXIN if _is_mixins(path / name)][-1:]
     return found[0] if len(found) == 1 else None
+
+
+def _is_mixins(file: Path) -> bool:
+    """Whether it is weights of the released code in a folder of its `push_to_hub`."""
+    config = file.parent / huggingface.CONFIG
+    return file.name in HUB_MIXIN and file.is_file() and config.is_file() and not _is_of_transformers(file.parent)
 
 
 def _name_of_folder(folder: Path) -> str:

@@ -102,7 +102,7 @@ def _likely_cause(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> s
     has_head, needs_head = (any(name.startswith(HEADS) for name in weights) for weights in (tensors, own))
     if any(name.startswith("backbone.") for name in tensors) and not any(name.startswith("backbone.") for name in own):
         return "it has the names of the transformers library; load it as a Hugging Face folder"
-    if any(name.startswith(("module.", "model.", "optimizer")) for name in tensors):
+    if any(name.startswith((DDP, "model.", "optimizer")) for name in tensors):
         return "it looks like a training checkpoint; use the model folder that was saved beside it"
     if width == 0:
         return "it is no model of this family"

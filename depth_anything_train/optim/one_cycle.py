@@ -20,12 +20,12 @@ class OneCycleAdamW:
 
     Args:
         lr: learning rate of the new head, the bins.
-        encoder_division: `lr` / this is the rate of the encoder,
-        positions_division: of its position embedding,
-        decoder_division: and of the DPT decoder.
+        encoder_division: the encoder learns at `lr` / this.
+        positions_division: its position embedding at `lr` / this.
+        decoder_division: the DPT decoder at `lr` / this.
         weight_decay: decoupled weight decay.
         constant_share: share of the steps before the rates fall.
-        final_division: the last rates are the first / this.
+        final_division: every rate ends at its start / this.
     """
 
     lr: float = 1.61e-4

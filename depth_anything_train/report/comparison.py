@@ -14,7 +14,7 @@ from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.protocol import deciding, shown_size
 from depth_anything_train.metrics.results import TITLES, read_results
 from depth_anything_train.pages.html import spoken
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, differences
 
 SHOWN = ("abs_rel", "delta1")
 TEACHER, STUDENT = "teacher", "student"
@@ -105,8 +105,7 @@ def read_evaluations(
             ("numbers of images", _counts(result), _counts(first)),
         ):
             if ours != theirs:
-                pairs = {key: (ours.get(key, "nothing"), theirs.get(key, "nothing")) for key in {**ours, **theirs}}
-                told = ", ".join(f"{key} {one} and {other}" for key, (one, other) in pairs.items() if one != other)
+                told = ", ".join(f"{key} {here} and {there}" for key, here, there in differences(ours, theirs))
                 raise UserError(
                     f"Expected evaluations that can be compared, but {name} and {first_name} differ in {what}: {told}; "
                     "evaluate both again with the same keys."
