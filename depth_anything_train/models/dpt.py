@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
+from depth_anything_train.models.convolution import Conv3x3
 from depth_anything_train.ops.enlarge import enlarge
 from depth_anything_train.ops.precision import in_float32
 
@@ -28,8 +29,8 @@ class ResidualConvUnit(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(features, features, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(features, features, kernel_size=3, padding=1)
+        self.conv1 = Conv3x3(features, features)
+        self.conv2 = Conv3x3(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
@@ -62,18 +63,16 @@ class Scratch(nn.Module):
     def __init__(self, features: int, out_channels: Sequence[int]) -> None:
         super().__init__()
         c1, c2, c3, c4 = out_channels
-        self.layer1_rn = nn.Conv2d(c1, features, kernel_size=3, padding=1, bias=False)
-        self.layer2_rn = nn.Conv2d(c2, features, kernel_size=3, padding=1, bias=False)
-        self.layer3_rn = nn.Conv2d(c3, features, kernel_size=3, padding=1, bias=False)
-        self.layer4_rn = nn.Conv2d(c4, features, kernel_size=3, padding=1, bias=False)
+        self.layer1_rn = Conv3x3(c1, features, bias=False)
+        self.layer2_rn = Conv3x3(c2, features, bias=False)
+        self.layer3_rn = Conv3x3(c3, features, bias=False)
+        self.layer4_rn = Conv3x3(c4, features, bias=False)
         self.refinenet1 = FeatureFusion(features)
         self.refinenet2 = FeatureFusion(features)
         self.refinenet3 = FeatureFusion(features)
         self.refinenet4 = FeatureFusion(features)
-        self.output_conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
-        self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, 32, kernel_size=3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, kernel_size=1)
-        )
+        self.output_conv1 = Conv3x3(features, features // 2)
+        self.output_conv2 = nn.Sequential(Conv3x3(features // 2, 32), nn.ReLU(), nn.Conv2d(32, 1, kernel_size=1))
 
 
 class DPTHead(nn.Module):
