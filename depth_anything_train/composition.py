@@ -57,7 +57,8 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         except MissingConfigException as error:
             raise UserError(_unknown_choice(config_folder(name), overrides, error)) from None
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a name in place of a number
-            raise UserError(_unknown_key(name, overrides) or " ".join(str(error).split())) from None
+            reason = _unknown_key(name, overrides) or _has_no_group(error) or " ".join(str(error).split())
+            raise UserError(reason) from None
         check_values(name, config_folder(name), overrides, composed)
         if any(text.startswith("+") for text in overrides):
             _check_added(name, overrides, composed)
@@ -109,6 +110,17 @@ def _unknown_key(name: str, overrides: list[str]) -> str | None:
         if kind := _other_kind(known, key, override.value()):
             return kind
     return None
+
+
+def _has_no_group(error: Exception) -> str | None:
+    """Two choices that do not go together: one chooses in a group that the other leaves out."""
+    found = re.match(r"In '(.+)/(.+)': Could not override '(.+)'\. No match in the defaults list", str(error))
+    if found is None:
+        return None
+    folder, choice, group = found.groups()
+    return (
+        f"{folder}={choice} chooses another {group}, but there is none: expected an experiment with {group}."
+    )
 
 
 def _check_added(name: str, overrides: list[str], composed: DictConfig) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_anything_train.command import command
+from depth_anything_train.composition import plain
 from depth_anything_train.files import read_json, require_writable, write_json
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.overrides import as_override
@@ -57,9 +58,15 @@ def main(cfg: DictConfig) -> None:
 
 
 def plan(cfg: DictConfig) -> list[Stage]:
-    """The stages of a composed pipeline config, in its order."""
+    """The stages of a composed pipeline config, in its order.
+
+    Raises:
+        UserError: a stage has no command, or no arguments.
+    """
     stages: list[Stage] = []
     for name, node in cfg.stages.items():
+        if not (isinstance(node, DictConfig) and {"command", "args"} <= set(node)):
+            raise UserError(f"Expected `command` and `args` for stages.{name}, but got {plain(node)}.")
         values: Any = OmegaConf.to_container(node.args, resolve=True)
         arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))
         key = fingerprint([arguments, [stage.key for stage in stages]])

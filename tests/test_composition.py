@@ -100,6 +100,11 @@ def test_compose__a_choice_before_a_mistake_is_not_what_is_wrong(name, choices, 
         compose(name, [*choices, typed])
 
 
+def test_compose__choices_that_do_not_go_together_are_named_with_what_is_missing():
+    with pytest.raises(UserError, match="ablation=naive chooses .*: expected an experiment with data/perturbation"):
+        compose("train", ["experiment=tiny_teacher", "ablation=naive"])
+
+
 def test_as_override__a_name_that_hydra_reads_otherwise_is_refused():
     for name in ("a:b", "ä", "1.5", "true", "a,b"):
         with pytest.raises(UserError, match="which Hydra reads otherwise"):

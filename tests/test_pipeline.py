@@ -45,6 +45,14 @@ def test_plan__a_stage_may_have_no_root():
     assert plan(cfg)[0].reads is None
 
 
+@pytest.mark.parametrize("given", [1, {"command": "train"}, {"args": {}}, None])
+def test_plan__a_stage_without_a_command_or_arguments_is_refused_by_name(given):
+    cfg = config()
+    cfg.stages.mine = given
+    with pytest.raises(UserError, match="Expected `command` and `args` for stages.mine, but got"):
+        plan(cfg)
+
+
 def test_plan__shows_what_a_user_would_type():
     assert plan(config())[0].shown == "depth-anything prepare a=1"
 
