@@ -118,9 +118,7 @@ def _has_no_group(error: Exception) -> str | None:
     if found is None:
         return None
     folder, choice, group = found.groups()
-    return (
-        f"{folder}={choice} chooses another {group}, but there is none: expected an experiment with {group}."
-    )
+    return f"{folder}={choice} chooses another {group}, but there is none: expected an experiment with {group}."
 
 
 def _check_added(name: str, overrides: list[str], composed: DictConfig) -> None:

@@ -40,7 +40,10 @@ class BadSamples:
             number = self.reasons.total()
             if number == 1 or number % 1000 == 0:
                 console.print(f"Bad sample number {number} ({reason}): {message}", soft_wrap=True)
-        all_seen, reasons = self.before["seen"] + self.seen, self.reasons + Counter(self.before["reasons"])
+        # A process judges what it sees itself, and so only its part of what all of them saw before.
+        ranks = distributed.get_world_size() if distributed.is_initialized() else 1
+        all_seen = self.before["seen"] // ranks + self.seen
+        reasons = self.reasons + Counter({reason: n // ranks for reason, n in self.before["reasons"].items()})
         bad = reasons.total()
         if bad >= self.at_least and bad > self.max_share * all_seen:
             raise UserError(

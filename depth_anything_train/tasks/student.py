@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops
@@ -13,7 +14,7 @@ from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.tasks.base import DepthTask, supervised_losses
-from depth_anything_train.types import Batch, Scalar
+from depth_anything_train.types import Batch, Scalar, Valid
 
 FeatureOn = Literal["labelled", "unlabelled"]
 """Which images are compared with the frozen encoder's."""
@@ -99,6 +100,18 @@ class StudentTask(DepthTask):
             at = [*batch].index(self.feature_on)
             student, frozen = patches.split(sizes)[at], self.frozen_encoder(image.split(sizes)[at])
             # An image that could not be read is black and has no label: compared with itself it adds nothing here too.
-            readable = batch[self.feature_on]["valid"].flatten(1).any(dim=1)[:, None, None]
+            valid = batch[self.feature_on]["valid"]
+            region = batch[self.feature_on].get("region", torch.ones_like(valid))
+            readable = readable_patches(valid, region, self.model.config.encoder.patch_size)
             losses["feature"] = self.feature(student, torch.where(readable, frozen, student.detach()))
         return self.combine(losses)
+
+
+def readable_patches(valid: Valid, region: Valid, patch_size: int) -> Tensor:
+    """Patches that show nothing of an image that could not be read, which has no valid place; (B, N, 1).
+
+    CutMix brings pieces of such an image into its partner, and the other way round.
+    """
+    own, pasted = ((valid & part).flatten(1).any(dim=1)[:, None, None, None] for part in (region, ~region))
+    unreadable = torch.where(region, ~own, ~pasted)
+    return max_pool2d(unreadable.float(), patch_size).flatten(1)[..., None] == 0

@@ -1,5 +1,6 @@
 import pytest
 
+from depth_anything_train.data import bad_samples
 from depth_anything_train.data.bad_samples import BadSamples
 from depth_anything_train.runtime import UserError
 
@@ -34,6 +35,18 @@ def test_bad_samples__what_was_used_before_counts_too_and_what_was_loaded_ahead_
     second.count(100, [("a", "m")] * 10)
     with pytest.raises(UserError, match=r"21 of 202 .*'a': 19, 'b': 2"):
         second.count(2, [("b", "m")] * 2)
+
+
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_bad_samples__a_continued_run_is_stopped_as_early_on_any_number_of_processes(ranks, monkeypatch):
+    monkeypatch.setattr(bad_samples.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(bad_samples.distributed, "get_world_size", lambda: ranks)
+    bad = BadSamples(0.1, before={"seen": 8000 * 90, "reasons": {"a": 80}})
+    batch = 80 // ranks
+    for _ in range(998):
+        bad.count(batch, [("b", "m")] * batch)
+    with pytest.raises(UserError, match="more than data.max_bad_share=0.1"):  # 80,000 of 799,920, or an eighth of both
+        bad.count(batch, [("b", "m")] * batch)
 
 
 def test_close__a_run_in_which_nothing_could_be_used_is_an_error():

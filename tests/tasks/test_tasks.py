@@ -34,6 +34,27 @@ def test_student__without_feature_alignment_the_total_is_the_average_of_the_two_
     )
 
 
+def test_student__nothing_of_an_unreadable_image_enters_the_feature_loss():
+    """Neither beside a piece that CutMix brought into it, nor as a piece in its partner."""
+    batch = student_batch()
+    unlabelled = batch["unlabelled"]
+    for name in ("image", "valid"):
+        unlabelled[name][0] = 0
+    unlabelled["region"][:] = True
+    image, valid = unlabelled["image"].clone(), unlabelled["valid"].clone()
+    unlabelled["region"][0, :, :9, 9:] = unlabelled["region"][1, :, 3:20, :13] = False
+    for name, whole in (("image", image), ("valid", valid)):
+        unlabelled[name][0, :, :9, 9:] = whole[1, :, :9, 9:]
+        unlabelled[name][1, :, 3:20, :13] = whole[0, :, 3:20, :13]
+    seen = []
+    task = make_task()
+    task.feature.register_forward_pre_hook(lambda _, given: seen.append([*given]))
+    fit(task, batch)
+    ((student, frozen),) = seen
+    same = (student == frozen).all(dim=-1)
+    assert same[:2].tolist() == [[True, True, True, True], [True, False, True, False]] and not same[2:].any()
+
+
 def test_student__the_frozen_encoder_is_not_trained_and_not_saved():
     task = make_task()
     before = [p.clone() for p in task.frozen_encoder.module.parameters()]
