@@ -14,7 +14,7 @@ class RandomState(Callback):
     """Saves and restores the generators of Python, NumPy, torch and the device.
 
     A checkpoint holds those of rank zero, for all: ranks are seeded alike, and their number may change. (The loader
-    needs none of this, its numbers are functions of position; this is for what draws inside a model, such as dropout.)
+    needs none of this, its numbers are functions of position; this is for what draws in a model, on all ranks alike.)
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """Segmentation from the official layout of a data set to a segmenter, with everything that training does."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +53,26 @@ def test_step__the_total_is_the_weighted_sum_of_mask2former():
     numbers = fit(task, {"segmented": batch()})
     weighted = 2 * numbers["train/loss/classes"] + 5 * numbers["train/loss/mask"] + 5 * numbers["train/loss/dice"]
     assert found[0].item() == numbers["train/loss"] == pytest.approx(weighted, rel=1e-5)
+
+
+def test_step__points_depend_on_the_step_and_the_share_of_the_images_alone():
+    """So that a run goes on alike on several devices, and one device with two parts trains as two devices do."""
+
+    def drawn(task, step=3, rank=0, parts=1, batch_idx=0):
+        trainer = SimpleNamespace(global_step=step, global_rank=rank, accumulate_grad_batches=parts)
+        task.trainer = trainer
+        with task._points_of(batch_idx):
+            return torch.rand(()).item()
+
+    task = make_task("tiny_segmentation")
+    first = drawn(task)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    assert drawn(task) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert drawn(task, rank=1) == drawn(task, parts=2, batch_idx=7) != first
+    assert len({drawn(task, step, rank) for step in range(3) for rank in range(3)}) == 9
+    assert drawn(make_task("tiny_segmentation", seed=1)) != first
 
 
 def test_run__learns_to_segment_better_than_any_constant_map(tmp_path):
