@@ -117,6 +117,8 @@ def open_temporary(path: Path) -> tuple[Path, IO[bytes]]:
 def remove_leftovers(folder: Path, prefix: str = "") -> None:
     """Delete temporary files that killed writers left, by the start of their names; files of running writers stay."""
     for leftover in folder.glob(f".{glob.escape(prefix)}*.tmp"):
+        if re.fullmatch(TEMPORARY, leftover.name) is None:  # somebody else's
+            continue
         # Locked, gone, or on a file system without locks; NFS locks only what is open for writing.
         with suppress(OSError), open(leftover, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

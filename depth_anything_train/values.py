@@ -119,6 +119,8 @@ def check_value(key: str, value: Any, default: Any, typed: str = "") -> None:
         raise UserError(f"Expected a path for {key}, but got {_shown(value)}; {hint}.")
     if last == "source" and isinstance(value, float):
         raise UserError(f"Expected a path, a camera's number or an address for {key}; write {key}=./{typed or value}.")
+    if last == "source" and OmegaConf.is_config(value):
+        raise UserError(f"Expected one {key}, but got {value}; write them into a text file, one a line, and name that.")
     if last in PATHS and OmegaConf.is_config(value) and not OmegaConf.is_config(default):
         raise UserError(f"Expected one path for {key}, but got {value}; write {key}=PATH.")
     if last == "out" and isinstance(value, str) and "://" in value:

@@ -87,8 +87,16 @@ def test_require_writable__makes_the_folder_and_leaves_nothing_in_it(tmp_path):
 
 
 def test_remove_leftovers__a_file_that_is_being_written_stays(tmp_path):
-    (tmp_path / ".a.json.0.tmp").write_text("of a killed writer")
+    (tmp_path / f".a.json.{0:032x}.tmp").write_text("of a killed writer")
     with atomic_writer(tmp_path / "a.json") as file:
         file.write(b"whole")
         remove_leftovers(tmp_path)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"whole")]
+
+
+def test_remove_leftovers__hidden_files_of_others_stay(tmp_path):
+    for name in (".notes.tmp", ".tmp", f"{0:032x}.tmp", f".a.{0:032x}.tmp.bak"):
+        (tmp_path / name).write_text("somebody's")
+    (tmp_path / f".a.{0:032x}.tmp").write_text("of a killed writer")
+    remove_leftovers(tmp_path)
+    assert len([*tmp_path.iterdir()]) == 4 and not (tmp_path / f".a.{0:032x}.tmp").exists()

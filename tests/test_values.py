@@ -82,6 +82,11 @@ def test_check_values__a_number_is_no_file_either():
         compose("predict", ["model=m", "source=s", "out=o", "measured=5"])
 
 
+def test_source__of_several_paths_is_told_how_to_be_written():
+    with pytest.raises(UserError, match="Expected one source, but got .*'a.jpg', 'b.jpg'.*into a text file"):
+        compose("predict", ["model=m", "source=[a.jpg,b.jpg]", "out=o"])
+
+
 @pytest.mark.parametrize("model", ["{a: runs/x}", "[runs/x, runs/y]"])
 def test_check_values__several_are_no_path(model):
     with pytest.raises(UserError, match="Expected one path for model"):

@@ -22,7 +22,7 @@ QUOTED = {"caption": str, "groups": dict, "mean": dict, "images": int}
 FORMATS = (*get_args(Format), "onnx")
 FILES = {
     "native": checkpoints.FILES,
-    "hf": (huggingface.WEIGHTS, huggingface.CONFIG, huggingface.PROCESSOR, "README.md"),
+    "hf": (huggingface.WEIGHTS, huggingface.CONFIG, huggingface.PROCESSOR, huggingface.CARD),
     "original": ("*.pth",),
 }
 """What each format consists of."""

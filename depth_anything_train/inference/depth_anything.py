@@ -297,7 +297,7 @@ class DepthAnything:
     def _predict_all(self, images: Sequence[ImageLike], size: Size | None, focal_px: float | None) -> list[Prediction]:
         if focal_px is not None and not 0 < focal_px < math.inf:
             raise UserError(f"Expected focal_px above 0, in pixels of the photograph, but got {focal_px}.")
-        loaded = [load_image(image) for image in images]
+        loaded = [_load_named(image, number) for number, image in enumerate(images)]
         unknown = self.needs_camera and focal_px is None
         focals_px = [stated_focal(image) if unknown else focal_px for image in images]
         of_one_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -313,6 +313,14 @@ class DepthAnything:
                 predictions = (prediction.resized(height, width) for prediction in stated)
                 found.update(zip(batch, predictions, strict=True))
         return [found[index] for index in range(len(loaded))]
+
+
+def _load_named(image: ImageLike, number: int) -> NDArray[np.uint8]:
+    try:
+        return load_image(image)
+    except BadSample as error:
+        name = image if isinstance(image, str | Path) else f"image {number}"
+        raise BadSample(error.reason, f"{name}: {error}") from None
 
 
 def _is_pair(size: Any) -> bool:

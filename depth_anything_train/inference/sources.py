@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS
-from depth_anything_train.runtime import UserError
+from depth_anything_train.inference.outputs import SUFFIXES
+from depth_anything_train.runtime import UserError, console
 from depth_anything_train.walking import LinkedFolders
 
 VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
@@ -114,6 +115,8 @@ def _below(folder: Path, out: Path | None) -> Iterator[str]:
     skipped = None if out is None else out.resolve()
     if skipped == folder.resolve():
         raise _not_apart(out)
+    if skipped is not None and skipped.is_relative_to(folder.resolve()):
+        _tell_unread(out, (name for _, _, files in os.walk(skipped) for name in files))
     links = LinkedFolders(folder)
     for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         below = [Path(parent, name) for name in sorted(folders)]
@@ -140,7 +143,16 @@ def _matching(pattern: str, out: Path | None) -> list[str]:
     photos = [file for file in found if not inside(os.path.dirname(file))]
     if found and not photos:
         raise _not_apart(out)
+    _tell_unread(out, set(found).difference(photos))
     return photos
+
+
+def _tell_unread(out: Path | None, names: Iterable[str]) -> None:
+    """Say that images in the folder of the outputs are not read, unless they are outputs themselves."""
+    images = (name for name in names if _extension(name) in IMAGE_EXTENSIONS)
+    count = sum(not name.lower().endswith(tuple(SUFFIXES.values())) for name in images)
+    if count:
+        console.print(f"{count} images in {out} are not read, because the outputs go there", soft_wrap=True)
 
 
 def _not_apart(out: Path | None) -> UserError:

@@ -20,7 +20,7 @@ from depth_anything_train.inference.sources import as_video
 from depth_anything_train.inference.temporal import TemporalAlignment
 from depth_anything_train.inference.video_files import Frame, VideoReader, VideoWriter, video_writer
 from depth_anything_train.ops.finite import check_finite
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, require_count
 
 COLOR = Outputs(DEFAULT_VIDEO_OUTPUTS)
 
@@ -55,13 +55,16 @@ def predict_video(
         on_frame: called with the number of frames done, and of all if it is known, whenever a batch is written.
 
     Raises:
-        UserError: the video cannot be opened or holds no sound frame, an output is not for videos, the model states
-            NaN or infinity, or PyAV is not installed.
+        UserError: the video cannot be opened or holds no sound frame, an output is not for videos, a number is below 1,
+            the model states NaN or infinity, or PyAV is not installed.
     """
     if unfit := [name for name in outputs.names if name not in VIDEO_OUTPUTS]:
         raise UserError(f"Expected outputs of a video out of {', '.join(VIDEO_OUTPUTS)}, but got {', '.join(unfit)}.")
     if outputs.pointcloud is not None:
         raise UserError("Expected photographs for point clouds, but got a video; leave pointcloud out.")
+    require_count("batch_size", batch_size)
+    if limit is not None:
+        require_count("limit", limit)
     out = Path(out).expanduser()
     remove_leftovers(out.parent, out.name)
     alignment = TemporalAlignment(outputs.percentile) if temporal else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+CARD = "README.md"
 MEND = "download or save the folder again"
 
 # A config may leave out what has its default value; these are transformers' defaults.
@@ -90,16 +92,38 @@ def save_hf(folder: str | Path, model: DepthModel, *, size: int | Sequence[int],
         card: text of README.md.
 
     Raises:
-        UserError: a metric model has bins, or its farthest depth is no whole number: transformers cannot take it.
+        UserError: a metric model has bins, or its farthest depth is no whole number: transformers cannot take it; or
+            the folder is another project's.
     """
     folder, config = Path(folder), config_to_hf(model.config)
+    if other := _others_file(folder):
+        raise UserError(f"Expected a folder for the model alone, but {folder} holds another {other}; name a new one.")
     tensors = to_hf_names(plain_tensors(model), model.config)
     (folder / CONFIG).unlink(missing_ok=True)  # that of another model would fit these weights, with other taps
     write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     write_json(folder / PROCESSOR, processor_of(model.config, size))
-    write_bytes(folder / "README.md", card.encode())
+    write_bytes(folder / CARD, card.encode())
     write_json(folder / CONFIG, config)
     return folder
+
+
+def is_of_transformers(folder: Path) -> bool:
+    """Whether there is a config.json that is transformers', which states a type; one that is damaged counts as such."""
+    try:
+        content = json.loads((folder / CONFIG).read_bytes())
+    except OSError:
+        return False
+    except ValueError:
+        return True
+    return not isinstance(content, dict) or "model_type" in content
+
+
+def _others_file(folder: Path) -> str | None:
+    """A file that a model would write over and that is none of a model."""
+    if (folder / CONFIG).exists():
+        return None if is_of_transformers(folder) else CONFIG
+    has_model = (folder / WEIGHTS).exists()  # of which writing was broken off
+    return CARD if (folder / CARD).exists() and not has_model else None
 
 
 def config_to_hf(config: DepthModelConfig) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_prepare__continues_with_the_missing_shards(tmp_path: Path) -> None:
         prepare(Numbers(10, bad=(4,)), tmp_path / name, samples_per_shard=3, workers=0)
     for name in ("00001.idx", "00002.idx", "00002.tar", "00002.json", "dataset.json"):
         (tmp_path / "stopped" / name).unlink()
-    (tmp_path / "stopped" / ".00002.tar.abc.tmp").write_bytes(b"half")
+    (tmp_path / "stopped" / f".00002.tar.{0:032x}.tmp").write_bytes(b"half")
     with pytest.raises(UserError, match="not finished"):
         ShardFolder(tmp_path / "stopped")
     prepare(Numbers(10, bad=(4,)), tmp_path / "stopped", samples_per_shard=3, workers=0)

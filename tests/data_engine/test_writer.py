@@ -38,15 +38,15 @@ def test_writer__leaving_without_commit_keeps_the_old_shard(tmp_path: Path) -> N
 
 
 def test_writer__what_a_killed_one_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
-    left = [tmp_path / f".0.{extension}.0123.tmp" for extension in ("tar", "idx", "json")]
-    for path in (*left, tmp_path / ".1.tar.0123.tmp"):
+    left = [tmp_path / f".0.{extension}.{0:032x}.tmp" for extension in ("tar", "idx", "json")]
+    for path in (*left, tmp_path / f".1.tar.{0:032x}.tmp"):
         path.write_bytes(b"half a file")
     with ShardWriter(tmp_path / "0.tar") as writer:
         writer.add("a", {"jpg": b"x"})
         remove_leftovers(tmp_path, "0.")
         assert not any(path.exists() for path in left)
         writer.commit()
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".1.tar.0123.tmp", "0.idx", "0.tar"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f".1.tar.{0:032x}.tmp", "0.idx", "0.tar"]
 
 
 def test_writer__what_it_says_of_a_shard_is_what_lies_on_the_disk(tmp_path: Path) -> None:

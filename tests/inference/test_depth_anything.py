@@ -118,6 +118,35 @@ def test_save_pretrained__in_every_format_predicts_the_same_at_the_native_size(n
     assert loaded.hash == model.hash
 
 
+@pytest.mark.parametrize(("name", "content"), [("README.md", "my notes"), ("config.json", '{"mine": 1}')])
+def test_save_pretrained__writes_over_nothing_of_another_project(name, content, network, tmp_path):
+    (tmp_path / name).write_text(content)
+    model = DepthAnything(network, size=28, device="cpu")
+    with pytest.raises(UserError, match=f"Expected a folder for the model alone, but .* holds another {name}"):
+        model.save_pretrained(tmp_path, format="hf")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == content
+
+
+@pytest.mark.parametrize("lost", [None, "config.json"])
+def test_save_pretrained__a_model_is_written_over_even_if_that_was_broken_off(lost, network, tmp_path):
+    model = DepthAnything(network, size=28, device="cpu")
+    model.save_pretrained(tmp_path, format="hf")
+    if lost is not None:
+        (tmp_path / lost).unlink()
+    model.save_pretrained(tmp_path, format="hf")
+    assert (DepthAnything.from_pretrained(tmp_path, device="cpu").hash) == model.hash
+
+
+def test_predict__a_damaged_image_of_a_list_is_named(model, tmp_path):
+    content = encode(scene(0)[0], "png")
+    (tmp_path / "good.png").write_bytes(content)
+    (tmp_path / "bad.png").write_bytes(content[:200])
+    with pytest.raises(BadSample, match=r"bad\.png: The png image"):
+        model.predict([tmp_path / "good.png", str(tmp_path / "bad.png")])
+    with pytest.raises(BadSample, match="image 1: The png image"):
+        model.predict([content, content[:200]])
+
+
 def test_save_pretrained__to_a_file_is_refused(model, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Expected a folder to write to as out"):

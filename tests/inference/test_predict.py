@@ -55,7 +55,7 @@ def test_predict__writes_colour_16bit_and_array_for_every_image_of_a_folder(pred
 def test_predict__continues_where_it_was_stopped_if_asked(predict, photos, capsys):
     out = predict(f"source={photos}")
     (out / "more" / "a_16bit.png").unlink()
-    (out / "more" / ".a_16bit.png.0123.tmp").write_bytes(b"of one that was killed")
+    (out / "more" / f".a_16bit.png.{0:032x}.tmp").write_bytes(b"of one that was killed")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
     assert predict(f"source={photos}", "skip_existing=true") == out
     assert "2 of 3 images were predicted before" in capsys.readouterr().err

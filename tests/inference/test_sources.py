@@ -87,6 +87,20 @@ def test_find_source__outputs_that_fit_a_pattern_are_no_photographs(photos):
         find_source(str(photos / "more" / "*"), out=photos / "more")
 
 
+@pytest.mark.parametrize("pattern", [False, True])
+def test_find_source__photographs_where_the_outputs_go_are_told_of(pattern, photos, capsys):
+    out = photos / "out"
+    out.mkdir()
+    source = str(photos / "**" / "*") if pattern else str(photos)
+    (out / "a_color.png").write_text("")
+    find_source(source, out=out)
+    assert capsys.readouterr().err == ""
+    for name in ("mine.png", "photo.JPG", "notes.txt"):
+        (out / name).write_text("")
+    assert len(find_source(source, out=out)) == 3
+    assert capsys.readouterr().err == f"2 images in {out} are not read, because the outputs go there\n"
+
+
 def test_find_source__a_number_is_a_camera_and_an_address_a_stream(photos, monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     assert find_source(0) == find_source("0") == Video("/dev/video0", "camera0", "v4l2", live=True)

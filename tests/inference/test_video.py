@@ -71,6 +71,15 @@ def test_predict_video__stops_at_the_limit(model, tmp_path):
     assert told == [(4, 12), (6, 12)]
 
 
+@pytest.mark.parametrize("number", [{"batch_size": 0}, {"limit": 0}, {"limit": -1}])
+def test_predict_video__a_number_below_one_is_refused_and_replaces_nothing(number, model, tmp_path):
+    source = write_film(tmp_path / "film.mp4")
+    (tmp_path / "x_color.mp4").write_bytes(b"before")
+    with pytest.raises(UserError, match=f"Expected {[*number][0]} to be a whole number of at least 1"):
+        predict_video(model, source, tmp_path / "x", **number)
+    assert (tmp_path / "x_color.mp4").read_bytes() == b"before"
+
+
 def test_predict_video__nothing_is_visible_before_the_end_nor_after_an_error(model, tmp_path):
     source = write_film(tmp_path / "film.mp4")
 
