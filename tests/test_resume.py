@@ -1,5 +1,6 @@
 """A killed and continued run ends with the same weights, to the last bit."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from scenes import write_shards
 from striking import Fault
 
 from depth_anything_train import train as program
+from depth_anything_train import trainer
 from depth_anything_train.composition import compose
 from depth_anything_train.run_folder import read_lines, read_metrics, run_key
 from depth_anything_train.runtime import UserError
@@ -222,6 +224,19 @@ def interrupted(tmp_path):
     keys = ["experiment=tiny_teacher", f"out={tmp_path / 'run'}", "steps=4", "checkpoint.every_n_steps=2"]
     interrupt(train(compose("train", [*keys, f"labelled=[{labelled}]"])))
     return keys, labelled
+
+
+def test_continued__in_another_precision_it_is_told_and_recorded(interrupted, tmp_path, monkeypatch, capsys):
+    """`auto` means another one on another machine."""
+    keys, labelled = interrupted
+    before = trainer.choose_precision("auto", "cpu")
+    (now,) = {"bf16-mixed", "32-true"} - {before}
+    recorded = tmp_path / "run" / "model" / "model.json"
+    assert json.loads(recorded.read_text())["extra"]["precision"] == before
+    monkeypatch.setattr(trainer, "choose_precision", lambda *_: now)
+    train(compose("train", [*keys, f"labelled=[{labelled}]"]))
+    assert f"computed in {before} so far and goes on in {now}" in " ".join(capsys.readouterr().err.split())
+    assert json.loads(recorded.read_text())["extra"]["precision"] == now
 
 
 def test_moved_samples__are_gone_on_with_by_whatever_path(interrupted, tmp_path, capsys):

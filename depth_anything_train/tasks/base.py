@@ -22,7 +22,7 @@ from depth_anything_train.models.checkpoints import assemble, describe, save_mod
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops
 from depth_anything_train.ops.normalisation import normalize
-from depth_anything_train.runtime import UserError
+from depth_anything_train.runtime import UserError, console
 from depth_anything_train.types import Batch, Disparity, Image, ImageBytes, Scalar
 
 
@@ -93,15 +93,22 @@ class Task(LightningModule, ABC):
         return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint say how far the batches were divided."""
-        checkpoint["parts"] = self._parts_of_a_batch()
+        """Let the checkpoint say how far the batches were divided, and in which precision they were computed."""
+        checkpoint["parts"], checkpoint["precision"] = self._parts_of_a_batch(), self.trainer.precision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to continue with batches divided differently, if that changes the loss.
+        """Refuse to continue with batches divided differently, if that changes the loss; tell of another precision.
 
         Raises:
             UserError: it is.
         """
+        precision = self.trainer.precision
+        if checkpoint["precision"] != precision and self.trainer.is_global_zero:
+            console.print(
+                f"This run was computed in {checkpoint['precision']} so far and goes on in {precision}, which is what "
+                "precision=auto means on this machine.",
+                soft_wrap=True,
+            )
         before, now = checkpoint["parts"], self._parts_of_a_batch()
         if self.couples_images and before != now:
             raise UserError(
