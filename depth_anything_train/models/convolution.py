@@ -24,7 +24,8 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, incoming: int, outgoing: int, *, bias: bool = True) -> None:
         super().__init__(incoming, outgoing, kernel_size=3, padding=1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102  # as of `nn.Conv2d`
+    def forward(self, x: Tensor) -> Tensor:
+        """The numbers of `nn.Conv2d`; only the gradient is found in another way."""
         if _gains_from_strips(x, self.weight):
             result: Tensor = _InStrips.apply(x, self.weight, self.bias)
             return result

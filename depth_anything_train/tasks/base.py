@@ -103,12 +103,10 @@ class Task(LightningModule, ABC):
             UserError: it is.
         """
         precision = self.trainer.precision
-        if checkpoint["precision"] != precision and self.trainer.is_global_zero:
-            console.print(
-                f"This run was computed in {checkpoint['precision']} so far and goes on in {precision}, which is what "
-                "precision=auto means on this machine.",
-                soft_wrap=True,
-            )
+        old = checkpoint.get("precision", precision)  # older checkpoints do not say
+        if old != precision and self.trainer.is_global_zero:
+            auto = "which is what precision=auto means on this machine"
+            console.print(f"This run was computed in {old} so far and goes on in {precision}, {auto}.", soft_wrap=True)
         before, now = checkpoint["parts"], self._parts_of_a_batch()
         if self.couples_images and before != now:
             raise UserError(
