@@ -65,7 +65,7 @@ def plan(cfg: DictConfig) -> list[Stage]:
     """
     stages: list[Stage] = []
     for name, node in cfg.stages.items():
-        if not (isinstance(node, DictConfig) and {"command", "args"} <= set(node)):
+        if not (isinstance(node, DictConfig) and "command" in node and isinstance(node.get("args"), DictConfig)):
             raise UserError(f"Expected `command` and `args` for stages.{name}, but got {plain(node)}.")
         values: Any = OmegaConf.to_container(node.args, resolve=True)
         arguments = (node.command, *(as_override(str(k), v) for k, v in values.items()))

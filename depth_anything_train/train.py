@@ -138,7 +138,7 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
     # Judged before the checkpoint of the same step, which is then the one to leave at.
     callbacks = [*validation, *_callbacks(cfg, run, interruption)]
     trainer = build_trainer(cfg, logger=[log, *mirrors], callbacks=callbacks, plugins=[disk])
-    task.record["precision"] = trainer.precision
+    task.record["precision"], task.seed = trainer.precision, cfg.seed
     trainer.accumulate_grad_batches = data.parts(trainer.world_size)
     leave_signals_to(interruption.listen, trainer)
     for mirror in mirrors:

@@ -45,7 +45,7 @@ def test_plan__a_stage_may_have_no_root():
     assert plan(cfg)[0].reads is None
 
 
-@pytest.mark.parametrize("given", [1, {"command": "train"}, {"args": {}}, None])
+@pytest.mark.parametrize("given", [1, {"command": "train"}, {"args": {}}, {"command": "train", "args": None}, None])
 def test_plan__a_stage_without_a_command_or_arguments_is_refused_by_name(given):
     cfg = config()
     cfg.stages.mine = given

@@ -291,13 +291,19 @@ class DepthAnything:
             BadSample: an image that is not sound, or as `to_camera`.
         """
         if isinstance(image, list):
-            return self._predict_all(image, size, focal_px)
-        return self._predict_all([image], size, focal_px)[0]
+            loaded = [_load_named(one, number) for number, one in enumerate(image)]
+            return self._predict_all(image, loaded, size, focal_px)
+        return self._predict_all([image], [load_image(image)], size, focal_px)[0]
 
-    def _predict_all(self, images: Sequence[ImageLike], size: Size | None, focal_px: float | None) -> list[Prediction]:
+    def _predict_all(
+        self,
+        images: Sequence[ImageLike],
+        loaded: Sequence[NDArray[np.uint8]],
+        size: Size | None,
+        focal_px: float | None,
+    ) -> list[Prediction]:
         if focal_px is not None and not 0 < focal_px < math.inf:
             raise UserError(f"Expected focal_px above 0, in pixels of the photograph, but got {focal_px}.")
-        loaded = [_load_named(image, number) for number, image in enumerate(images)]
         unknown = self.needs_camera and focal_px is None
         focals_px = [stated_focal(image) if unknown else focal_px for image in images]
         of_one_size: dict[tuple[int, ...], list[int]] = defaultdict(list)

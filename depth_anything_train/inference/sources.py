@@ -149,10 +149,11 @@ def _matching(pattern: str, out: Path | None) -> list[str]:
 
 def _tell_unread(out: Path | None, names: Iterable[str]) -> None:
     """Say that images in the folder of the outputs are not read, unless they are outputs themselves."""
-    images = (name for name in names if _extension(name) in IMAGE_EXTENSIONS)
+    seen = (name for name in names if not os.path.basename(name).startswith("."))
+    images = (name for name in seen if _extension(name) in IMAGE_EXTENSIONS)
     count = sum(not name.lower().endswith(tuple(SUFFIXES.values())) for name in images)
     if count:
-        console.print(f"{count} images in {out} are not read, because the outputs go there", soft_wrap=True)
+        console.print(f"Images in {out} that are not read, because the outputs go there: {count}", soft_wrap=True)
 
 
 def _not_apart(out: Path | None) -> UserError:

@@ -33,10 +33,16 @@ class Conv3x3(nn.Conv2d):
 
 
 class _InStrips(torch.autograd.Function):
+    generate_vmap_rule = True  # for `torch.func`, as of any other layer
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return conv2d(x, weight, bias, padding=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
@@ -52,7 +58,7 @@ def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
     for top in range(0, height, GRADIENT_ROWS):
         bottom = min(top + GRADIENT_ROWS, height)
         rows = pad(x[:, :, max(top - 1, 0) : bottom + 1], (0, 0, int(top == 0), int(bottom == height))).contiguous()
-        total += _backward(gradient[:, :, top:bottom].contiguous(), rows, weight, (0, 1), of_x=False)
+        total = total + _backward(gradient[:, :, top:bottom].contiguous(), rows, weight, (0, 1), of_x=False)
     return total
 
 
@@ -64,7 +70,7 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, i
 
 
 def _gains_from_strips(x: Tensor, weight: Tensor) -> bool:
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu":
         return False
     learns = torch.is_grad_enabled() and weight.requires_grad
     plain = x.dtype == weight.dtype == torch.float32 and autocast_dtype("cpu") is None

@@ -21,6 +21,8 @@ from depth_anything_train.runtime import UserError
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 CARD = "README.md"
+TYPE = "depth_anything"
+"""What transformers calls the kind of model."""
 MEND = "download or save the folder again"
 
 # A config may leave out what has its default value; these are transformers' defaults.
@@ -107,23 +109,16 @@ def save_hf(folder: str | Path, model: DepthModel, *, size: int | Sequence[int],
     return folder
 
 
-def is_of_transformers(folder: Path) -> bool:
-    """Whether there is a config.json that is transformers', which states a type; one that is damaged counts as such."""
+def _others_file(folder: Path) -> str | None:
+    """A file that a model would write over and that is none of such a model."""
+    has_weights = (folder / WEIGHTS).exists()
+    if not (folder / CONFIG).exists():  # which is written last, so that only the weights tell of one that broke off
+        return CARD if (folder / CARD).exists() and not has_weights else None
     try:
         content = json.loads((folder / CONFIG).read_bytes())
-    except OSError:
-        return False
     except ValueError:
-        return True
-    return not isinstance(content, dict) or "model_type" in content
-
-
-def _others_file(folder: Path) -> str | None:
-    """A file that a model would write over and that is none of a model."""
-    if (folder / CONFIG).exists():
-        return None if is_of_transformers(folder) else CONFIG
-    has_model = (folder / WEIGHTS).exists()  # of which writing was broken off
-    return CARD if (folder / CARD).exists() and not has_model else None
+        return None if has_weights else CONFIG
+    return None if isinstance(content, dict) and content.get("model_type") == TYPE else CONFIG
 
 
 def config_to_hf(config: DepthModelConfig) -> dict[str, Any]:
@@ -157,7 +152,7 @@ def config_to_hf(config: DepthModelConfig) -> dict[str, Any]:
     return {
         **FIXED,
         "architectures": ["DepthAnythingForDepthEstimation"],
-        "model_type": "depth_anything",
+        "model_type": TYPE,
         "backbone_config": backbone,
         "depth_estimation_type": config.kind,
         "fusion_hidden_size": config.features,
@@ -185,7 +180,7 @@ def config_from_hf(content: Any, *, source: str) -> DepthModelConfig:
     Raises:
         UserError: it describes another model, or one that this decoder or encoder cannot be.
     """
-    if not isinstance(content, dict) or content.get("model_type") != "depth_anything":
+    if not isinstance(content, dict) or content.get("model_type") != TYPE:
         kind = content.get("model_type") if isinstance(content, dict) else type(content).__name__
         raise UserError(f"Expected a model of type depth_anything in {source}, but got {kind}; choose another model.")
     backbone = content.get("backbone_config")

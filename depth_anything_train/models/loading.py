@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from depth_anything_train import run_folder
 from depth_anything_train.models import checkpoints, encoder_weights, huggingface, segmenter
 from depth_anything_train.models.checkpoints import load_checkpoint, load_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
-from depth_anything_train.models.huggingface import is_of_transformers, load_hf
+from depth_anything_train.models.huggingface import load_hf
 from depth_anything_train.models.original import load_original
 from depth_anything_train.models.weights import FolderFiles, find_folder
 from depth_anything_train.runtime import UserError
@@ -100,7 +101,7 @@ def _released_file(path: Path) -> Path | None:
 def _is_mixins(file: Path) -> bool:
     """Whether it is weights of the released code in a folder of its `push_to_hub`."""
     config = file.parent / huggingface.CONFIG
-    return file.name in HUB_MIXIN and file.is_file() and config.is_file() and not is_of_transformers(file.parent)
+    return file.name in HUB_MIXIN and file.is_file() and config.is_file() and not _is_of_transformers(file.parent)
 
 
 def _name_of_folder(folder: Path) -> str:
@@ -110,7 +111,18 @@ def _name_of_folder(folder: Path) -> str:
 
 
 def _is_hf(folder: Path) -> bool:
-    return is_of_transformers(folder) and (folder / huggingface.WEIGHTS).is_file()
+    return _is_of_transformers(folder) and (folder / huggingface.WEIGHTS).is_file()
+
+
+def _is_of_transformers(folder: Path) -> bool:
+    """Whether there is a config.json that is transformers', which states a type; one that is damaged counts as such."""
+    try:
+        content = json.loads((folder / huggingface.CONFIG).read_bytes())
+    except OSError:
+        return False
+    except ValueError:
+        return True
+    return not isinstance(content, dict) or "model_type" in content
 
 
 def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None = None) -> Path:
@@ -156,7 +168,7 @@ def _no_model(source: str | Path, path: Path) -> str:
         return f"{source} is a run folder without a finished model; let its training finish first{newest}."
     if path.is_dir() and len(found := sorted(path.glob("*.pth"))) > 1:
         return f"{source} holds {len(found)} .pth files, {found[0].name} first; give one of them."
-    if is_of_transformers(path):
+    if _is_of_transformers(path):
         return (
             f"Expected {huggingface.WEIGHTS} beside {huggingface.CONFIG} in {source}, but there is none; open the "
             "model with transformers and save it again, in one file."

@@ -64,6 +64,7 @@ class Task(LightningModule, ABC):
         self.model = model.to(memory_format=self.memory_format)
         self.optim, self.steps = optim, steps
         self.record: dict[str, Any] = {}  # what the model's file will say about its training
+        self.seed = 0  # of the run, for losses that draw
         self.weights = dict(weights)
         self._parts: list[dict[str, Tensor]] = []  # numbers of this step so far, where a device takes it in parts
 

@@ -27,7 +27,6 @@ class SegmentationTask(Task):
         num_classes: number of classes in the data set.
         decoder: the other settings of `SegmenterConfig`.
         masks: loss of (classes, masks, labels) with three names, weighted by `weights`.
-        seed: of the random points at which masks are compared.
         options: see `Task`.
     """
 
@@ -36,18 +35,11 @@ class SegmentationTask(Task):
     couples_images = True  # sums over masks, divided by the number of masks in all of them
 
     def __init__(
-        self,
-        model: DepthModel,
-        *,
-        num_classes: int,
-        decoder: dict[str, int],
-        masks: nn.Module,
-        seed: int,
-        **options: Any,
+        self, model: DepthModel, *, num_classes: int, decoder: dict[str, int], masks: nn.Module, **options: Any
     ) -> None:
         config = SegmenterConfig(model.pretrained.config, num_classes=num_classes, **decoder)
         super().__init__(Segmenter(config, model.pretrained), **options)
-        self.masks, self.seed = masks, seed
+        self.masks = masks
 
     def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""

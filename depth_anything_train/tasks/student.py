@@ -110,7 +110,8 @@ class StudentTask(DepthTask):
 def readable_patches(valid: Valid, region: Valid, patch_size: int) -> Tensor:
     """Patches that show nothing of an image that could not be read, which has no valid place; (B, N, 1).
 
-    CutMix brings pieces of such an image into its partner, and the other way round.
+    CutMix brings pieces of such an image into its partner, and the other way round. A piece of a sound image counts as
+    unreadable, too, where it shows nothing that has a label.
     """
     own, pasted = ((valid & part).flatten(1).any(dim=1)[:, None, None, None] for part in (region, ~region))
     unreadable = torch.where(region, ~own, ~pasted)

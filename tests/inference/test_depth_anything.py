@@ -118,7 +118,9 @@ def test_save_pretrained__in_every_format_predicts_the_same_at_the_native_size(n
     assert loaded.hash == model.hash
 
 
-@pytest.mark.parametrize(("name", "content"), [("README.md", "my notes"), ("config.json", '{"mine": 1}')])
+@pytest.mark.parametrize(
+    ("name", "content"), [("README.md", "my notes"), ("config.json", '{"mine": 1}'), ("config.json", "// mine")]
+)
 def test_save_pretrained__writes_over_nothing_of_another_project(name, content, network, tmp_path):
     (tmp_path / name).write_text(content)
     model = DepthAnything(network, size=28, device="cpu")

@@ -95,10 +95,10 @@ def test_find_source__photographs_where_the_outputs_go_are_told_of(pattern, phot
     (out / "a_color.png").write_text("")
     find_source(source, out=out)
     assert capsys.readouterr().err == ""
-    for name in ("mine.png", "photo.JPG", "notes.txt"):
+    for name in ("mine.png", "photo.JPG", "notes.txt", "._mine.png"):
         (out / name).write_text("")
     assert len(find_source(source, out=out)) == 3
-    assert capsys.readouterr().err == f"2 images in {out} are not read, because the outputs go there\n"
+    assert capsys.readouterr().err == f"Images in {out} that are not read, because the outputs go there: 2\n"
 
 
 def test_find_source__a_number_is_a_camera_and_an_address_a_stream(photos, monkeypatch):

@@ -88,6 +88,20 @@ def test_gradients__can_be_differentiated_again(strips):
     assert_equal(penalty(ours, x), penalty(plain, x.double()))
 
 
+def test_gradients__are_those_of_torch_func_as_well(strips):
+    layer = pair()[0]
+    x, parameters = image(ROWS + 3, batch=3), dict(layer.named_parameters())
+
+    def total(parameters, x):
+        return torch.func.functional_call(layer, parameters, (x,)).square().sum()
+
+    of_each = torch.func.vmap(torch.func.grad(total), in_dims=(None, 0))(parameters, x[:, None])["weight"]
+    for found, one in zip(of_each, x[:, None], strict=True):
+        (expected,) = torch.autograd.grad(total(parameters, one), layer.weight)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.func.grad(total)(parameters, one)["weight"], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_strips__cover_large_maps_and_keep_the_order_of_the_weights(strips):
     layer = pair()[0]
     (gradient,) = torch.autograd.grad(layer(image(2 * ROWS + 5)).sum(), layer.weight)
