@@ -5,8 +5,9 @@
 
 The network has random weights and sees pictures of 480 x 640 pixels at one shape. Alone it predicts one batch that lies
 on the device again and again, and its maps are fetched, as `label` must; `label` reads, decodes, predicts, encodes and
-writes, and is timed without its first and its last shards, one for each process. The network runs alone before it and
-after it.
+writes, and is timed without its first and its last shards, one for each process. Shards hold whole batches: a compiled
+network computes one that is not full as if it were, which hardly counts in shards of thousands of images. The network
+runs alone before it and after it.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4, help="of each, threads that decode, prepare and encode")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    shard = given.images // (SHARDS * given.processes)
+    shard = given.images // (SHARDS * given.processes * given.batch) * given.batch
     if not shard:
-        parser.error(f"expected --images of at least {SHARDS} for each of --processes, but got {given.images}")
+        least = SHARDS * given.processes * given.batch
+        parser.error(f"expected --images of at least {least}, {SHARDS} batches a process, but got {given.images}")
+    given.images = SHARDS * given.processes * shard
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = write_images(folder / "images", given.images, each=shard)

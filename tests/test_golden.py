@@ -1,7 +1,7 @@
 """Ten steps of the teacher and the student, number by number.
 
-A change that should not alter numbers must reproduce the files. One that should replaces them
-(`python tests/test_golden.py`) and says why in its commit.
+A change that should not alter numbers must reproduce the files, with the versions of constraints.txt: torch 2.11 draws
+other weights. One that should replaces them (`python tests/test_golden.py`) and says why in its commit.
 """
 
 from contextlib import contextmanager
