@@ -7,7 +7,7 @@ Further `key=value` go to `train` as they are: `workers=8 data.cache_mb=0 traine
 data (the loader alone), to the device, student forward, frozen forward, losses, backward, optimiser. The whole is the
 distance between two steps of `depth-anything train`, with its loops and callbacks; every fifth step is logged. Both run
 in turns, and medians are compared: on a CPU of processor time, which others on the machine do not change (`--wall`
-takes wall time). A GPU is waited for at logged steps alone, so there the whole is a mean from one logged step to another.
+takes wall time). A GPU is waited for at logged steps alone, so there the whole is a mean from one to the next.
 """
 
 from __future__ import annotations
