@@ -35,9 +35,6 @@ Patches = Float[Tensor, "B N C"]
 Scalar = Float[Tensor, ""]
 """A loss: one number, attached to the graph."""
 
-MAX_NETWORK_PIXELS = 2**24
-"""Of one image for a network: a strip of 1 x 10000 pixels must end in a sentence, not in 5 million columns."""
-
 ENCODER, BINS = "pretrained.", "depth_head.bins."
 """How the names of a model's weights begin: those of its encoder, and those of the bins of V1's metric models."""
 

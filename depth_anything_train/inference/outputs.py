@@ -16,18 +16,10 @@ from depth_anything_train.files import write_bytes
 from depth_anything_train.inference.png16 import SMALLEST_RANGE, describe_16bit, to_16bit, with_texts
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.inference.sources import SUFFIXES
 from depth_anything_train.ops.colormaps import check_colormap, colorize
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError
-
-SUFFIXES = {
-    "color": "_color.png",
-    "16bit": "_16bit.png",
-    "npy": ".npy",
-    "control": "_control.png",
-    "side_by_side": "_side_by_side.png",
-}
-"""What can be written for a photograph NAME, and what stands behind NAME in the file's name."""
 
 DEFAULT_OUTPUTS = ("color", "16bit", "npy")
 VIDEO_OUTPUTS = ("color", "control", "side_by_side", "npy")

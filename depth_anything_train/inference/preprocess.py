@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from depth_anything_train.data.transforms import MAX_NETWORK_PIXELS
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
-from depth_anything_train.types import MAX_NETWORK_PIXELS, Disparity, Image
+from depth_anything_train.types import Disparity, Image
 
 Size = int | Sequence[int]
 """Shorter side in pixels, the aspect kept; or (height, width), to which an image is stretched."""

@@ -14,9 +14,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from depth_anything_train.data.schema import IMAGE_EXTENSIONS
-from depth_anything_train.inference.outputs import SUFFIXES
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.walking import LinkedFolders
+
+SUFFIXES = {
+    "color": "_color.png",
+    "16bit": "_16bit.png",
+    "npy": ".npy",
+    "control": "_control.png",
+    "side_by_side": "_side_by_side.png",
+}
+"""What can be written for a photograph NAME, and what stands behind NAME in the file's name."""
 
 VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg"

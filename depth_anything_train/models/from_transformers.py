@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from depth_anything_train.models.loading import from_hub, is_hub_name
+from depth_anything_train.models.hub import from_hub, is_hub_name
 from depth_anything_train.runtime import UserError, import_extra
 
 HUB_FILES = ("*.json", "*.safetensors")

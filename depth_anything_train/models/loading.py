@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from depth_anything_train import run_folder
 from depth_anything_train.models import checkpoints, encoder_weights, huggingface, segmenter
 from depth_anything_train.models.checkpoints import load_checkpoint, load_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
+from depth_anything_train.models.hub import from_hub, is_hub_name
 from depth_anything_train.models.huggingface import load_hf
 from depth_anything_train.models.original import load_original
 from depth_anything_train.models.weights import FolderFiles, find_folder
 from depth_anything_train.runtime import UserError
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "model.safetensors", "*.pth", "pytorch_model.bin"]
 WITHOUT_DEPTH = {
     segmenter.FILES: "a segmenter, which predicts classes and no depth: `segment` judges it, and",
@@ -77,11 +76,6 @@ def load_depth_model(
     raise UserError(_no_model(source, path))
 
 
-def is_hub_name(source: str | Path) -> bool:
-    """Whether it has the form owner/name and is no path: `runs/typo` is meant as a path if there is a folder `runs`."""
-    return HUB_NAME.fullmatch(str(source)) is not None and not Path(source).expanduser().parent.is_dir()
-
-
 def _is_of_a_folder(file: Path) -> bool:
     """Whether a file stands for the whole folder that it lies in."""
     described = (files for files in FOLDERS if (file.parent / files.description).is_file())
@@ -123,31 +117,6 @@ def _is_of_transformers(folder: Path) -> bool:
     except ValueError:
         return True
     return not isinstance(content, dict) or "model_type" in content
-
-
-def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None = None) -> Path:
-    """The folder with the files of a model on the hub, out of its cache where there is no network.
-
-    Args:
-        name: owner/name.
-        files: patterns of their names.
-        what: a noun for the message, such as `a model`.
-        revision: None is the newest.
-
-    Raises:
-        UserError: it cannot be had.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[*files]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0]
-        raise UserError(
-            f"Expected {what} in a folder {name} or under that name on the Hugging Face hub, but there is no such "
-            f"folder and the hub gave: {reason}; check name and connection, or download it and give its folder."
-        ) from None
 
 
 def _no_model(source: str | Path, path: Path) -> str:
