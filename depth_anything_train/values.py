@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +67,27 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
     """
     parsed = OverridesParser.create().parse_overrides(overrides)
     choices = [override for override in parsed if _is_choice(folder, override)]
+    values = [override for override in parsed if override not in choices and not override.is_delete()]
+    if not values:
+        return
     try:
-        plain = hydra.compose(name, [override.input_line or "" for override in choices])
+        plain = _without_values(name, folder, tuple(override.input_line or "" for override in choices))
     except (HydraException, OmegaConfBaseException):  # these choices need one of the values: nothing to compare with
         return
-    for override in parsed:
-        if override not in choices and not override.is_delete():
-            key, value = override.key_or_group, select(composed, override.key_or_group)
-            if value is None and OmegaConf.is_missing(plain, key):
-                raise UserError(f"Expected a value for {key}, but got null.")
-            several = isinstance(value, ListConfig) and key in SEVERAL.get(name, ())
-            for one in value if several else [value]:
-                typed = (override.input_line or "").partition("=")[2]
-                check_value(key, one, select(plain, key), typed)
+    for override in values:
+        key, value = override.key_or_group, select(composed, override.key_or_group)
+        if value is None and OmegaConf.is_missing(plain, key):
+            raise UserError(f"Expected a value for {key}, but got null.")
+        several = isinstance(value, ListConfig) and key in SEVERAL.get(name, ())
+        for one in value if several else [value]:
+            typed = (override.input_line or "").partition("=")[2]
+            check_value(key, one, select(plain, key), typed)
+
+
+@lru_cache(maxsize=128)  # a table or plan composes the same choices for each of its rows
+def _without_values(name: str, folder: Path, choices: tuple[str, ...]) -> DictConfig:
+    """The config of `folder` with what the choices bring, and the defaults of everything else; not to be changed."""
+    return hydra.compose(name, list(choices))
 
 
 def check_inputs(name: str, composed: DictConfig) -> None:
