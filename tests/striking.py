@@ -41,6 +41,7 @@ CONTEXT.set_forkserver_preload(
     + [
         "depth_anything_train.models.encoder_weights",
         "depth_anything_train.optim.adamw",
+        "albumentations",
         "data_engine.labelling.labeller",
     ]
 )

@@ -170,14 +170,21 @@ def test_config__that_is_damaged_is_named(interrupted, tmp_path):
             train(compose("train", [*keys, f"labelled=[{labelled}]", "size=42"]))
 
 
+GIVEN = ["experiment=tiny_teacher", "out=run", "labelled=[a]"]
+
+
+@pytest.fixture(scope="module")
+def key():
+    return run_key(compose("train", GIVEN))
+
+
 @pytest.mark.parametrize(
     "change",
     ["workers=1", "data.cache_mb=0", "out=elsewhere", "model.attention=xformers", "max_per_device=2", "trainer=default",
      "trainer=fsdp", "trainer.devices=2", "log_every_n_steps=7", "+trainer.benchmark=true"],
 )  # fmt: skip
-def test_run_key__is_the_same_where_no_number_changes(change):
-    given = ["experiment=tiny_teacher", "out=run", "labelled=[a]"]
-    assert run_key(compose("train", given)) == run_key(compose("train", [*given, change]))
+def test_run_key__is_the_same_where_no_number_changes(key, change):
+    assert run_key(compose("train", [*GIVEN, change])) == key
 
 
 @pytest.mark.parametrize(
@@ -185,9 +192,8 @@ def test_run_key__is_the_same_where_no_number_changes(change):
     ["seed=1", "size=42", "+trainer.gradient_clip_val=0.5", "+trainer.overfit_batches=1", "precision=bf16-mixed",
      "trainer.precision=bf16-mixed", "trainer.max_steps=3"],
 )  # fmt: skip
-def test_run_key__is_another_where_a_number_changes(change):
-    given = ["experiment=tiny_teacher", "out=run", "labelled=[a]"]
-    assert run_key(compose("train", given)) != run_key(compose("train", [*given, change]))
+def test_run_key__is_another_where_a_number_changes(key, change):
+    assert run_key(compose("train", [*GIVEN, change])) != key
 
 
 def interrupt(run):
