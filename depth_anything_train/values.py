@@ -71,7 +71,7 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
     if not values:
         return
     try:
-        plain = _without_values(name, folder, tuple(override.input_line or "" for override in choices))
+        plain = _without_values(name, tuple(override.input_line or "" for override in choices))
     except (HydraException, OmegaConfBaseException):  # these choices need one of the values: nothing to compare with
         return
     for override in values:
@@ -84,9 +84,9 @@ def check_values(name: str, folder: Path, overrides: list[str], composed: DictCo
             check_value(key, one, select(plain, key), typed)
 
 
-@lru_cache(maxsize=128)  # a table or plan composes the same choices for each of its rows
-def _without_values(name: str, folder: Path, choices: tuple[str, ...]) -> DictConfig:
-    """The config of `folder` with what the choices bring, and the defaults of everything else; not to be changed."""
+@lru_cache(maxsize=128)  # several rows of a table have the same choices
+def _without_values(name: str, choices: tuple[str, ...]) -> DictConfig:
+    """The config of a command with what the choices bring and all else as it is by default; not to be changed."""
     return hydra.compose(name, list(choices))
 
 

@@ -67,7 +67,7 @@ def test_commands_that_do_not_train_start_without_lightning():
 
 
 def test_engine__what_needs_no_model_starts_without_torch():
-    # Every worker process of these imports them; torch is four of their five seconds, and 300 MB in each.
+    # Every worker process of these imports them; torch is four of their five seconds, and 270 MB in each.
     names = ["label", "prepare", "verify", "leaks.command", "ingest.video"]
     names += [f"engines.{name}" for name in ("local", "array", "ray")]
     code = f"import sys, {', '.join(f'data_engine.{name}' for name in names)}; sys.exit('torch' in sys.modules)"

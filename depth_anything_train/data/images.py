@@ -13,6 +13,9 @@ from depth_anything_train.data.schema import BadSample, Encoded
 MAX_PIXELS = 100_000_000
 """Larger images are refused from their header alone: they are bombs or scans, and no training image needs them."""
 
+MAX_NETWORK_PIXELS = 2**24
+"""Of one image for a network: a strip of 1 x 10000 pixels must end in a sentence, not in 5 million columns."""
+
 _JPEG_START, _JPEG_END, _PNG_MAGIC = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 _PNG_LAST_CHUNK = b"IEND\xaeB`\x82"
 

@@ -13,12 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_anything_train.data.images import MAX_NETWORK_PIXELS
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.data.sources import Sample
 from depth_anything_train.runtime import UserError
-
-MAX_NETWORK_PIXELS = 2**24
-"""Of one image for a network: a strip of 1 x 10000 pixels must end in a sentence, not in 5 million columns."""
 
 MAX_ASPECT = 16
 """Longer side over shorter side. A strip one pixel high would be stretched to gigabytes before it is cropped."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from depth_anything_train.data.transforms import MAX_NETWORK_PIXELS
+from depth_anything_train.data.images import MAX_NETWORK_PIXELS
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Disparity, Image

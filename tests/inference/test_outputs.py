@@ -3,14 +3,9 @@ import numpy as np
 import pytest
 from scenes import scene
 
-from depth_anything_train.inference.outputs import (
-    SUFFIXES,
-    Outputs,
-    color_picture,
-    control_map,
-    side_by_side,
-)
+from depth_anything_train.inference.outputs import Outputs, color_picture, control_map, side_by_side
 from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.inference.sources import SUFFIXES
 from depth_anything_train.runtime import UserError
 
 
