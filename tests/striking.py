@@ -43,6 +43,7 @@ CONTEXT.set_forkserver_preload(
         "depth_anything_train.optim.adamw",
         "albumentations",
         "data_engine.labelling.labeller",
+        "torch._inductor.compile_fx",  # compile=true loads it
     ]
 )
 MOMENTS = ("start-up", "step", "validation", "checkpoint")

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from networks import build
+
+from depth_anything_train.models.checkpoints import save_model
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
@@ -58,12 +61,20 @@ def test_a_planted_violation_is_found(tmp_path):
     assert len(list(violations(planted, package))) == 2
 
 
-def test_commands_that_do_not_train_start_without_lightning():
-    # It is half of the seconds that a command takes to start, and brings half of the machine's libraries along.
-    modules = ["data_engine.verify", "depth_anything_train.ablate", "depth_anything_train.evaluate"]
-    modules += [f"depth_anything_train.{name}" for name in ("report.command", "inference.predict", "export.command")]
-    code = f"import sys, {', '.join(modules)}; sys.exit('lightning_fabric' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_what_does_not_train_starts_and_predicts_without_the_libraries_of_training(tmp_path):
+    # They are most of the seconds that a command takes to start, and bring half of the machine's libraries along.
+    names = ["ablate", "evaluate", "report.command", "inference.predict", "export.command", "app.serve"]
+    modules = [f"depth_anything_train.{name}" for name in names]
+    modules += ["data_engine.verify", "data_engine.labelling.teacher"]
+    code = f"""
+import sys, numpy
+import {", ".join(modules)}
+model = depth_anything_train.DepthAnything.from_pretrained({str(save_model(tmp_path, build()))!r}, device="cpu")
+model.predict(numpy.zeros((28, 42, 3), dtype="uint8"))
+print(*sorted({{"lightning_fabric", "timm", "torch._dynamo", "torchvision", "transformers", "wandb"}} & {{*sys.modules}}))
+"""
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
 
 
 def test_engine__what_needs_no_model_starts_without_torch():

@@ -1,4 +1,4 @@
-"""Self-attention with timm's weights; one function decides which kernel computes it."""
+"""Self-attention, and the one function that decides which kernel computes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Literal, get_args
 
-import timm.layers
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -19,12 +18,18 @@ from depth_anything_train.runtime import UserError, require_choice
 Kernel = Literal["sdpa", "xformers"]
 
 
-class Attention(timm.layers.Attention):
+class Attention(nn.Module):
     """Multi-head self-attention, (B, N, C) to the same shape; `kernel` may be changed at any time."""
 
     kernel: Kernel = "sdpa"
 
-    def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Every token attends to every token of its image; `lengths` as in `attend`."""
         return self.proj(self.mix(self.qkv(x), lengths))
 

@@ -1,12 +1,10 @@
-"""A block of the vision transformer: timm's parts and names, with a choice of what backward recomputes."""
+"""A block of the vision transformer, with the released names and a choice of what backward recomputes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import timm.layers
-import timm.models.vision_transformer
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -17,12 +15,33 @@ from depth_anything_train.runtime import require_choice
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
+NORM_EPS = 1e-6
+"""What DINOv2's norms add to the variance; torch's own number is 1e-5."""
 
-class Mlp(timm.layers.Mlp):
-    """Feed-forward part with GELU, for `Block` to run: what lies between its two layers is cheap to compute again."""
 
-    fc1: nn.Linear
-    fc2: nn.Linear
+class LayerScale(nn.Module):
+    """A learnt factor for each channel, 1 at first."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to the same shape."""
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    """Feed-forward part with GELU, four times as wide; what lies between its layers is cheap to compute again."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) to the same shape."""
+        return self.fc2(self.activate(self.fc1(x)))
 
     @property
     def first(self) -> nn.Linear:
@@ -35,18 +54,18 @@ class Mlp(timm.layers.Mlp):
         return self.fc2
 
     def activate(self, hidden: Tensor) -> Tensor:
-        """What lies between them."""
-        return self.act(hidden)
+        """What lies between the layers."""
+        return nn.functional.gelu(hidden)
 
 
 class SwiGLU(nn.Module):
-    """Gated feed-forward part of the giant encoder, with the released names; two thirds as wide as an MLP would be."""
+    """Gated feed-forward part of the giant encoder; two thirds as wide as an MLP would be, in whole eights."""
 
-    def __init__(self, in_features: int, hidden_features: int, bias: bool = True, **_: Any) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        width = (int(hidden_features * 2 / 3) + 7) // 8 * 8
-        self.w12 = nn.Linear(in_features, 2 * width, bias=bias)
-        self.w3 = nn.Linear(width, in_features, bias=bias)
+        width = (int(4 * dim * 2 / 3) + 7) // 8 * 8
+        self.w12 = nn.Linear(dim, 2 * width)
+        self.w3 = nn.Linear(width, dim)
 
     @property
     def first(self) -> nn.Linear:
@@ -68,11 +87,11 @@ class SwiGLU(nn.Module):
         return nn.functional.silu(gate) * value
 
 
-OWN = (nn.Linear, timm.layers.LayerNorm, timm.layers.LayerScale, Attention, Mlp, SwiGLU)
+OWN = (nn.Linear, nn.LayerNorm, LayerScale, Attention, Mlp, SwiGLU)
 """Parts that a block computes with by itself."""
 
 
-class Block(timm.models.vision_transformer.Block):
+class Block(nn.Module):
     """Attention and feed-forward part, each after a norm, scaled and added; (B, N, C) to the same shape.
 
     Args:
@@ -88,22 +107,20 @@ class Block(timm.models.vision_transformer.Block):
     hooked it, all of them are called as modules: results are the same up to rounding, and `selective` is `none`.
     """
 
-    attn: Attention
-    mlp: Mlp | SwiGLU
-    norm1: timm.layers.LayerNorm
-    norm2: timm.layers.LayerNorm
-    ls1: timm.layers.LayerScale
-    ls2: timm.layers.LayerScale
-
     def __init__(
         self, dim: int, num_heads: int, *, ffn: str = "mlp", activation_checkpointing: str = "selective"
     ) -> None:
         require_choice("activation_checkpointing", activation_checkpointing, get_args(ActivationCheckpointing))
-        mlp = SwiGLU if ffn == "swiglu" else Mlp
-        super().__init__(dim, num_heads, qkv_bias=True, init_values=1.0, mlp_layer=mlp, attn_layer=Attention)
+        super().__init__()
         self.activation_checkpointing = activation_checkpointing
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, num_heads)
+        self.ls1 = LayerScale(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = SwiGLU(dim) if ffn == "swiglu" else Mlp(dim)
+        self.ls2 = LayerScale(dim)
 
-    def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Run the block; `lengths` as in `models.attention.attend`."""
         recompute = self.activation_checkpointing if self.training and torch.is_grad_enabled() else "none"
         untouched = self._is_untouched()  # asked once: hooks may be gone when backward comes
@@ -144,6 +161,6 @@ def _pure(norm: nn.LayerNorm) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda x, weight, bias: nn.functional.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 
-def scaled(layer: nn.Linear, scale: timm.layers.LayerScale) -> tuple[Tensor, Tensor]:
+def scaled(layer: nn.Linear, scale: LayerScale) -> tuple[Tensor, Tensor]:
     """Weight and bias of `scale(layer(x))` as one layer: the gradient of the scale needs no copy of the result."""
     return layer.weight * scale.gamma[:, None], layer.bias * scale.gamma

@@ -1,4 +1,4 @@
-"""The DINOv2 vision transformer: timm's blocks under the parameter names of the released checkpoints."""
+"""The DINOv2 vision transformer, under the parameter names of the released checkpoints."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from timm.layers import LayerNorm, PatchEmbed
 from torch import Tensor, nn
 
 from depth_anything_train.models.attention import set_kernel
-from depth_anything_train.models.block import Block
+from depth_anything_train.models.block import NORM_EPS, Block
 from depth_anything_train.ops.positions import PositionWay, resample_positions
 from depth_anything_train.runtime import UserError, require_choice, require_count
 from depth_anything_train.types import Image, Patches
@@ -118,12 +117,23 @@ def resolve_taps(taps: str | Sequence[int], depth: int) -> Four:
     return four("taps", taps)
 
 
+class PatchEmbed(nn.Module):
+    """Image (B, 3, H, W) to a token for each patch, row by row: (B, N, C)."""
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, image: Image) -> Tensor:
+        """Project every patch by itself."""
+        return self.proj(image).flatten(2).transpose(1, 2)
+
+
 class DinoV2Encoder(nn.Module):
     """Image to patch features.
 
-    The forward pass is written here, over timm's blocks, because three things differ from timm: the position
-    embedding is resampled as configured, four blocks are tapped with the final norm applied to each, and the
-    unused `mask_token` keeps its place among the weights (frozen, so that DDP does not wait for its gradient).
+    The position embedding is resampled as configured, four blocks are tapped with the final norm applied to each, and
+    the unused `mask_token` keeps its place among the weights (frozen, so that DDP does not wait for its gradient).
 
     Args:
         config: sizes, taps and the way positions are resampled.
@@ -140,16 +150,18 @@ class DinoV2Encoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, dim))
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
-        self.patch_embed = PatchEmbed(img_size=None, patch_size=config.patch_size, embed_dim=dim)
+        self.patch_embed = PatchEmbed(dim, config.patch_size)
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, ffn=config.ffn, activation_checkpointing=activation_checkpointing)
             for _ in range(config.depth)
         )
-        self.norm = LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         set_kernel(self, attention)
         self._init_weights()
 
     def _init_weights(self) -> None:
+        if self.pos_embed.is_meta:
+            return  # values are to come from a file; torch would load its compiler, for seconds, to draw none
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
         for module in self.modules():

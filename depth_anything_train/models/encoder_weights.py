@@ -10,7 +10,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import Tensor
 
 from depth_anything_train.models.encoder import DinoV2Encoder
@@ -52,6 +51,8 @@ def _from_timm(size: str, name: str) -> dict[str, Tensor]:
             f"Expected an encoder of size {', '.join(HUB_NAMES)} for the hub, but got {size}; "
             "choose one of them, or give the file of its weights."
         )
+    import timm
+
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except (OSError, RuntimeError, ValueError) as error:

@@ -68,13 +68,14 @@ def count_flops(config: DepthModelConfig, height: int, width: int) -> Flops:
     with torch.device("meta"):
         model = DepthModel(config, activation_checkpointing="none")
         image = torch.empty(1, 3, height, width)
-    with FlopCounterMode(display=False) as encoder, torch.no_grad():
-        model.pretrained(image)
-    with FlopCounterMode(display=False) as training:
-        disparity = model(image)
-        forward = training.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        maps, _ = model.pretrained.forward_taps(image)
+        encoder = counter.get_total_flops()
+        disparity = model.depth_head(maps, image.shape[-2:])
+        forward = counter.get_total_flops()
         disparity.sum().backward()
-    return Flops(forward, encoder.get_total_flops(), training.get_total_flops())
+        training = counter.get_total_flops()
+    return Flops(forward, encoder, training)
 
 
 def peak_flops(device_name: str) -> float | None:

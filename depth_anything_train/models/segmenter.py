@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from depth_anything_train.models.block import NORM_EPS
 from depth_anything_train.models.encoder import DinoV2Encoder, EncoderConfig
 from depth_anything_train.models.weights import (
     FolderFiles,
@@ -90,6 +90,14 @@ class SegmenterConfig:
             ) from None
 
 
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of maps, of each position by itself: (B, C, h, w) to the same shape."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise."""
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Pyramid(nn.Module):
     """Four maps of one size to 4, 2, 1 and 1/2 times that size: a plain encoder looks like one of many scales.
 
@@ -101,7 +109,7 @@ class Pyramid(nn.Module):
         super().__init__()
         self.finest = nn.Sequential(
             nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2),
-            LayerNorm2d(channels),
+            ChannelNorm(channels, eps=NORM_EPS),
             nn.GELU(),
             nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2),
         )
