@@ -51,7 +51,7 @@ def _from_timm(size: str, name: str) -> dict[str, Tensor]:
             f"Expected an encoder of size {', '.join(HUB_NAMES)} for the hub, but got {size}; "
             "choose one of them, or give the file of its weights."
         )
-    import timm
+    import timm  # here, for it takes seconds and loads a compiler
 
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
