@@ -10,8 +10,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 # A process more than cores, because many tests wait for others; four at most, because each holds torch. A file stays in
-# one process, so that what its tests share is made once; tests/conftest.py says which files are first.
-PARALLEL := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 4))") --dist loadfile --no-loadscope-reorder
+# one process, so that what its tests share is made once.
+PARALLEL := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 4))") --dist loadfile
 
 .PHONY: setup quickstart test test-slurm test-gpu lint coverage
 setup: .venv/.current

@@ -21,15 +21,6 @@ from stores import S3, s3_store
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-LONG = {"test_app.py", "test_devices.py", "test_faults.py", "test_kills.py", "test_recipes.py", "test_resume.py"}
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Processes beside each other begin with files that take minutes, or one core would do the last of them alone."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.name not in LONG)
-
-
 @pytest.fixture(autouse=True)
 def ordinary_torch() -> Iterator[None]:
     """A training in this process leaves torch deterministic; the next test starts without."""
