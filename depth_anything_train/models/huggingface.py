@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from depth_anything_train.files import read_json, write_bytes, write_json
+from depth_anything_train.models.block import NORM_EPS
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel, DepthModelConfig
 from depth_anything_train.models.encoder import RELEASED, EncoderConfig, Four, four
 from depth_anything_train.models.hf_names import from_hf_names, to_hf_names
@@ -56,7 +57,7 @@ FIXED = {"head_hidden_size": 32, "head_in_index": -1, "reassemble_factors": [4, 
 BACKBONE_FIXED = {
     "apply_layernorm": True,
     "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6,
+    "layer_norm_eps": NORM_EPS,
     "mlp_ratio": 4,
     "num_channels": 3,
     "qkv_bias": True,
