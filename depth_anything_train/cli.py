@@ -88,12 +88,12 @@ def main() -> None:
         with leaving_at_once(numbers, status, interrupted):
             if name in LISTENERS:
                 hold_signals()
-            from depth_anything_train.command import stop_at_mistakes  # Hydra: a list of commands needs none
+            from depth_anything_train.command import read_command_line  # Hydra: a list of commands needs none
 
-            stop_at_mistakes(name, tuple(arguments[1:]))
+            cfg = read_command_line(name, arguments[1:])
             command = commands[name].load()
         try:
-            command()
+            command(cfg)
         except SystemExit as end:
             if name in REQUEUED and end.code == RUN_AGAIN:
                 console.print(f"`{name}` was asked to stop; run the same command again.", style="bold red")

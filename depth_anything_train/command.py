@@ -18,7 +18,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from depth_anything_train.composition import compose, config_folder, overrides_in
+from depth_anything_train.composition import compose_command, config_folder, overrides_in
 from depth_anything_train.files import TEMPORARY
 from depth_anything_train.run_folder import FINISHED
 from depth_anything_train.runtime import UserError, console
@@ -43,8 +43,11 @@ def command(
     *,
     short_of_memory: str | Callable[[DictConfig], str] = "take a smaller batch_size or size",
     again: str = "run it again",
-) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a Hydra app of `main(cfg)`: `key=value`, `--cfg job`, `--multirun` read from the command line.
+) -> Callable[[Callable[[DictConfig], Any]], Callable[..., None]]:
+    """Make a program of `main(cfg)`, which reads its config from the command line unless it is given one.
+
+    `key=value` is composed here; an option such as `--cfg job` or `--multirun` makes it a Hydra app, which takes longer
+    to start.
 
     A `UserError`, an unknown key and a missing value end with one sentence on stderr and exit status 2, and so does a
     lack of memory, with `short_of_memory` as what to do about it; other ends advise `again`.
@@ -52,9 +55,7 @@ def command(
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(function)
-        def run(cfg: DictConfig, typed: list[str]) -> None:
-            _expand_home(cfg)
-            sys.argv = typed  # Lightning starts the processes of further devices with it, and adds hydra.* keys
+        def run(cfg: DictConfig) -> None:
             try:
                 function(cfg)
             except UserError as error:
@@ -80,14 +81,24 @@ def command(
                 _stop(f"`{name}` was interrupted; nothing finished is lost, {again}.", status=INTERRUPTED)
 
         @functools.wraps(function)
-        def main() -> None:
+        def main(cfg: DictConfig | None = None) -> None:
             typed = list(sys.argv)
             arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
-            stop_at_mistakes(name, tuple(arguments))
+            if cfg is None:
+                cfg = read_command_line(name, arguments)
+            if cfg is not None:
+                run(cfg)
+                return
+
+            @functools.wraps(function)
+            def run_as_typed(cfg: DictConfig) -> None:
+                _expand_home(cfg)
+                sys.argv = typed  # Lightning starts the processes of further devices with it
+                run(cfg)
+
             # Behind an option such as `--cfg job` Hydra takes no key=value any more.
             keys, options = _apart(arguments)
             sys.argv = [f"depth-anything {name}", *QUIET, *keys, *options]
-            run_as_typed = functools.wraps(function)(lambda cfg: run(cfg, typed))
             hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()
 
         return main
@@ -95,22 +106,23 @@ def command(
     return decorate
 
 
-@functools.cache
-def stop_at_mistakes(name: str, arguments: tuple[str, ...]) -> None:
-    """End with one sentence if arguments cannot be composed, or name an input that does not exist.
+def read_command_line(name: str, arguments: Sequence[str]) -> DictConfig | None:
+    """The config that `key=value` arguments make; None if an option such as `--multirun` leaves that to Hydra.
 
-    This needs none of a command's own libraries, whose import takes seconds.
+    Ends with one sentence if they cannot be composed, or name an input that does not exist. This needs none of a
+    command's own libraries, whose import takes seconds.
     """
     if any(argument.startswith("-") for argument in arguments):
-        return  # flags such as --help and --multirun are Hydra's own business
+        return None
     try:
-        cfg = compose(name, overrides_in(arguments))
+        cfg = compose_command(name, overrides_in(arguments))
         _expand_home(cfg)
         finished = name == "train" and (Path(str(OmegaConf.select(cfg, "out"))) / FINISHED).exists()
         if not finished:  # such a training reads nothing
             check_inputs(name, cfg)
     except UserError as error:
         _stop(error)
+    return cfg
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

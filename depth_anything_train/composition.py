@@ -10,9 +10,10 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from depth_anything_train.overrides import as_override, in_shell
@@ -50,10 +51,31 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         UserError: an unknown key or choice (with the nearest known one), or a value that cannot be parsed or is of
             another kind than expected.
     """
+    return _without_hydra(_compose(name, overrides))
+
+
+def compose_command(name: str, overrides: list[str]) -> DictConfig:
+    """The same for the command that this process runs: `HydraConfig` and `${hydra:...}` tell what was chosen.
+
+    Raises:
+        UserError: as `compose`.
+    """
+    composed = _compose(name, overrides)
+    HydraConfig.instance().set_config(composed)
+    return _without_hydra(composed)
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()  # of the command that is running, if one asks for the config of another
     with hydra.initialize_config_dir(str(config_folder(name)), version_base="1.3"):
         try:
-            composed = hydra.compose(name, overrides)
+            composed = hydra.compose(name, overrides, return_hydra_config=True)
         except MissingConfigException as error:
             raise UserError(_unknown_choice(config_folder(name), overrides, error)) from None
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a name in place of a number

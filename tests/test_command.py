@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from depth_anything_train.command import _apart, command, stop_at_mistakes
+from depth_anything_train.command import _apart, command, read_command_line
 from depth_anything_train.command_help import command_help
 from depth_anything_train.composition import compose, config_folder
 from depth_anything_train.runtime import UserError
@@ -120,6 +120,12 @@ def test_command__takes_keys_behind_an_option(here, tmp_path, capsys):
     assert "count: 7" in capsys.readouterr().out
     assert here("prepare", "dataset=procedural", "--cfg", "job", "~seed", "out=x") == 0
     assert "seed:" not in capsys.readouterr().out.partition("dataset:")[0]
+
+
+def test_command__runs_with_each_of_several_values_where_hydra_is_asked_to(here, tmp_path):
+    several = ("count=1,2", f"out='{tmp_path}/${{count}}'", "workers=0", "--multirun")
+    assert here("prepare", "dataset=procedural", *several) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -233,11 +239,17 @@ def test_program__asked_to_stop_takes_its_workers_along_and_leaves_nothing_unfin
     ("name", "choices"),
     [("run", ["pipeline=quickstart"]), ("run", ["pipeline=metric"]), ("ablate", ["table=v1_table9"])],
 )
-def test_stop_at_mistakes__finds_none_where_the_place_has_its_name_from_a_choice(name, choices, capsys):
-    stop_at_mistakes(name, tuple(choices))
+def test_read_command_line__names_the_place_after_a_choice(name, choices, capsys):
+    cfg = read_command_line(name, choices)
+    chosen = "world" if name == "ablate" else choices[0].partition("=")[2]
+    assert cfg.out.endswith(f"/{chosen}") and "hydra" not in cfg
     assert capsys.readouterr().err == ""
     with pytest.raises(SystemExit):
-        stop_at_mistakes(name, (*choices, "typo=1"))
+        read_command_line(name, [*choices, "typo=1"])
+
+
+def test_read_command_line__leaves_options_to_hydra():
+    assert read_command_line("train", ["--cfg", "job", "typo=1"]) is None
 
 
 def test_program__starts_without_torch():
@@ -272,14 +284,14 @@ def test_program__answers_mistakes_before_it_imports_torch(tmp_path):
 
 
 @pytest.mark.parametrize("out", ["{home}/run", "'~/run'"])
-def test_stop_at_mistakes__a_finished_training_reads_nothing(tmp_path, monkeypatch, out):
+def test_read_command_line__a_finished_training_reads_nothing(tmp_path, monkeypatch, out):
     monkeypatch.setenv("HOME", str(tmp_path))
-    arguments = ("experiment=tiny_teacher", "labelled=[gone]", f"out={out.format(home=tmp_path)}")
+    arguments = ["experiment=tiny_teacher", "labelled=[gone]", f"out={out.format(home=tmp_path)}"]
     with pytest.raises(SystemExit):
-        stop_at_mistakes("train", arguments)
+        read_command_line("train", arguments)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "finished.json").touch()
-    stop_at_mistakes("train", arguments)
+    assert read_command_line("train", arguments).out == f"{tmp_path}/run"
 
 
 def test_check_inputs__leaves_addresses_patterns_and_cameras_to_those_who_read_them(tmp_path):
