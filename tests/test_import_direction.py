@@ -63,7 +63,15 @@ def test_a_planted_violation_is_found(tmp_path):
 
 def test_what_does_not_train_starts_and_predicts_without_the_libraries_of_training(tmp_path):
     # They are most of the seconds that a command takes to start, and bring half of the machine's libraries along.
-    names = ["ablate", "evaluate", "report.command", "inference.predict", "export.command", "app.serve"]
+    names = [
+        "ablate",
+        "evaluate",
+        "evaluation.segment_command",
+        "report.command",
+        "inference.predict",
+        "export.command",
+        "app.serve",
+    ]
     modules = [f"depth_anything_train.{name}" for name in names]
     modules += ["data_engine.verify", "data_engine.labelling.teacher"]
     code = f"""

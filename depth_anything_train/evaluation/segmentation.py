@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.labels import decode_classes
-from depth_anything_train.data.schema import NO_CLASS, BadSample, Record
+from depth_anything_train.data.schema import BadSample, Record
 from depth_anything_train.data.segmentation import require_known
 from depth_anything_train.data.test_sets import Records
 from depth_anything_train.evaluation.distributed import ALONE, Ranks
-from depth_anything_train.evaluation.validation import Measured, Validation
 from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.results import listed
-from depth_anything_train.metrics.segmentation import Confusion, measures
-from depth_anything_train.models.segmenter import FILES, Segmenter
+from depth_anything_train.metrics.segmentation import Confusion, confusion_of, measures
+from depth_anything_train.models.segmenter import Segmenter
 from depth_anything_train.runtime import ProgressBar, UserError
 
 
@@ -101,35 +97,3 @@ def read(record: Record, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[n
     truth = decode_classes(record, image.shape)
     require_known(truth, num_classes, record.key)
     return image, truth
-
-
-def confusion_of(truth: NDArray[np.uint8], found: NDArray[np.uint8], num_classes: int) -> Confusion:
-    """The confusion matrix of one image; pixels without class do not count."""
-    seen, true = torch.from_numpy(found).long(), torch.from_numpy(truth).long()
-    return multiclass_confusion_matrix(seen, true, num_classes, ignore_index=NO_CLASS, validate_args=False)
-
-
-class SegmentationValidation(Validation):
-    """A segmenter on segmented shards; the best one has the largest mIoU.
-
-    Args:
-        window: how an image is looked at.
-        options: see `Validation`.
-    """
-
-    shown = ("miou", "accuracy")
-    higher_is_better = True
-    description = FILES.description
-
-    def __init__(self, run: str | Path, *, window: SlidingWindow, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.window = window
-
-    def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> Measured:
-        """The measures of all pixels together."""
-        counted = count(model.to(device), self.data, self.window, ranks=ranks, shown=False)
-        return (counted.measures() if ranks.first else {}), counted.skipped
-
-    def describe(self) -> dict[str, Any]:
-        """The window."""
-        return {"window": asdict(self.window)}

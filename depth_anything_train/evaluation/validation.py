@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,13 +19,16 @@ from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread
 from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.loop import evaluate
+from depth_anything_train.evaluation.segmentation import count
 from depth_anything_train.files import read_json
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.preprocess import Size
+from depth_anything_train.inference.segmentation import SlidingWindow
 from depth_anything_train.metrics.depth import DepthProtocol
 from depth_anything_train.metrics.results import listed
-from depth_anything_train.models.checkpoints import FILES
+from depth_anything_train.models import checkpoints, segmenter
 from depth_anything_train.models.depth_model import DepthModel
+from depth_anything_train.models.segmenter import Segmenter
 from depth_anything_train.runtime import console, fingerprint, require_count
 from depth_anything_train.tasks.base import Task
 
@@ -187,7 +191,7 @@ class DepthValidation(Validation):
 
     shown = ("abs_rel", "delta1")
     higher_is_better = False
-    description = FILES.description
+    description = checkpoints.FILES.description
 
     def __init__(self, run: str | Path, *, protocol: DepthProtocol, **options: Any) -> None:
         super().__init__(run, **options)
@@ -202,3 +206,29 @@ class DepthValidation(Validation):
     def describe(self) -> dict[str, Any]:
         """The protocol."""
         return {"protocol": self.protocol.to_dict()}
+
+
+class SegmentationValidation(Validation):
+    """A segmenter on segmented shards; the best one has the largest mIoU.
+
+    Args:
+        window: how an image is looked at.
+        options: see `Validation`.
+    """
+
+    shown = ("miou", "accuracy")
+    higher_is_better = True
+    description = segmenter.FILES.description
+
+    def __init__(self, run: str | Path, *, window: SlidingWindow, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.window = window
+
+    def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> Measured:
+        """The measures of all pixels together."""
+        counted = count(model.to(device), self.data, self.window, ranks=ranks, shown=False)
+        return (counted.measures() if ranks.first else {}), counted.skipped
+
+    def describe(self) -> dict[str, Any]:
+        """The window."""
+        return {"window": asdict(self.window)}

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Confusion = Tensor
 """(K, K) whole numbers: pixels of the class of the row that were taken for the class of the column."""
+
+
+def confusion_of(truth: NDArray[np.uint8], found: NDArray[np.uint8], num_classes: int) -> Confusion:
+    """The confusion matrix of one image; pixels whose label is none of the classes do not count."""
+    labelled = truth < num_classes
+    pairs = num_classes * truth[labelled].astype(np.int64) + found[labelled]
+    return torch.from_numpy(np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes))
 
 
 def class_ious(confusion: Confusion) -> Tensor:

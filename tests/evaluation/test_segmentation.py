@@ -6,9 +6,9 @@ from segmented import NAMES, classes_of, write_segmented
 
 from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.segment_command import main
-from depth_anything_train.evaluation.segmentation import confusion_of, count
+from depth_anything_train.evaluation.segmentation import count
 from depth_anything_train.inference.segmentation import SlidingWindow
-from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, measures
+from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, confusion_of, measures
 from depth_anything_train.models.encoder import EncoderConfig
 from depth_anything_train.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from depth_anything_train.runtime import UserError

@@ -2,10 +2,9 @@ import math
 
 import numpy as np
 import torch
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from depth_anything_train.evaluation.segmentation import confusion_of
-from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, measures
+from depth_anything_train.metrics.segmentation import best_constant_miou, class_ious, confusion_of, measures
 
 
 def test_measures__equal_counts_by_hand():
@@ -21,10 +20,10 @@ def test_measures__equal_counts_by_hand():
     assert np.allclose(class_ious(confusion)[:4], ious) and class_ious(confusion)[4:].isnan().all()
     assert math.isclose(measures(confusion)["miou"], np.mean(ious))
     assert math.isclose(measures(confusion)["accuracy"], (truth == found)[known].mean())
+    pair = torch.tensor(found), torch.tensor(truth).long()
+    assert torch.equal(confusion, MulticlassConfusionMatrix(6, ignore_index=255)(*pair))
     index = MulticlassJaccardIndex(6, ignore_index=255)
-    assert math.isclose(
-        measures(confusion)["miou"], index(torch.tensor(found), torch.tensor(truth).long()).item(), rel_tol=1e-6
-    )
+    assert math.isclose(measures(confusion)["miou"], index(*pair).item(), rel_tol=1e-6)
 
 
 def test_best_constant__is_that_of_the_commonest_class():

@@ -14,8 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from data_engine.ingest.ade20k import Ade20k
 from data_engine.prepare import prepare
 from depth_anything_train.composition import compose
-from depth_anything_train.evaluation.segmentation import confusion_of
-from depth_anything_train.metrics.segmentation import best_constant_miou
+from depth_anything_train.metrics.segmentation import best_constant_miou, confusion_of
 from depth_anything_train.models.depth_model import build_depth_model
 from depth_anything_train.models.segmenter import load_segmenter
 from depth_anything_train.optim.schedule import linear_factor
