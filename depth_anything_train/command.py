@@ -10,7 +10,9 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,11 +30,11 @@ from depth_anything_train.values import check_inputs
 # We write the resolved config into the run folder ourselves; Hydra's own folders and log files stay away.
 QUIET = [
     "hydra.run.dir=.",
+    "hydra.sweep.subdir=.",
     "hydra.output_subdir=null",
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 ]
-
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 """Options of Hydra that the next argument belongs to."""
@@ -54,56 +56,69 @@ def command(
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        @functools.wraps(function)
         def run(cfg: DictConfig) -> None:
-            try:
+            def advice() -> str:
+                return short_of_memory if isinstance(short_of_memory, str) else short_of_memory(cfg)
+
+            with _ending_in_a_sentence(name, advice, again):
                 function(cfg)
-            except UserError as error:
-                _stop(error)
-            except OmegaConfBaseException as error:
-                _stop(_without_value(name, error))
-            except OSError as error:
-                named = re.sub(TEMPORARY, r"\1", str(error.filename))
-                where = f" with {named}" if error.filename else ""
-                reason = error.strerror or error
-                _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, fix the cause and {again}.")
-            except RuntimeError as error:
-                if death := death_of_worker(error):
-                    advice = f"perhaps for lack of memory; nothing finished is lost, {again} with fewer workers="
-                    _stop(f"`{name}` lost a process that loads images (it {death}), {advice}.")
-                if not is_out_of_memory(error):
-                    raise
-                tried = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
-                wanted = f" (it tried to allocate {tried[1]})" if tried else ""
-                advice = short_of_memory if isinstance(short_of_memory, str) else short_of_memory(cfg)
-                _stop(f"`{name}` needs more memory than its device has{wanted}: {advice}.")
-            except KeyboardInterrupt:
-                _stop(f"`{name}` was interrupted; nothing finished is lost, {again}.", status=INTERRUPTED)
 
         @functools.wraps(function)
         def main(cfg: DictConfig | None = None) -> None:
-            typed = list(sys.argv)
-            arguments = typed[2:] if typed[1:2] == [name] else typed[1:]
+            arguments = sys.argv[2:] if sys.argv[1:2] == [name] else sys.argv[1:]
             if cfg is None:
                 cfg = read_command_line(name, arguments)
             if cfg is not None:
                 run(cfg)
-                return
-
-            @functools.wraps(function)
-            def run_as_typed(cfg: DictConfig) -> None:
-                _expand_home(cfg)
-                sys.argv = typed  # Lightning starts the processes of further devices with it
-                run(cfg)
-
-            # Behind an option such as `--cfg job` Hydra takes no key=value any more.
-            keys, options = _apart(arguments)
-            sys.argv = [f"depth-anything {name}", *QUIET, *keys, *options]
-            hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()
+            else:
+                _run_by_hydra(name, arguments, run)
 
         return main
 
     return decorate
+
+
+@contextmanager
+def _ending_in_a_sentence(name: str, short_of_memory: Callable[[], str], again: str) -> Iterator[None]:
+    """What a user can do something about ends the program with one sentence instead of a traceback."""
+    try:
+        yield
+    except UserError as error:
+        _stop(error)
+    except OmegaConfBaseException as error:
+        _stop(_without_value(name, error))
+    except OSError as error:
+        named = re.sub(TEMPORARY, r"\1", str(error.filename))
+        where = f" with {named}" if error.filename else ""
+        reason = error.strerror or error
+        _stop(f"`{name}` stopped{where}: {reason}; nothing finished is lost, fix the cause and {again}.")
+    except RuntimeError as error:
+        if death := death_of_worker(error):
+            advice = f"perhaps for lack of memory; nothing finished is lost, {again} with fewer workers="
+            _stop(f"`{name}` lost a process that loads images (it {death}), {advice}.")
+        if not is_out_of_memory(error):
+            raise
+        tried = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+        wanted = f" (it tried to allocate {tried[1]})" if tried else ""
+        _stop(f"`{name}` needs more memory than its device has{wanted}: {short_of_memory()}.")
+    except KeyboardInterrupt:
+        _stop(f"`{name}` was interrupted; nothing finished is lost, {again}.", status=INTERRUPTED)
+
+
+def _run_by_hydra(name: str, arguments: Sequence[str], run: Callable[[DictConfig], None]) -> None:
+    """Let Hydra do what an option asks for, such as `--cfg job`, or `--multirun` with several values of a key."""
+    typed = list(sys.argv)
+
+    def run_as_typed(cfg: DictConfig) -> None:
+        _expand_home(cfg)
+        sys.argv = typed  # Lightning starts the processes of further devices with it
+        run(cfg)
+
+    # Behind an option such as `--cfg job` Hydra takes no key=value any more.
+    keys, options = _apart(arguments)
+    with tempfile.TemporaryDirectory() as sweep:  # Hydra's notes on the jobs of a sweep
+        sys.argv = [f"depth-anything {name}", *QUIET, f"hydra.sweep.dir={sweep}", *keys, *options]
+        hydra.main(version_base="1.3", config_path=str(config_folder(name)), config_name=name)(run_as_typed)()
 
 
 def read_command_line(name: str, arguments: Sequence[str]) -> DictConfig | None:

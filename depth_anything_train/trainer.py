@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from depth_anything_train.building import build
 from depth_anything_train.devices import register_strategies
 from depth_anything_train.models.flops import peak_flops
+from depth_anything_train.ops.precision import cpu_multiplies_bfloat16
 from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.signals import RUN_AGAIN
 
@@ -78,7 +79,7 @@ def choose_precision(wanted: str, device: str) -> str:
         return wanted
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    return "bf16-mixed" if torch.cpu.get_capabilities().get("avx512_bf16") else "32-true"
+    return "bf16-mixed" if cpu_multiplies_bfloat16() else "32-true"
 
 
 def device_peak(cfg: DictConfig) -> float | None:

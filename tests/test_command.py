@@ -122,10 +122,12 @@ def test_command__takes_keys_behind_an_option(here, tmp_path, capsys):
     assert "seed:" not in capsys.readouterr().out.partition("dataset:")[0]
 
 
-def test_command__runs_with_each_of_several_values_where_hydra_is_asked_to(here, tmp_path):
-    several = ("count=1,2", f"out='{tmp_path}/${{count}}'", "workers=0", "--multirun")
+def test_command__runs_with_each_of_several_values_where_hydra_is_asked_to(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    several = ("count=1,2", "out='shards/${count}'", "workers=0", "--multirun")
     assert here("prepare", "dataset=procedural", *several) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["1", "2"]
+    assert os.listdir(tmp_path) == ["shards"]
 
 
 @pytest.mark.parametrize(

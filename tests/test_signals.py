@@ -11,14 +11,19 @@ from depth_anything_train.signals import PARENT, RUN_AGAIN, leaving_on_request
 
 
 def test_die_with_parent__a_stage_ends_with_the_run_that_started_it():
-    stage = "from depth_anything_train.runtime import *; die_with_parent(); print('up', flush=True); time.sleep(60)"
+    stage = (
+        "import time; from depth_anything_train.signals import die_with_parent\n"
+        "die_with_parent(); print('up', flush=True); time.sleep(60)"
+    )
     program = (
         "import os, subprocess, sys\n"
         f"child = subprocess.Popen([sys.executable, '-c', {stage!r}], stdout=subprocess.PIPE,"
         f" env={{**os.environ, {PARENT!r}: str(os.getpid())}})\n"
-        "child.stdout.readline(); print(child.pid, flush=True); os.kill(os.getpid(), 9)\n"
+        "print(child.pid, child.stdout.readline().decode(), flush=True); os.kill(os.getpid(), 9)\n"
     )
-    child = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout)
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.split()
+    assert said[1:] == ["up"]
+    child = int(said[0])
     for _ in range(200):
         try:
             state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]

@@ -11,6 +11,7 @@ import torch
 from depth_anything_train.data.sources import Source
 from depth_anything_train.doctor.outcome import Outcome
 from depth_anything_train.models.flops import peak_flops
+from depth_anything_train.ops.precision import cpu_multiplies_bfloat16
 
 READ_BYTES, ENOUGH_BYTES = 1 << 28, 1 << 24
 
@@ -19,8 +20,8 @@ def check_device(device: torch.device) -> Outcome:
     """Versions, the device and what it can do."""
     versions = f"torch {torch.__version__}"
     if device.type != "cuda":
-        half = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-        found = f"{versions}, {device.type}, {torch.get_num_threads()} threads, bf16 in hardware: {half}"
+        threads, bf16 = torch.get_num_threads(), cpu_multiplies_bfloat16()
+        found = f"{versions}, {device.type}, {threads} threads, bf16 in hardware: {bf16}"
         return Outcome("device", "ok", f"{found}. Enough for small sizes; the paper's need GPUs.")
     properties = torch.cuda.get_device_properties(device)
     peak = peak_flops(properties.name)

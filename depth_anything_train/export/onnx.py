@@ -130,7 +130,7 @@ def build_graph(model: DepthAnything, *, size: Size | None, batch_size: int | No
 class _Encoder(DinoV2Encoder):
     """The encoder with position embeddings resampled by two matrices, which the graph makes from the image's size."""
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
+    def positions(self, grid: tuple[int, int]) -> Tensor:
         return positions_by_matrices(self.pos_embed, grid, self.config.position)
 
 

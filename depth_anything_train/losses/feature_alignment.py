@@ -8,6 +8,7 @@ from torch.nn.functional import cosine_similarity
 from depth_anything_train.ops.masked import masked_mean
 from depth_anything_train.ops.precision import in_float32
 from depth_anything_train.ops.watch import watch
+from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Patches, Scalar
 
 
@@ -22,10 +23,15 @@ class FeatureAlignmentLoss(nn.Module):
 
     Args:
         margin: largest cosine that still counts; 1.0 means no tolerance.
+
+    Raises:
+        UserError: `margin` is no cosine, or -1, with which nothing would count.
     """
 
     def __init__(self, margin: float = 0.85) -> None:
         super().__init__()
+        if not -1 < margin <= 1:
+            raise UserError(f"Expected the margin of the feature alignment above -1 and up to 1, but got {margin}.")
         self.margin = margin
 
     @in_float32

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from depth_anything_train.ops.alignment import aligned_residual
 from depth_anything_train.ops.precision import in_float32
+from depth_anything_train.runtime import require_count
 from depth_anything_train.types import Disparity, Scalar, Valid
 
 
@@ -23,10 +24,14 @@ class GradientMatchingLoss(nn.Module):
 
     Args:
         scales: number of scales.
+
+    Raises:
+        UserError: `scales` is no whole number of at least 1.
     """
 
     def __init__(self, scales: int = 4) -> None:
         super().__init__()
+        require_count("gradient.scales", scales)
         self.scales = scales
 
     @in_float32

@@ -228,8 +228,8 @@ class DinoV2Encoder(nn.Module):
     def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
         patches = self.patch_embed(image)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
-        return tokens + self._positions(grid)
+        return tokens + self.positions(grid)
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
+    def positions(self, grid: tuple[int, int]) -> Tensor:
         """The position embedding (1, 1 + rows * columns, C) of a grid of (rows, columns), class token first."""
         return resample_positions(self.pos_embed, grid, self.config.position)

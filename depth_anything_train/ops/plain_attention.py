@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IS_FASTER = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+from depth_anything_train.ops.precision import cpu_multiplies_bfloat16
+
+IS_FASTER = cpu_multiplies_bfloat16() and not torch.cpu.get_capabilities().get("amx_tile")
 """On CPUs with AVX-512 for bfloat16. Those without would take 3 to 16 times as long; with AMX it was not measured."""
 
 ROWS, SCORES = 256, 2**22

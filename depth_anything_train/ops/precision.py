@@ -14,6 +14,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this machine's CPU has instructions for it; others compute it piecemeal, and take far longer."""
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Raise half precision to float32; float32, float64, integers and booleans stay as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

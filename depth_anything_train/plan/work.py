@@ -79,7 +79,7 @@ def _training(experiment: str, size: int | list[int] | None) -> Work:
     if {"semantic", "segmented"} & set(batch):
         raise UserError(f"Expected an experiment that trains a depth model, but {experiment} has another decoder.")
     in_batch = sum(batch.values())
-    frozen_share = batch.get("unlabelled", 0) / in_batch if cfg.task.get("frozen_encoder") else 0.0
+    frozen_share = batch.get(cfg.task.feature_on, 0) / in_batch if cfg.task.get("frozen_encoder") else 0.0
     sides = [cfg.size, cfg.size] if isinstance(cfg.size, int) else plain(cfg.size)
     height, width = network_size(SQUARE, SQUARE, sides, patch=cfg.model.patch_size)
     flops = count_flops(_config_of(cfg.model), height, width)

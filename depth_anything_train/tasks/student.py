@@ -29,16 +29,15 @@ class StudentTask(DepthTask):
     Args:
         model: a `DepthModel`, its encoder freshly initialised (not from the teacher).
         frozen_encoder: the encoder as it was before training, same size; never trained, never in a checkpoint.
-            Without one there is no feature loss.
         labelled: loss of (prediction, disparity, valid); None where there are no labelled images (V2).
         pseudo: loss of (prediction, disparity, valid, region).
-        feature: loss of (student's patches, frozen patches).
+        feature: loss of (student's patches, frozen patches); None, with no frozen encoder, leaves it out.
         gradient: loss of both kinds of images, on edges (V2 section 7.1); None in V1.
         feature_on: the images it compares: `unlabelled`, as the paper does, or `labelled` (V1 table 13).
         options: see `Task`.
 
     Raises:
-        UserError: `feature_on` is another word.
+        UserError: `feature_on` is another word, or one of `feature` and `frozen_encoder` is without the other.
     """
 
     def __init__(
@@ -55,6 +54,10 @@ class StudentTask(DepthTask):
     ) -> None:
         super().__init__(model, **options)
         require_choice("feature_on", feature_on, get_args(FeatureOn))
+        if (feature is None) != (frozen_encoder is None):
+            raise UserError(
+                "Expected task.feature and task.frozen_encoder, or neither; ablation=no_feature_alignment has neither."
+            )
         self.labelled, self.pseudo, self.gradient = labelled, pseudo, gradient
         self.feature, self.feature_on = feature, feature_on
         self.frozen_encoder = Frozen(frozen_encoder) if frozen_encoder is not None else None

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depth_anything_train.losses.feature_alignment import FeatureAlignmentLoss
+from depth_anything_train.runtime import UserError
 
 
 def plain_loss(student, frozen, margin):
@@ -81,3 +82,9 @@ def test_forward__is_float32_under_autocast():
         result = FeatureAlignmentLoss()(student, frozen)
     assert result.dtype == torch.float32
     assert torch.equal(result, FeatureAlignmentLoss()(student.float(), frozen.float()))
+
+
+@pytest.mark.parametrize("margin", [-1.0, 1.5, float("nan")])
+def test_margin__that_leaves_no_patch_or_is_no_cosine_is_refused(margin):
+    with pytest.raises(UserError, match=f"Expected the margin .* but got {margin}"):
+        FeatureAlignmentLoss(margin)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from depth_anything_train.losses.gradient_matching import GradientMatchingLoss
+from depth_anything_train.runtime import UserError
 
 
 def normalized(image, mask):
@@ -107,3 +108,9 @@ def test_forward__gradient_matches_finite_differences():
     pred, target, valid = case(2, shape=(1, 1, 5, 6))
     loss = GradientMatchingLoss(scales=2)
     assert torch.autograd.gradcheck(lambda pred: loss(pred, target, valid), pred.requires_grad_())
+
+
+@pytest.mark.parametrize("scales", [0, 1.5])
+def test_scales__without_one_there_is_nothing_to_compare(scales):
+    with pytest.raises(UserError, match="Expected gradient.scales to be a whole number of at least 1"):
+        GradientMatchingLoss(scales)

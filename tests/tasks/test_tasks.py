@@ -97,6 +97,12 @@ def test_student__features_can_be_aligned_on_the_labelled_images_instead():
         make_task(**{"task.feature_on": "both"})
 
 
+@pytest.mark.parametrize("left_out", ["task.feature", "task.frozen_encoder"])
+def test_student__a_feature_loss_and_a_frozen_encoder_belong_together(left_out):
+    with pytest.raises(UserError, match="Expected task.feature and task.frozen_encoder, or neither"):
+        make_task(**{left_out: "null"})
+
+
 def test_student__data_that_do_not_fit_the_task_are_refused():
     with pytest.raises(UserError, match="labelled images and task.labelled, or neither"):
         fit(make_task(), {"unlabelled": student_batch()["unlabelled"]})
