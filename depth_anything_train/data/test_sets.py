@@ -56,6 +56,12 @@ class TestSample:
     unit: str
     focal_px: float | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width at which a prediction is judged: those of the label."""
+        height, width = self.disparity.shape
+        return height, width
+
 
 def read_sample(record: Record, group: str, split_by: str | None = None) -> TestSample:
     """Decode one record. A sky mask is left where it is: marked sky is trained on, but not judged.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from depth_anything_train.data.test_sets import TestSample
 from depth_anything_train.inference.prediction import Prediction, Predictor
-from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image, fit, judged_pixels
+from depth_anything_train.metrics.depth import DepthProtocol, evaluate_image, judged_pixels, place
 from depth_anything_train.ops.colormaps import colorize
 from depth_anything_train.pages.pictures import Picture, PictureRow, encode, shrink
 
@@ -48,32 +48,28 @@ def example_row(
     errors = []
     for name, model in models.items():
         prediction = Prediction(model.forward([sample.image], size, [sample.focal_px])[0], model.kind)
-        raw = prediction.resized(*sample.disparity.shape).disparity
-        aligned = _aligned(raw, sample, judged, protocol)
-        measures = evaluate_image(raw, sample.disparity, sample.valid, protocol, unit=sample.unit)
+        disparity = prediction.resized(*sample.shape).disparity
+        measures = evaluate_image(disparity, sample.disparity, sample.valid, protocol, unit=sample.unit)
         figure = f"AbsRel {measures['abs_rel']:.3f}" if measures else "not judged"
+        aligned, errors_here = placed(disparity, sample, judged, protocol)
         shown = encode(colorize(aligned, limits=(low, high)))
         pictures.append(Picture(name, figure, f"Disparity {about} predicted by {name}, {figure}", shown))
-        error_map = shrink(_error(aligned, sample, judged), judged)
-        error = colorize(*error_map, colormap=ERROR_COLORMAP, limits=(0, WORST_ERROR))
+        error = colorize(*shrink(errors_here, judged), colormap=ERROR_COLORMAP, limits=(0, WORST_ERROR))
         errors.append(Picture(f"{name} error", "", f"Relative depth error {about} by {name}, {figure}", encode(error)))
     return PictureRow(sample.group, sample.key, pictures + errors)
 
 
-def _aligned(
-    raw: NDArray[np.float32], sample: TestSample, judged: NDArray[np.bool_], protocol: DepthProtocol
-) -> NDArray[np.float64]:
-    """The whole prediction (H, W) on the scale of the label."""
+def placed(
+    disparity: NDArray[np.float32], sample: TestSample, judged: NDArray[np.bool_], protocol: DepthProtocol
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A prediction (H, W) on the scale of its label, and its error where it is judged, 0 elsewhere.
+
+    The error is |depth - true depth| / true depth, whose mean over the judged pixels is AbsRel.
+    """
+    whole, error = torch.from_numpy(disparity.astype(np.float64)), np.zeros(judged.shape)
     if not judged.any():
-        return raw.astype(np.float64)
-    predicted, truth = (torch.from_numpy(values[judged].astype(np.float64)) for values in (raw, sample.disparity))
-    scale, shift = fit(predicted, truth, protocol.alignment)
-    return scale * raw.astype(np.float64) + shift
-
-
-def _error(aligned: NDArray[np.float64], sample: TestSample, judged: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """|predicted depth - depth| / depth (H, W) where judged, 0 elsewhere."""
-    error = np.zeros(judged.shape)
-    truth = sample.disparity[judged].astype(np.float64)
-    error[judged] = np.abs(truth / np.maximum(aligned[judged], 1e-6 * truth) - 1)
-    return error
+        return whole.numpy(), error
+    predicted, truth = whole[torch.from_numpy(judged)], torch.from_numpy(sample.disparity[judged].astype(np.float64))
+    placement = place(predicted, truth, protocol, sample.unit)
+    error[judged] = (placement.depth(predicted) * truth - 1).abs().numpy()
+    return placement.disparity(whole).numpy(), error

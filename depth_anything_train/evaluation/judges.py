@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,6 @@ from depth_anything_train.data.images import decode_image
 from depth_anything_train.data.metric import kb_crop
 from depth_anything_train.data.schema import IMAGES, LABELLED, BadSample, Record
 from depth_anything_train.data.test_sets import TestSample, group_of, read_sample
-from depth_anything_train.inference.prediction import Prediction
 from depth_anything_train.metrics.depth import MIN_PIXELS, DepthProtocol, evaluate_image
 from depth_anything_train.metrics.pairs import Pair, pair_accuracy
 from depth_anything_train.metrics.protocol import EvaluationProtocol
@@ -32,21 +31,28 @@ class PairSample:
     pairs: list[Pair]
     focal_px: float = 1.0  # any: which of two points is nearer does not depend on it
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width at which a prediction is judged: those of the image."""
+        height, width, _ = self.image.shape
+        return height, width
+
 
 class Judge(Protocol):
-    """Reads and measures under one protocol; `ratios` are as in `Results`."""
-
-    ratios: list[float]
+    """Reads and measures under one protocol."""
 
     @property
     def shards_kind(self) -> str:
         """Kind of the shards that hold its samples."""
 
     def read(self, record: Record, group: str, split_by: str | None) -> Any:
-        """A record -> a sample with `group`, `key` and `image`."""
+        """A record -> a sample with `group`, `key`, `image`, and the `shape` at which it is judged."""
 
-    def measure(self, sample: Any, prediction: Prediction) -> Measures:
-        """The numbers of one prediction at the network's resolution."""
+    def measure(self, sample: Any, disparity: NDArray[np.float32]) -> Measures:
+        """The numbers of one prediction, inverse depth at the sample's `shape`."""
+
+    def unit_ratio(self, sample: Any, disparity: NDArray[np.float32]) -> float | None:
+        """Predicted over true depth, by which a wrong unit shows; None where metres do not count or are not known."""
 
 
 def judge_of(protocol: EvaluationProtocol) -> Judge:
@@ -54,12 +60,11 @@ def judge_of(protocol: EvaluationProtocol) -> Judge:
     return DepthJudge(protocol) if isinstance(protocol, DepthProtocol) else PairJudge()
 
 
-@dataclass
+@dataclass(frozen=True)
 class DepthJudge:
     """Compares with a depth map."""
 
     protocol: DepthProtocol
-    ratios: list[float] = field(default_factory=list)
 
     shards_kind = LABELLED
 
@@ -77,8 +82,8 @@ class DepthJudge:
         image, disparity, valid = (np.ascontiguousarray(cut[name]) for name in maps)
         return replace(sample, image=image, disparity=disparity, valid=valid)
 
-    def measure(self, sample: TestSample, prediction: Prediction) -> Measures:
-        """As `evaluate_image`, at the label's size.
+    def measure(self, sample: TestSample, disparity: NDArray[np.float32]) -> Measures:
+        """As `evaluate_image`.
 
         Raises:
             BadSample: `not_in_metres` where the protocol judges metres, `too_few_valid_pixels`, or
@@ -86,23 +91,22 @@ class DepthJudge:
         """
         if self.protocol.alignment == "none" and sample.unit != "m":
             raise BadSample("not_in_metres", f"The label of {sample.key} has unit {sample.unit!r}.")
-        resized = prediction.resized(*sample.disparity.shape).disparity
-        if self.protocol.alignment == "none":
-            ratio = median_ratio(resized, sample.disparity, sample.valid)
-            self.ratios += [] if ratio is None else [ratio]
-        measures = evaluate_image(resized, sample.disparity, sample.valid, self.protocol, unit=sample.unit)
+        measures = evaluate_image(disparity, sample.disparity, sample.valid, self.protocol, unit=sample.unit)
         if measures is None:
             few = np.count_nonzero(sample.valid & (sample.disparity > 0)) < MIN_PIXELS[self.protocol.alignment]
             reason = "too_few_valid_pixels" if few else "outside_range_or_crop"
             raise BadSample(reason, f"{sample.key} has nothing to judge.")
         return measures
 
+    def unit_ratio(self, sample: TestSample, disparity: NDArray[np.float32]) -> float | None:
+        """As `median_ratio`, whether or not the image can be judged."""
+        if self.protocol.alignment != "none" or sample.unit != "m":
+            return None
+        return median_ratio(disparity, sample.disparity, sample.valid)
 
-@dataclass
+
 class PairJudge:
     """Compares with what people said about pairs of points."""
-
-    ratios: list[float] = field(default_factory=list)
 
     shards_kind = IMAGES
 
@@ -122,10 +126,13 @@ class PairJudge:
         group = group_of(record, str(meta.get(SCENARIO) or group), split_by)
         return PairSample(group, record.key, image, pairs)
 
-    def measure(self, sample: PairSample, prediction: Prediction) -> Measures:
+    def measure(self, sample: PairSample, disparity: NDArray[np.float32]) -> Measures:
         """`accuracy` in percent, and how many `pairs` there are."""
-        resized = prediction.resized(*sample.image.shape[:2]).disparity
-        return {"pairs": len(sample.pairs), "accuracy": pair_accuracy(resized, sample.pairs)}
+        return {"pairs": len(sample.pairs), "accuracy": pair_accuracy(disparity, sample.pairs)}
+
+    def unit_ratio(self, sample: PairSample, disparity: NDArray[np.float32]) -> float | None:
+        """Metres do not count here."""
+        return None
 
 
 def _inside(pair: Any, height: int, width: int) -> bool:

@@ -67,13 +67,15 @@ def evaluate(
         for block in ranks.share(blocks):
             samples = _read(block, data, judge, split_by, part.skipped)
             for origin, sample, prediction in _predict(predictor, samples, size, part.skipped):
+                disparity = prediction.resized(*sample.shape).disparity
+                if (ratio := judge.unit_ratio(sample, disparity)) is not None:
+                    part.ratios.append(ratio)  # also of an image that cannot be judged: its unit may be why
                 try:
-                    measures = judge.measure(sample, prediction)
+                    measures = judge.measure(sample, disparity)
                     part.images.append(ImageResult(sample.group, sample.key, measures, origin))
                 except BadSample as error:
                     part.skipped[error.reason] += 1
             bar.advance(len(block))
-    part.ratios = judge.ratios  # those of images that could not be judged among them: they show a wrong unit, too
     results = _merged(ranks.gather(part), protocol)
     results.size = size
     if ranks.first and not results.images:
@@ -85,7 +87,7 @@ def _check_split(data: Mapping[str, Records], split_by: str) -> None:
     """Refuse a field that a few records of each set do not have, if it is mistyped or they are all that there are.
 
     Raises:
-        UserError: it is.
+        UserError: the field is one of these.
     """
     fields, seen_all = fields_of(data), all(len(records) <= LOOKED_AT for records in data.values())
     if fields and split_by not in fields and (seen_all or get_close_matches(split_by, fields)):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from depth_anything_train.metrics.functional import RATIO_METRICS, UNIT_METRICS, Pixels, abs_rel, delta1
 from depth_anything_train.metrics.protocol import EvaluationProtocol
@@ -101,7 +102,7 @@ def crop_window(crop: Crop, height: int, width: int) -> tuple[slice, slice]:
     return slice(int(top * height), int(bottom * height)), slice(int(0.03594771 * width), int(0.96405229 * width))
 
 
-def fit(predicted: Pixels, truth: Pixels, alignment: Alignment) -> tuple[float, float]:
+def _fit(predicted: Pixels, truth: Pixels, alignment: Alignment) -> tuple[float, float]:
     """Scale and shift that bring predicted disparity (P,) to the true one (P,); (1, 0) where nothing is aligned."""
     if alignment == "none":
         return 1.0, 0.0
@@ -111,6 +112,35 @@ def fit(predicted: Pixels, truth: Pixels, alignment: Alignment) -> tuple[float, 
     everywhere = torch.ones_like(predicted[None], dtype=torch.bool)
     scale, shift = least_squares_scale_shift(predicted[None], truth[None], everywhere)
     return scale.item(), shift.item()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a prediction comes to the scale and the range of its label: disparity by scale and shift, depth clipped."""
+
+    scale: float
+    shift: float
+    nearest: float
+    farthest: float
+
+    def disparity(self, predicted: Tensor) -> Tensor:
+        """On the scale of the label; may come out negative."""
+        return self.scale * predicted + self.shift
+
+    def depth(self, predicted: Tensor) -> Tensor:
+        """Its inverse, from `nearest` to `farthest`."""
+        # Clipped at the far end before inverting, as MiDaS does: the inverse stays finite and positive.
+        return (1.0 / self.disparity(predicted).clamp(min=1.0 / self.farthest)).clamp(min=self.nearest)
+
+
+def place(predicted: Pixels, truth: Pixels, protocol: DepthProtocol, unit: str = "m") -> Placement:
+    """How the protocol places predicted disparity (P,) beside the true one (P,), float64, at the judged pixels."""
+    metres = unit == "m"
+    return Placement(
+        *_fit(predicted, truth, protocol.alignment),
+        nearest=protocol.min_depth_m if metres else 0.0,
+        farthest=protocol.cap_m if metres and protocol.cap_m is not None else 1.0 / truth.min().item(),
+    )
 
 
 def evaluate_image(
@@ -150,23 +180,13 @@ def evaluate_image(
     check_finite(disparity[judged])
     predicted = torch.from_numpy(disparity[judged].astype(np.float64))
     truth = torch.from_numpy(label[judged].astype(np.float64))
-    scale, shift = fit(predicted, truth, protocol.alignment)
-    aligned = scale * predicted + shift
-
-    floored = aligned.clamp(min=DISPARITY_FLOOR * truth.max().item())
+    placement = place(predicted, truth, protocol, unit)
+    floored = placement.disparity(predicted).clamp(min=DISPARITY_FLOOR * truth.max().item())
     in_disparity = {"abs_rel_disparity": abs_rel(floored, truth), "delta1_disparity": delta1(floored, truth)}
-    metres = unit == "m"
-    nearest = protocol.min_depth_m if metres else 0.0
-    farthest = protocol.cap_m if metres and protocol.cap_m is not None else 1.0 / truth.min().item()
-    true_depth = 1.0 / truth
-    # Clipped at the far end before inverting, as MiDaS does: 1 / aligned stays finite and positive.
-    aligned_depth = (1.0 / aligned.clamp(min=1.0 / farthest)).clamp(min=nearest)
-    measures = RATIO_METRICS | UNIT_METRICS if metres else RATIO_METRICS
-    return (
-        {"pixels": len(truth)}
-        | in_disparity
-        | {name: measure(aligned_depth, true_depth) for name, measure in measures.items()}
-    )
+    depth, true_depth = placement.depth(predicted), 1.0 / truth
+    measures = RATIO_METRICS | UNIT_METRICS if unit == "m" else RATIO_METRICS
+    in_depth = {name: measure(depth, true_depth) for name, measure in measures.items()}
+    return {"pixels": len(truth)} | in_disparity | in_depth
 
 
 def judged_pixels(
