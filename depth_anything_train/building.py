@@ -95,7 +95,7 @@ def _check_settings(node: Any, target: Callable[..., Any], arguments: Mapping[st
     """Compare the keys of a node with what its target takes.
 
     Raises:
-        UserError: they are others.
+        UserError: the node lacks a key that the target needs, or has one that it does not take.
     """
     given = {str(key): None for key in node if key not in HYDRA_KEYS} | dict(arguments)
     signature = inspect.signature(target)

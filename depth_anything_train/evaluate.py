@@ -47,7 +47,7 @@ def refuse_false_names(cfg: DictConfig, typed: list[str]) -> None:
     """A published protocol that was changed on the command line has to take another name.
 
     Raises:
-        UserError: it kept it.
+        UserError: it kept its own.
     """
     if "suite" in cfg and any(text.startswith("suite.") and ".protocol." in text for text in typed):
         raise UserError("A suite takes the protocols as they are published; write a suite of your own for others.")

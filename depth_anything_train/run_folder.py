@@ -115,7 +115,7 @@ def check_samples(run: Path, cfg: DictConfig, content: Mapping[str, str]) -> Non
         content: stream -> a hash of what lies in its folders.
 
     Raises:
-        UserError: they are others.
+        UserError: the samples are others than those it began with.
     """
     mark = run / PROVENANCE
     known = read_json(mark)

@@ -29,6 +29,7 @@ from depth_anything_train.callbacks.speed import Speed
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.callbacks.watch import Watch
 from depth_anything_train.command import command
+from depth_anything_train.composition import plain
 from depth_anything_train.data.datamodule import ShardDataModule
 from depth_anything_train.data.sources import Source
 from depth_anything_train.data.test_sets import open_data
@@ -121,16 +122,13 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
     model = build(cfg.model)
     start = build(cfg.initialise, model=model)
     task = build(cfg.task, model=model, optim=build(cfg.optim), steps=cfg.steps)
-    origin = {**start, "data": data.record(), "run": read_json(run / PROVENANCE)}
-    size = cfg.size if isinstance(cfg.size, int) else list(cfg.size)
     if cfg.compile:
         compile_parts(task)
-    task.record = {"size": size, "experiment": cfg.name, "steps": cfg.steps, **origin}
 
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")
     log.continue_from(_step_of(newest))
-    validation = _validation(cfg, run, task, data.views.sources.values(), interruption)
+    validation = _validation(cfg, run, task, data.sources.values(), interruption)
     for judging in validation:
         judging.continue_from(_step_of(newest))
     mirrors = [build(node, folder=run) for node in cfg.logger.values()]
@@ -138,7 +136,15 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
     # Judged before the checkpoint of the same step, which is then the one to leave at.
     callbacks = [*validation, *_callbacks(cfg, run, interruption)]
     trainer = build_trainer(cfg, logger=[log, *mirrors], callbacks=callbacks, plugins=[disk])
-    task.record["precision"], task.seed = trainer.precision, cfg.seed
+    task.record = {
+        "size": plain(cfg.size),
+        "experiment": cfg.name,
+        "steps": cfg.steps,
+        **start,
+        "data": data.record(),
+        "run": read_json(run / PROVENANCE),
+        "precision": trainer.precision,
+    }
     trainer.accumulate_grad_batches = data.parts(trainer.world_size)
     leave_signals_to(interruption.listen, trainer)
     for mirror in mirrors:
@@ -195,7 +201,7 @@ def _validation(
     trained = {Path(str(folder.path)).resolve() for folder in folders}
     if shared := [name for name, folder in data.items() if Path(str(folder.path)).resolve() in trained]:
         raise UserError(f"{shared[0]} stands under validation and is trained on; hold some of its images out.")
-    return [build(cfg.validate, run=run, interruption=interruption, data=data, size=task.record["size"])]
+    return [build(cfg.validate, run=run, interruption=interruption, data=data, size=plain(cfg.size))]
 
 
 def _step_of(checkpoint: Path | None) -> int:

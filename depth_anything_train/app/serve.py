@@ -65,7 +65,7 @@ def free_port(host: str, port: int) -> int:
     """`port` if it can be had on `host`; any free one for 0.
 
     Raises:
-        UserError: it cannot.
+        UserError: the port is taken, or not ours to take.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

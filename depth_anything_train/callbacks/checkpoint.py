@@ -10,9 +10,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from depth_anything_train.callbacks.checkpoint_io import SoundCheckpointIO, remove_half_checkpoints
 from depth_anything_train.callbacks.interruption import Interruption
 from depth_anything_train.callbacks.metrics_log import MetricsLog
-from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.internals import numbers_of_step, set_batches_done
 from depth_anything_train.runtime import require_count
+from depth_anything_train.tasks.steps import ends_step, has_row
 
 
 class CheckpointEvery(Callback):
@@ -32,19 +32,19 @@ class CheckpointEvery(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree with the other ranks as soon as they are there: a stop during start-up needs no start."""
         self.interruption.connect()
-        self.interruption.check()
+        self.interruption.agree_or_stop()
         if trainer.is_global_zero:
             remove_half_checkpoints(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle a request to stop that came while the state was being loaded."""
-        self.interruption.check()
+        self.interruption.agree_or_stop()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save after the optimiser's step, when weights, optimiser and step count agree."""
         if not ends_step(trainer):
             return
-        _io(trainer).look()
+        _io(trainer).raise_if_failed()
         step, stops = trainer.global_step, self.interruption.agree()
         is_last = step == trainer.max_steps
         if stops or step % self.every_n_steps == 0 or is_last:
@@ -56,7 +56,7 @@ class CheckpointEvery(Callback):
             finally:
                 self.interruption.agree()
         if not is_last:
-            self.interruption.check_agreed()
+            self.interruption.stop_if_agreed()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Tell Lightning's loops where they are: they count batches, of which a step may now have more or fewer."""

@@ -61,11 +61,11 @@ class SoundCheckpointIO(CheckpointIO):
         if writing is not None:
             writing.result()
 
-    def look(self) -> None:
-        """Raise if a checkpoint could not be written, without waiting.
+    def raise_if_failed(self) -> None:
+        """Without waiting, say whether the last checkpoint could be written.
 
         Raises:
-            UserError: one could not.
+            UserError: it could not be.
         """
         if self._writing is not None and self._writing.done():
             self.wait()

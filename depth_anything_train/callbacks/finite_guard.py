@@ -14,11 +14,11 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from depth_anything_train.callbacks.pictures import draw_batch
-from depth_anything_train.callbacks.steps import has_row
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.async_scalar import AsyncScalar
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.tasks.steps import has_row
 from depth_anything_train.types import Batch
 
 
@@ -102,7 +102,7 @@ class FiniteGuard(Callback):
         """Count the step that was looked at last.
 
         Raises:
-            UserError: it is the last of too many.
+            UserError: it is the last of `max_in_a_row` that were not finite.
         """
         self._count()
         if self.in_a_row >= self.max_in_a_row:

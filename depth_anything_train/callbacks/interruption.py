@@ -80,20 +80,20 @@ class Interruption:
         self.agreed = bool(flag)
         return self.agreed
 
-    def check(self) -> None:
-        """Agree, and leave if so. Every rank must call it.
+    def agree_or_stop(self) -> None:
+        """Agree, and leave if a rank was asked to. Every rank must call it.
 
         Raises:
             Stopped: a rank was asked to stop.
         """
         self.agree()
-        self.check_agreed()
+        self.stop_if_agreed()
 
-    def check_agreed(self) -> None:
-        """Leave, if that is agreed.
+    def stop_if_agreed(self) -> None:
+        """Leave if all ranks know already that they should; asks none of them.
 
         Raises:
-            Stopped: it is.
+            Stopped: all know that a rank was asked to stop.
         """
         if self.agreed:
             raise Stopped

@@ -10,11 +10,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from depth_anything_train.callbacks.pictures import draw_batch
-from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.files import write_bytes
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import require_count
+from depth_anything_train.tasks.base import DepthTask
+from depth_anything_train.tasks.steps import ends_step
 
 
 class Preview(Callback):
@@ -44,5 +45,5 @@ class Preview(Callback):
     def _predict(self, pl_module: LightningModule, stream: dict[str, Tensor]) -> Tensor:
         image = stream["image"][: self.num_images]
         with torch.autocast(image.device.type, enabled=False):
-            task: Any = pl_module
-            return task.disparity(image)
+            assert isinstance(pl_module, DepthTask)
+            return pl_module.disparity(image)

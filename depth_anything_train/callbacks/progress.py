@@ -7,9 +7,9 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.ops.async_scalar import AsyncScalar
 from depth_anything_train.runtime import ProgressBar
+from depth_anything_train.tasks.steps import ends_step
 
 
 class StepProgress(Callback):

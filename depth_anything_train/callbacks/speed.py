@@ -11,8 +11,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from depth_anything_train.callbacks.metrics_log import MACHINE
-from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.ops.async_scalar import synchronize
+from depth_anything_train.tasks.base import Task
+from depth_anything_train.tasks.steps import ends_step, has_row
 
 
 class Speed(Callback):
@@ -41,8 +42,8 @@ class Speed(Callback):
         if not ends_step(trainer):
             return
         if self.start is None:
-            task: Any = pl_module  # a Task, which builds on callbacks
-            self.flops = task.count_flops(batch)
+            assert isinstance(pl_module, Task)
+            self.flops = pl_module.count_flops(batch)
             return self._begin(trainer, pl_module)
         if not has_row(trainer.global_step, trainer):
             return

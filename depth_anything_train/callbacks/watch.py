@@ -11,9 +11,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.ops.gather import gather_objects
 from depth_anything_train.ops.watch import watching
+from depth_anything_train.tasks.steps import ends_step, has_row
 
 PER_IMAGE = "per_image"
 """Losses of single images, which are logged as means over the images of each data set."""

@@ -36,7 +36,7 @@ class StrongPerturbation:
         blur_sigma: its standard deviation in pixels is drawn from this range.
 
     Raises:
-        UserError: one of them is none.
+        UserError: a probability or a range is none.
     """
 
     def __init__(

@@ -105,6 +105,7 @@ class ShardDataModule(LightningDataModule):
         }
         self.streams = {name: Stream(order, batch[name]) for name, order in orders.items()}
         self.shuffled = shuffle_shards is None
+        self.sources = sources
         self.steps, self.seed, self.workers, self.max_bad_share = steps, seed, workers, max_bad_share
         self.cutmix, self.max_per_device = cutmix, max_per_device
         self.bad = BadSamples(max_bad_share)
@@ -120,15 +121,15 @@ class ShardDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Say what is left out, once for all processes."""
         if self.trainer is None or self.trainer.is_global_zero:
-            for source in self.views.sources.values():
+            for source in self.sources.values():
                 for sentence in source.left_out():
                     console.print(sentence, soft_wrap=True)
             if self.shuffled:
-                _warn_of_traffic(self.views.sources.values())
+                _warn_of_traffic(self.sources.values())
 
     def content(self) -> dict[str, str]:
         """Stream -> a hash of its samples: with the seed it decides all batches, wherever the folders lie."""
-        return {name: source.digest for name, source in self.views.sources.items()}
+        return {name: source.digest for name, source in self.sources.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: what could not be used so far. The trainer's step says where the loader is.
@@ -236,8 +237,8 @@ class ShardDataModule(LightningDataModule):
         size = images * math.prod(self.views.geometry.shape) * BYTES_A_PIXEL + mmap.PAGESIZE  # to align arrays
         buffers = partial(SharedBuffers, self.workers, AHEAD + 1, size) if context == "fork" else None
         self.bad = BadSamples(self.max_bad_share, before=self.bad.before)
-        by_groups = not self.shuffled and any(source.is_remote for source in self.views.sources.values())
-        prefetcher = partial(ShardPrefetcher, order, self.views.sources) if by_groups else None
+        by_groups = not self.shuffled and any(source.is_remote for source in self.sources.values())
+        prefetcher = partial(ShardPrefetcher, order, self.sources) if by_groups else None
         self.loaders.append(TrainLoader(load, buffers, self.bad, prefetcher))
         return self.loaders[-1]
 
@@ -265,7 +266,7 @@ class ShardDataModule(LightningDataModule):
 
     def record(self) -> list[dict[str, Any]]:
         """What a model's record says about its data, a folder each; see `Source.record`."""
-        return [folder for source in self.views.sources.values() for folder in source.record()]
+        return [folder for source in self.sources.values() for folder in source.record()]
 
     def close(self) -> None:
         """Say, once for all processes, what could not be used. Every process must call it.

@@ -137,7 +137,7 @@ class Shard:
         """Compare the index with its checksum, and the tar's end with the last record. Reading does not need this.
 
         Raises:
-            BadShard: they do not agree.
+            BadShard: index and checksum, or index and tar, do not agree.
         """
         if problem := index_problem(self._index, self.path, None):
             raise BadShard(problem)

@@ -9,9 +9,9 @@ import bisect
 import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from depth_anything_train.data.labels import (
     to_unit_range,
 )
 from depth_anything_train.data.remote import AnyPath, RemotePath
-from depth_anything_train.data.schema import LABELLED, PSEUDO_LABELS, SKY, BadSample
+from depth_anything_train.data.schema import LABELLED, NO_CLASS, PSEUDO_LABELS, SKY, BadSample
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.files import read_json
 from depth_anything_train.parallel import in_parallel
@@ -52,6 +52,9 @@ class Source(ABC):
 
     kind: str
     """What dataset.json of every folder must say."""
+
+    blank: ClassVar[Mapping[str, np.generic]] = {"disparity": np.float32(0), "valid": np.bool_(False)}
+    """What a pixel without label holds, by the name of the map."""
 
     def __init__(self, folders: Sequence[str | Path], *, skip: Collection[str] = ()) -> None:
         if isinstance(folders, str | Path) or not folders or not all(isinstance(f, str | Path) for f in folders):
@@ -206,6 +209,7 @@ class SemanticSource(Source):
     """Images with the class of every pixel: `image`, `classes` (h, w) uint8 (255 none), `key`."""
 
     kind = LABELLED
+    blank = {"classes": np.uint8(NO_CLASS)}
 
     def load(self, index: int) -> Sample:
         """Read and decode one sample.

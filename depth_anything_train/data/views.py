@@ -22,8 +22,8 @@ from depth_anything_train.data.colour import Perturbation
 from depth_anything_train.data.cutmix import CutMix, cutmix
 from depth_anything_train.data.hand_over import SharedBuffers
 from depth_anything_train.data.order import Slot
-from depth_anything_train.data.schema import NO_CLASS, BadSample
-from depth_anything_train.data.sources import Sample, SemanticSource, Source
+from depth_anything_train.data.schema import BadSample
+from depth_anything_train.data.sources import Sample, Source
 from depth_anything_train.data.transforms import Geometry
 from depth_anything_train.runtime import UserError, keyed_seed
 from depth_anything_train.types import Batch, Valid
@@ -125,10 +125,8 @@ class TrainingBatches(Dataset["Collated | UserError"]):
     def _blank(self, name: str) -> Sample:
         """A black image without any label: it keeps its place in the batch and adds nothing to a loss."""
         shape = self.views.geometry.shape
-        blank: Sample = {"image": np.broadcast_to(np.uint8(0), (*shape, 3))}
-        if isinstance(self.views.sources[name], SemanticSource):
-            return blank | {"classes": np.broadcast_to(np.uint8(NO_CLASS), shape)}
-        return blank | {"disparity": np.broadcast_to(np.float32(0), shape), "valid": np.broadcast_to(False, shape)}
+        maps = {quantity: np.broadcast_to(value, shape) for quantity, value in self.views.sources[name].blank.items()}
+        return {"image": np.broadcast_to(np.uint8(0), (*shape, 3)), **maps}
 
     def _room(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         room = None if self.buffers is None else self.buffers.room(shape, dtype)

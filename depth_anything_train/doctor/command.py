@@ -17,7 +17,6 @@ from rich.table import Table
 from depth_anything_train.building import build
 from depth_anything_train.command import command
 from depth_anything_train.composition import compose
-from depth_anything_train.data.sources import SemanticSource
 from depth_anything_train.data.views import UNLABELLED
 from depth_anything_train.doctor.environment import check_attention, check_device, check_disk
 from depth_anything_train.doctor.labels import check_labels, look, table
@@ -65,10 +64,9 @@ def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
     yield check_attention(device)
 
     data = build(recipe.data)
-    sources = {name: source for name, source in data.views.sources.items() if not isinstance(source, SemanticSource)}
-    yield check_disk(data.views.sources)
-    if sources:
-        seen = [one for source in sources.values() for one in look(source, cfg.num_samples)]
+    yield check_disk(data.sources)
+    if with_depth := [source for source in data.sources.values() if "disparity" in source.blank]:
+        seen = [one for source in with_depth for one in look(source, cfg.num_samples)]
         _show(table(seen))
         yield check_labels(seen, out / "labels.png")
 
@@ -78,7 +76,7 @@ def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
     build(small.initialise, model=model)
     task = build(small.task, model=model, optim=build(small.optim), steps=small.steps)
     batch = build(small.data).batch(0)
-    if sources:
+    if with_depth:
         image = next(iter(batch.values()))["image"]
         yield check_precision(model.to(device), task.to_model(image[:2].to(device)))
 

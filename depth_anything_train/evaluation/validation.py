@@ -13,7 +13,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from depth_anything_train.callbacks.interruption import Interruption, Stopped
 from depth_anything_train.callbacks.metrics_log import MetricsLog
-from depth_anything_train.callbacks.steps import ends_step
 from depth_anything_train.callbacks.wandb_mirror import WandbMirror
 from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread
@@ -31,6 +30,7 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.segmenter import Segmenter
 from depth_anything_train.runtime import console, fingerprint, require_count
 from depth_anything_train.tasks.base import Task
+from depth_anything_train.tasks.steps import ends_step
 
 Measured = tuple[dict[str, float], Mapping[str, int]]
 """The measures of a model, and how many samples could not be judged for which reason."""
@@ -115,7 +115,7 @@ class Validation(Callback, ABC):
             Stopped: a rank was asked to stop.
         """
         self._judge_if_due(trainer, pl_module)
-        self.interruption.check_agreed()
+        self.interruption.stop_if_agreed()
 
     def _judge_if_due(self, trainer: Trainer, task: LightningModule) -> None:
         step = trainer.global_step
@@ -135,7 +135,8 @@ class Validation(Callback, ABC):
             Stopped: a rank was asked to stop.
         """
         assert isinstance(task, Task)
-        ranks, step = Ranks(trainer.global_rank, trainer.world_size, self.interruption.check), trainer.global_step
+        step = trainer.global_step
+        ranks = Ranks(trainer.global_rank, trainer.world_size, self.interruption.agree_or_stop)
         model, device = task.snapshot(), trainer.strategy.root_device  # behind the last step the task has left it
         measures, skipped = self.measure(model, device, ranks)
         if not ranks.first:

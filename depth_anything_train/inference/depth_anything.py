@@ -188,7 +188,7 @@ class DepthAnything:
         """Refuse a size that the network cannot take, whatever the photograph.
 
         Raises:
-            UserError: it cannot.
+            UserError: the network cannot take this size.
         """
         network_size(1, 1, self.size if size is None else size, patch=self.model.config.encoder.patch_size)
 

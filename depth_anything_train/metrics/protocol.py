@@ -53,7 +53,7 @@ class EvaluationProtocol(ABC):
         """Every named field holds one of the values of its literal.
 
         Raises:
-            UserError: it does not.
+            UserError: a field holds another value.
         """
         for field, kind in kinds.items():
             require_choice(field, getattr(self, field), get_args(kind))

@@ -26,7 +26,7 @@ def from_hub(name: str, *, files: Sequence[str], what: str, revision: str | None
         revision: None is the newest.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: the hub does not have it or cannot be reached, and the cache does not hold it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

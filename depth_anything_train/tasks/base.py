@@ -15,7 +15,6 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from depth_anything_train.callbacks.steps import ends_step, has_row
 from depth_anything_train.data.schema import LABELLED
 from depth_anything_train.devices import share_out
 from depth_anything_train.models.checkpoints import assemble, describe, save_model
@@ -23,6 +22,7 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.flops import count_flops
 from depth_anything_train.ops.normalisation import normalize
 from depth_anything_train.runtime import UserError, console
+from depth_anything_train.tasks.steps import ends_step, has_row
 from depth_anything_train.types import Batch, Disparity, Image, ImageBytes, Scalar
 
 
@@ -64,7 +64,6 @@ class Task(LightningModule, ABC):
         self.model = model.to(memory_format=self.memory_format)
         self.optim, self.steps = optim, steps
         self.record: dict[str, Any] = {}  # what the model's file will say about its training
-        self.seed = 0  # of the run, for losses that draw
         self.weights = dict(weights)
         self._parts: list[dict[str, Tensor]] = []  # numbers of this step so far, where a device takes it in parts
 
@@ -101,7 +100,7 @@ class Task(LightningModule, ABC):
         """Refuse to continue with batches divided differently, if that changes the loss; tell of another precision.
 
         Raises:
-            UserError: it is.
+            UserError: they are, and the loss is over several images together.
         """
         precision = self.trainer.precision
         old = checkpoint.get("precision", precision)  # older checkpoints do not say

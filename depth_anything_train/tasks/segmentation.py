@@ -27,6 +27,7 @@ class SegmentationTask(Task):
         num_classes: number of classes in the data set.
         decoder: the other settings of `SegmenterConfig`.
         masks: loss of (classes, masks, labels) with three names, weighted by `weights`.
+        seed: of the run; the loss draws the points at which it compares masks.
         options: see `Task`.
     """
 
@@ -35,11 +36,18 @@ class SegmentationTask(Task):
     couples_images = True  # sums over masks, divided by the number of masks in all of them
 
     def __init__(
-        self, model: DepthModel, *, num_classes: int, decoder: dict[str, int], masks: nn.Module, **options: Any
+        self,
+        model: DepthModel,
+        *,
+        num_classes: int,
+        decoder: dict[str, int],
+        masks: nn.Module,
+        seed: int,
+        **options: Any,
     ) -> None:
         config = SegmenterConfig(model.pretrained.config, num_classes=num_classes, **decoder)
         super().__init__(Segmenter(config, model.pretrained), **options)
-        self.masks = masks
+        self.masks, self.seed = masks, seed
 
     def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         """One step; returns the total loss."""

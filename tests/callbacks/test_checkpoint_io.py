@@ -154,11 +154,11 @@ def test_save__where_there_is_no_room_for_the_first_checkpoint_nothing_is_left_a
 def test_background__a_failure_is_raised_at_the_next_look(tmp_path):
     disk = SoundCheckpointIO(background=True)
     (tmp_path / "file").write_text("no folder")
-    disk.look()  # nothing yet
+    disk.raise_if_failed()  # nothing yet
     disk.save_checkpoint({"step": 1}, tmp_path / "file" / "step-00000001.ckpt")
     with pytest.raises(UserError, match="Could not write"):
         while True:
-            disk.look()
+            disk.raise_if_failed()
 
 
 def test_half_checkpoints__are_removed_and_nothing_else_even_without_locks(tmp_path, monkeypatch):
