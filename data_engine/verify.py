@@ -42,24 +42,50 @@ ENOUGH_PAIRS, SOUND_AGREEMENT = 20, 0.7
 @command("verify")
 def main(cfg: DictConfig) -> None:
     """Check a folder of shards; exit status 1 if anything is wrong that training would meet."""
-    if cfg.bad_keys and not cfg.deep:
-        raise UserError("Expected deep=true with bad_keys=true: what is not decoded cannot be listed as bad.")
     folder = as_path(cfg.shards)
-    if cfg.bad_keys and isinstance(folder, RemotePath):
-        raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but got {folder}.")
-    if cfg.page:
-        require_depth(folder)  # not when all of it is read
-    for key in ("page", "sheet"):
-        if cfg[key]:
-            if not isinstance(cfg[key], str) or Path(cfg[key]).is_dir():
-                raise UserError(f"Expected a file to write as {key}, such as labels.html, but got {cfg[key]}.")
-            require_writable(Path(cfg[key]).parent, key)
+    check_outputs(cfg, folder)
     kept = 0
     if cfg.bad_keys and isinstance(folder, Path):
         findings, kept = list_bad_keys(require_folder(folder, what="shards"), cfg.workers, build(cfg.limits))
     else:
         findings = verify(folder, deep=cfg.deep, workers=cfg.workers, limits=build(cfg.limits))
     show(findings, folder)
+    write_pictures(cfg, findings, folder)
+    bad = sum(tally.count for tally in (*findings.bad.values(), *findings.suspected.values()))
+    if cfg.bad_keys:
+        before = f", {kept} of them kept from before" if kept else ""
+        console.print(f"{kept + bad} lines in {folder / BAD_KEYS_FILE}{before}.", soft_wrap=True)
+    elif bad:
+        about = f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out."
+        console.print(about, soft_wrap=True)
+    if findings.num_wrong and read_info(folder)["kind"] == PSEUDO_LABELS:
+        console.print("Labels that are damaged are made again by the same `label` once their NAME.json is deleted.")
+    wrong = len(findings.problems) if cfg.bad_keys else findings.num_wrong  # training leaves out what is listed
+    if wrong:
+        raise SystemExit(1)
+
+
+def check_outputs(cfg: DictConfig, folder: AnyPath) -> None:
+    """Refuse what could not be written at the end, before shards are read for hours.
+
+    Raises:
+        UserError: it cannot be written there, or there will be nothing to write.
+    """
+    if cfg.bad_keys and not cfg.deep:
+        raise UserError("Expected deep=true with bad_keys=true: what is not decoded cannot be listed as bad.")
+    if cfg.bad_keys and isinstance(folder, RemotePath):
+        raise UserError(f"bad_keys=true writes {BAD_KEYS_FILE} into the folder: expected a folder, but got {folder}.")
+    if cfg.page:
+        require_depth(folder)
+    for key in ("page", "sheet"):
+        if cfg[key]:
+            if not isinstance(cfg[key], str) or Path(cfg[key]).is_dir():
+                raise UserError(f"Expected a file to write as {key}, such as labels.html, but got {cfg[key]}.")
+            require_writable(Path(cfg[key]).parent, key)
+
+
+def write_pictures(cfg: DictConfig, findings: Findings, folder: AnyPath) -> None:
+    """Write the contact sheet and the page that were asked for."""
     if cfg.sheet and not findings.num_wrong:
         write_bytes(cfg.sheet, contact_sheet(ShardFolder(folder), cfg.num_samples, cfg.seed))
         console.print(f"Contact sheet: {cfg.sheet}")
@@ -75,17 +101,6 @@ def main(cfg: DictConfig) -> None:
             workers=cfg.workers,
         )
         console.print(f"Page: {cfg.page}", soft_wrap=True)
-    bad = sum(tally.count for tally in (*findings.bad.values(), *findings.suspected.values()))
-    if cfg.bad_keys:
-        before = f", {kept} of them kept from before" if kept else ""
-        console.print(f"{kept + bad} lines in {folder / BAD_KEYS_FILE}{before}.", soft_wrap=True)
-    elif bad:
-        about = f"bad_keys=true lists them in {BAD_KEYS_FILE}, and training leaves listed samples out."
-        console.print(about, soft_wrap=True)
-    if findings.num_wrong and read_info(folder)["kind"] == PSEUDO_LABELS:
-        console.print("Labels that are damaged are made again by the same `label` once their NAME.json is deleted.")
-    if findings.problems if cfg.bad_keys else findings.num_wrong:
-        raise SystemExit(1)
 
 
 def list_bad_keys(folder: Path, workers: int | None, limits: Limits) -> tuple[Findings, int]:

@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         require_reader(cfg.labelled, [cfg.model])
         protocol = build(cfg.benchmark)
         shards = open_data(plain(cfg.data), kind=judge_of(protocol).shards_kind)
-        model = open_model(cfg.model, cfg.labelled, device=cfg.device, shown=ranks.first)
+        model = open_model(cfg.model, cfg.labelled, device=cfg.device, progress=ranks.first)
         run_benchmark(cfg, model, Path(cfg.model).name, shards, protocol, out, ranks)
 
 

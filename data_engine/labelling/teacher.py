@@ -15,7 +15,7 @@ from torch import Tensor
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.preprocess import network_size, resize_on
-from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from depth_anything_train.ops.normalisation import normalize_
 from depth_anything_train.runtime import UserError, require_count
 
 Prepared = tuple[NDArray[Any], int, int]
@@ -64,7 +64,7 @@ class ModelTeacher:
         self._patch = self._loaded.model.config.encoder.patch_size
 
     def __getstate__(self) -> dict[str, Any]:
-        here = ("_loaded", "network", "_on_gpu", "_copies", "_normalisation")
+        here = ("_loaded", "network", "_on_gpu", "_copies")
         return {name: value for name, value in self.__dict__.items() if name not in here}
 
     @cached_property
@@ -89,14 +89,6 @@ class ModelTeacher:
     @cached_property
     def _copies(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self.network.device)
-
-    @cached_property
-    def _normalisation(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of colours, on the device once and for all: copying them there waits for all it is at."""
-        return (
-            torch.tensor(IMAGENET_MEAN, device=self.network.device),
-            torch.tensor(IMAGENET_STD, device=self.network.device),
-        )
 
     def network_size(self, height: int, width: int, size: int) -> tuple[int, int]:
         """Height and width at which the network sees an image, as `inference.preprocess.network_size`."""
@@ -145,8 +137,7 @@ class ModelTeacher:
         return result, done
 
     def _predict(self, batch: Tensor, flip: bool) -> Tensor:
-        mean, std = self._normalisation
-        images = batch.sub_(mean).div_(std).permute(0, 3, 1, 2)
+        images = normalize_(batch.permute(0, 3, 1, 2), white=1)
         views = [self.network.infer(images)]
         if flip:
             views.append(self.network.infer(images.flip(-1)).flip(-1))

@@ -34,7 +34,7 @@ def evaluate(
     batch_size: int = 1,
     align_metric: bool = False,
     ranks: Ranks = ALONE,
-    shown: bool = True,
+    progress: bool = True,
 ) -> Results:
     """Judge a model on every sample of the named test sets.
 
@@ -47,7 +47,7 @@ def evaluate(
         batch_size: images of equal size given to the network together.
         align_metric: let a protocol that aligns judge a metric model, whose scale is then not judged.
         ranks: the processes that share the work.
-        shown: let the first process show how far it is.
+        progress: let the first process show how far it is.
 
     Returns:
         One result per image, sorted; what cannot be read or has nothing to judge is skipped and counted by reason. All
@@ -63,7 +63,7 @@ def evaluate(
     blocks = [origins[start : start + batch_size] for start in range(0, len(origins), batch_size)]
     judge, predictor, size = judge_of(protocol), with_flip(model, protocol), size or protocol.size
     part = Results(protocol)
-    with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=shown and ranks.first) as bar:
+    with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=progress and ranks.first) as bar:
         for block in ranks.share(blocks):
             samples = _read(block, data, judge, split_by, part.skipped)
             for origin, sample, prediction in _predict(predictor, samples, size, part.skipped):

@@ -31,8 +31,8 @@ def require_reader(labelled: Sequence[str], models: Sequence[str]) -> None:
         raise UserError(f"labelled= belongs to model=mean_map, which averages it, but got model={', '.join(models)}.")
 
 
-def open_model(model: str, labelled: Sequence[str], *, device: str | None = None, shown: bool = True) -> Predictor:
-    """`mean_map` over the labelled folders, its progress `shown` or not, or whatever `load_predictor` takes.
+def open_model(model: str, labelled: Sequence[str], *, device: str | None = None, progress: bool = True) -> Predictor:
+    """`mean_map` over the labelled folders, shown with its `progress` or without, or whatever `load_predictor` takes.
 
     `mean_map:40` is the one in metres, up to 40.
 
@@ -44,7 +44,7 @@ def open_model(model: str, labelled: Sequence[str], *, device: str | None = None
         return load_predictor(model, device=device)
     if not labelled:
         raise UserError("model=mean_map averages training labels: add labelled=[DIR,...].")
-    labels = _labels(open_data(list(labelled)).values(), shown, metres=bool(farthest))
+    labels = _labels(open_data(list(labelled)).values(), progress, metres=bool(farthest))
     if not farthest:
         return MeanMap.from_labels(labels)
     if not farthest.isdecimal() or int(farthest) < 1:
@@ -52,13 +52,13 @@ def open_model(model: str, labelled: Sequence[str], *, device: str | None = None
     return MeanMap.in_metres(labels, farthest_m=int(farthest))
 
 
-def _labels(folders: Collection[Records], shown: bool, *, metres: bool) -> Iterator[Label]:
+def _labels(folders: Collection[Records], progress: bool, *, metres: bool) -> Iterator[Label]:
     """All labels that can be read; the others were counted when their shards were written or trained on.
 
     Raises:
         UserError: one is not in metres, where `metres` are wanted.
     """
-    with ProgressBar("mean map", sum(map(len, folders)), shown=shown) as bar:
+    with ProgressBar("mean map", sum(map(len, folders)), shown=progress) as bar:
         for folder in folders:
             for index in range(len(folder)):
                 with contextlib.suppress(BadSample):

@@ -97,7 +97,7 @@ def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
     # All that can be wrong is looked at before the first of many hours.
     protocols = {benchmark: suite.benchmarks[benchmark].protocol for benchmark in found}
     shards = {one: open_data({one: folder}, kind=judge_of(protocols[one]).shards_kind) for one, folder in found.items()}
-    options = {"device": cfg.device, "shown": ranks.first}
+    options = {"device": cfg.device, "progress": ranks.first}
     models = {name: open_model(source, cfg.labelled, **options) for name, source in named_models(cfg).items()}
     rows = {name: suite.row_for(model.encoder_name, cfg.against) for name, model in models.items()}
     for name, model in models.items():

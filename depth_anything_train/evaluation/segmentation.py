@@ -42,7 +42,7 @@ def count(
     window: SlidingWindow,
     *,
     ranks: Ranks = ALONE,
-    shown: bool = True,
+    progress: bool = True,
 ) -> Counted:
     """Look at every sample and compare.
 
@@ -51,7 +51,7 @@ def count(
         data: samples by the name of their folder.
         window: how an image is looked at.
         ranks: the processes that share the work.
-        shown: whether there is a bar of progress.
+        progress: let the first process show how far it is.
 
     Returns:
         What all processes counted, on the first one; the others have their part.
@@ -61,7 +61,7 @@ def count(
     """
     origins = [(name, number) for name, records in data.items() for number in range(len(records))]
     part = Counted(torch.zeros(model.config.num_classes, model.config.num_classes, dtype=torch.int64))
-    with ProgressBar("segment", len(origins[:: ranks.world]), shown=shown and ranks.first) as bar:
+    with ProgressBar("segment", len(origins[:: ranks.world]), shown=progress and ranks.first) as bar:
         for name, number in ranks.share(origins):
             try:
                 image, truth = read(data[name][number], model.config.num_classes)

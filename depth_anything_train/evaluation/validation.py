@@ -55,7 +55,9 @@ class Validation(Callback, ABC):
     """
 
     shown: ClassVar[tuple[str, ...]]
-    """The measures that are printed; the first one says which model is the best."""
+    """The measures that are printed."""
+    best_by: ClassVar[str]
+    """The one that says which model is the best."""
     higher_is_better: ClassVar[bool]
     description: ClassVar[str]
     """The file of a saved model that holds its record."""
@@ -178,7 +180,7 @@ class Validation(Callback, ABC):
                 soft_wrap=True,
             )
             return True
-        ours, theirs = measures[self.shown[0]], kept[self.shown[0]]
+        ours, theirs = measures[self.best_by], kept[self.best_by]
         return ours > theirs if self.higher_is_better else ours < theirs
 
 
@@ -191,6 +193,7 @@ class DepthValidation(Validation):
     """
 
     shown = ("abs_rel", "delta1")
+    best_by = "abs_rel"
     higher_is_better = False
     description = checkpoints.FILES.description
 
@@ -201,7 +204,7 @@ class DepthValidation(Validation):
     def measure(self, model: DepthModel, device: torch.device, ranks: Ranks) -> Measured:
         """The means over the images."""
         predictor = DepthAnything(model, size=self.size, device=device)
-        results = evaluate(predictor, self.data, self.protocol, ranks=ranks, shown=False)
+        results = evaluate(predictor, self.data, self.protocol, ranks=ranks, progress=False)
         return ({"images": len(results.images), **results.mean()} if ranks.first else {}), results.skipped
 
     def describe(self) -> dict[str, Any]:
@@ -218,6 +221,7 @@ class SegmentationValidation(Validation):
     """
 
     shown = ("miou", "accuracy")
+    best_by = "miou"
     higher_is_better = True
     description = segmenter.FILES.description
 
@@ -227,7 +231,7 @@ class SegmentationValidation(Validation):
 
     def measure(self, model: Segmenter, device: torch.device, ranks: Ranks) -> Measured:
         """The measures of all pixels together."""
-        counted = count(model.to(device), self.data, self.window, ranks=ranks, shown=False)
+        counted = count(model.to(device), self.data, self.window, ranks=ranks, progress=False)
         return (counted.measures() if ranks.first else {}), counted.skipped
 
     def describe(self) -> dict[str, Any]:

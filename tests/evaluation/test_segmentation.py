@@ -33,12 +33,12 @@ def by_hand(model, numbers):
 
 def test_count__sums_pixels_over_images_and_says_what_was_left_out(model, tmp_path):
     data = open_data([str(write_segmented(tmp_path / "shards", count=4, damaged=(2,)))], kind="segmented")
-    counted = count(model, data, WINDOW, shown=False)
+    counted = count(model, data, WINDOW, progress=False)
     expected = by_hand(model, (0, 1, 3))
     assert torch.equal(counted.confusion, expected) and counted.measures() == {"images": 3, **measures(expected)}
     assert sum(counted.skipped.values()) == 1
     with pytest.raises(UserError, match="none could be used"):
-        count(model, {"none": []}, WINDOW, shown=False)
+        count(model, {"none": []}, WINDOW, progress=False)
 
 
 def segment(monkeypatch, *arguments):
