@@ -81,6 +81,15 @@ def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+LONGEST_NAME = 255
+"""Bytes of a file's name that the usual file systems take."""
+
+
+def too_long(paths: Iterable[Path]) -> bool:
+    """Whether a file's name is longer than that: to know it before anything that takes time."""
+    return any(len(os.fsencode(path.name)) > LONGEST_NAME for path in paths)
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Add the file's name to an error of the disk (full, failed), which does not name it itself."""
@@ -141,8 +150,13 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON atomically, with sorted keys, so that equal content gives equal bytes."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    """Write JSON atomically; equal content gives equal bytes."""
+    write_bytes(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """The content of a JSON file, with sorted keys."""
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def create_json(path: Path, content: Any) -> None:

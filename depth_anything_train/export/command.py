@@ -73,6 +73,8 @@ def check_place(out: Path, format: str) -> None:
     if format == "onnx":
         if out.is_dir():
             raise UserError(f"Expected a file such as {out / 'model.onnx'} as out, but got the folder {out}.")
+        if out.suffix != ".onnx":
+            raise UserError(f"Expected a file whose name ends in .onnx as out, but got {out}.")
         require_writable(out.parent)
         return
     require_writable(out)

@@ -52,8 +52,10 @@ def calibrate(prediction: Prediction, points: Points) -> Calibration:
         points: at least two for a relative prediction, one for a metric one.
 
     Raises:
-        UserError: there are fewer, one is no point of the photograph, or near and far are the other way round.
+        UserError: there are fewer, one is no point of the photograph, near and far are the other way round, or the fit
+            is infinite.
     """
+    points = np.asarray(points, np.float64)
     least = 1 if prediction.kind == "metric" else 2
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < least:
         raise UserError(
@@ -63,20 +65,23 @@ def calibrate(prediction: Prediction, points: Points) -> Calibration:
     if not (np.isfinite(points).all() and (points[:, 2] > 0).all()):
         raise UserError("Expected measured points of finite numbers with metres above 0, but got others.")
     height, width = prediction.values.shape
-    columns, rows = np.rint(points[:, 0]).astype(int), np.rint(points[:, 1]).astype(int)
+    columns, rows = np.rint(points[:, :2].T)
     outside = (columns < 0) | (columns >= width) | (rows < 0) | (rows >= height)
     if outside.any():
         x, y = points[outside][0, :2]
         raise UserError(f"Expected measured points inside of {width} x {height} pixels, but got x={x:g}, y={y:g}.")
-    disparity, metres = prediction.disparity[rows, columns].astype(np.float64), points[:, 2]
-    if prediction.kind == "metric":
-        scale, shift = float(np.median(1 / (metres * disparity))), 0.0
-    else:
-        step = math.ceil(len(points) / MOST_POINTS)
-        scale, shift = _line(disparity[::step], metres[::step])
-    with np.errstate(divide="ignore"):
+    disparity, metres = prediction.disparity[rows.astype(int), columns.astype(int)].astype(np.float64), points[:, 2]
+    with np.errstate(all="ignore"):
+        if prediction.kind == "metric":
+            scale, shift = float(np.median(1 / (metres * disparity))), 0.0
+        else:
+            step = math.ceil(len(points) / MOST_POINTS)
+            scale, shift = _line(disparity[::step], metres[::step])
         found = 1 / np.maximum(scale * disparity + shift, 0)
-    return Calibration(scale, shift, float(np.median(np.abs(found / metres - 1))))
+        error = float(np.median(np.abs(found / metres - 1)))
+    if not np.isfinite((scale, shift, error)).all():
+        raise UserError("Expected measured points that a line can be fitted to, but these give no finite one.")
+    return Calibration(scale, shift, error)
 
 
 def _line(disparity: NDArray[np.float64], metres: NDArray[np.float64]) -> tuple[float, float]:

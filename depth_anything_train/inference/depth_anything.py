@@ -21,7 +21,7 @@ from depth_anything_train.inference.card import model_card
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.exif import stated_focal
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
-from depth_anything_train.inference.preprocess import Size, network_size, prepare
+from depth_anything_train.inference.preprocess import Size, network_size, plain_size, prepare
 from depth_anything_train.models.attention import Kernel, set_kernel
 from depth_anything_train.models.checkpoints import FILES, save_model
 from depth_anything_train.models.depth_model import RELEASED_SIZE, DepthModel
@@ -29,6 +29,7 @@ from depth_anything_train.models.huggingface import CONFIG, save_hf
 from depth_anything_train.models.loading import load_depth_model
 from depth_anything_train.models.original import save_original
 from depth_anything_train.models.weights import weights_hash
+from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.types import Image
 
@@ -78,8 +79,8 @@ class DepthAnything:
             _ = self.hash  # of the weights as they came
             self.model.to_bfloat16()
         self.model = self.model.to(self.device).to(memory_format=torch.channels_last)
-        self.size = size
-        self.extra = {**(extra or {}), "size": size}
+        self.size = plain_size(size)
+        self.extra = {**(extra or {}), "size": self.size}
         self._compile = compile
         self._compiled: tuple[DepthModel, Any] | None = None
 
@@ -287,7 +288,8 @@ class DepthAnything:
                 read by models with a canonical camera.
 
         Raises:
-            UserError: no such file, an array of another shape, or a size or focal length that cannot be.
+            UserError: no such file, an array of another shape, a size or focal length that cannot be, or a model that
+                states NaN or infinity.
             BadSample: an image that is not sound, or as `to_camera`.
         """
         if isinstance(image, list):
@@ -315,6 +317,7 @@ class DepthAnything:
                 batch = indices[start : start + BATCH]
                 pixels, focals = [loaded[index] for index in batch], [focals_px[index] for index in batch]
                 maps = self.forward(pixels, size, focals)
+                check_finite(*maps)
                 stated = (Prediction(values, self.kind, self.max_depth_m) for values in maps)
                 predictions = (prediction.resized(height, width) for prediction in stated)
                 found.update(zip(batch, predictions, strict=True))
@@ -327,6 +330,8 @@ def _load_named(image: ImageLike, number: int) -> NDArray[np.uint8]:
     except BadSample as error:
         name = image if isinstance(image, str | Path) else f"image {number}"
         raise BadSample(error.reason, f"{name}: {error}") from None
+    except UserError as error:  # names a file itself
+        raise UserError(f"image {number}: {error}") from None
 
 
 def _is_pair(size: Any) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -89,9 +90,9 @@ class Midas:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             height, width = images[0].shape[:2]
-            raise UserError(
-                f"Expected images that MiDaS can take, but {width} x {height} pixels at size={size} do not fit: {error}"
-            ) from None
+            seen = f"{width} x {height} pixels" + ("" if size is None else f" at size={size}")
+            reason = "they are too narrow" if re.search(r"(height|width)=0\b", str(error)) else error
+            raise UserError(f"Expected images that MiDaS can take, but {seen} do not fit: {reason}.") from None
         shapes = [image.shape[:2] for image in images]
         maps = self.processor.post_process_depth_estimation(outputs, target_sizes=shapes)
         found = (one["predicted_depth"].float().cpu().numpy() for one in maps)  # called depth, but it is disparity
@@ -125,11 +126,21 @@ class Midas:
         """The values (h, w) themselves: they have no metres."""
         return values
 
-    def predict(self, image: ImageLike, size: int | None = None, focal_px: float | None = None) -> Prediction:
-        """Predict one photograph at its own size; the camera does not matter.
+    @overload
+    def predict(self, image: ImageLike, size: int | None = None, focal_px: float | None = None) -> Prediction: ...
+
+    @overload
+    def predict(self, image: list[Any], size: int | None = None, focal_px: float | None = None) -> list[Prediction]: ...
+
+    def predict(
+        self, image: ImageLike | list[Any], size: int | None = None, focal_px: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Predict one photograph at its own size, or each of a list; the camera does not matter.
 
         Raises:
             UserError: no such file, or an array of another shape.
             BadSample: bytes that are no sound image.
         """
+        if isinstance(image, list):
+            return [self.predict(one, size) for one in image]
         return Prediction(self.forward([load_image(image)], size)[0], self.kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.files import write_bytes
+from depth_anything_train.files import too_long, write_bytes
 from depth_anything_train.inference.png16 import SMALLEST_RANGE, describe_16bit, to_16bit, with_texts
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
@@ -86,11 +87,15 @@ class Outputs:
 
     def exist(self, target: Path) -> bool:
         """Whether all that is chosen has been written for a target; a file that has its name is whole."""
+        return all(map(os.path.exists, self.paths(target)))
+
+    def paths(self, target: Path) -> list[Path]:
+        """The files that are written for a target."""
         suffixes = [SUFFIXES[name] for name in self.names] + ([f".{self.pointcloud}"] if self.pointcloud else [])
-        return all(target.with_name(target.name + suffix).exists() for suffix in suffixes)
+        return [target.with_name(target.name + suffix) for suffix in suffixes]
 
     def write(
-        self, target: Path, image: NDArray[np.uint8], prediction: Prediction, focal_px: float | None = None
+        self, target: str | Path, image: NDArray[np.uint8], prediction: Prediction, focal_px: float | None = None
     ) -> list[Path]:
         """Write TARGET_color.png, TARGET.npy and so on, each file whole or not at all; returns their paths.
 
@@ -101,8 +106,17 @@ class Outputs:
             focal_px: focal length in pixels, for the point cloud if neither `fov_deg` nor `intrinsics` was chosen.
 
         Raises:
-            UserError: there is no point for the point cloud; nothing is written then.
+            UserError: there is no point for the point cloud, the prediction has another size than the image, or a name
+                is too long; nothing is written then.
         """
+        if prediction.values.shape != image.shape[:2]:
+            raise UserError(
+                f"Expected a prediction of the photograph's size, but they are {prediction.values.shape} and "
+                f"{image.shape[:2]}; bring it there with .resized(height, width)."
+            )
+        target = Path(target)
+        if too_long(self.paths(target)):
+            raise UserError(f"Expected a shorter name than {target.name}, which leaves no room for an ending.")
         encoded = list(self._encoded(image, prediction, focal_px))  # all of them, or none is written
         paths = [target.with_name(target.name + suffix) for suffix, _ in encoded]
         for path, (_, content) in zip(paths, encoded, strict=True):

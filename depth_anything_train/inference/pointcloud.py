@@ -89,9 +89,11 @@ def from_prediction(
         drop_flying: leave out the points that hang in the air between a near and a far surface (`flying_pixels`).
 
     Raises:
-        UserError: both fov_deg and intrinsics, or numbers no camera has.
+        UserError: both fov_deg and intrinsics, numbers no camera has, or a prediction of another size than the image.
     """
     height, width = prediction.values.shape
+    if image.shape[:2] != (height, width):
+        raise UserError(f"Expected image and prediction of one size, but got {image.shape[:2]} and {height, width}.")
     fx, fy, cx, cy = camera(height, width, fov_deg, intrinsics, focal_px)
     limit = height * width if max_points is None else max(max_points, 1)
     step = next(n for n in itertools.count(1) if math.ceil(height / n) * math.ceil(width / n) <= limit)

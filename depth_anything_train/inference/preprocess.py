@@ -22,6 +22,11 @@ Size = int | Sequence[int]
 MOST_TOGETHER = 2**26  # pixels of photographs that are on a GPU at once
 
 
+def plain_size(size: Size) -> int | list[int]:
+    """The same size in Python's own numbers, which JSON can hold; NumPy's are as good here."""
+    return np.asarray(size).tolist()
+
+
 def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tuple[int, int]:
     """Height and width at which the network sees an image of `height` x `width`.
 
@@ -32,8 +37,9 @@ def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tup
         UserError: `size` is no size, below one patch or no multiple of it where it has to be, or the image is so narrow
             that its other side would be enormous.
     """
-    if not isinstance(size, int | np.integer):
-        sides = list(size) if isinstance(size, Sequence) else []
+    size = plain_size(size)
+    if not isinstance(size, int):
+        sides = size if isinstance(size, list) else []
         if len(sides) != 2 or any(not isinstance(side, int) or side < patch or side % patch for side in sides):
             raise UserError(
                 f"Expected a size as a whole number, or [height, width] in multiples of {patch} pixels, but got "

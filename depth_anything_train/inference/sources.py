@@ -27,6 +27,9 @@ SUFFIXES = {
 """What can be written for a photograph NAME, and what stands behind NAME in the file's name."""
 
 VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
+UNREAD_EXTENSIONS = {*VIDEO_EXTENSIONS, *"arw avif bmp cr2 cr3 dng gif heic heif jp2 jxl nef tif tiff".split()}
+"""Of what somebody may have taken for a photograph that is read, among others."""
+
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg"
 """FFmpeg's names of what may be opened: not the playlists, which can send it to any other file or address."""
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
@@ -75,23 +78,23 @@ def find_source(source: str | int, *, out: Path | None = None) -> Photos | Video
         out: where the outputs go; what lies there is no photograph, even if it lies in the folder or fits the pattern.
 
     Raises:
-        UserError: nothing was found, two images would write the same outputs, or the outputs would lie among the
-            photographs.
+        UserError: nothing was found, two images would write the same outputs, the outputs would lie among the
+            photographs, or there are several videos.
     """
-    text = str(source)
+    text, unread = str(source), Counter[str]()
     if not text.strip():
         raise UserError("Expected photographs, a video, a camera's number or an address as source, but got nothing.")
     path = Path(text).expanduser()
     if path.is_dir():
-        return _checked(text, path, _below(path, out))
+        return _checked(text, path, _below(path, out, unread), unread)
     if text.isdecimal() or "://" in text or _extension(text) in VIDEO_EXTENSIONS:
         return as_video(text)
     if path.is_file():
-        photos = _shared(text, _listed(path)) if _extension(text) == "txt" else Photos(path.parent, [path.name])
+        photos = _shared(text, _listed(path), unread) if _extension(text) == "txt" else Photos(path.parent, [path.name])
         if out is not None and out.resolve() in {file.parent.resolve() for file, _ in photos}:
             raise _not_apart(out)
         return photos
-    return _shared(text, _matching(str(path), out))
+    return _shared(text, _matching(str(path), out, unread), unread)
 
 
 def as_video(source: str | int | Path) -> Video:
@@ -111,6 +114,8 @@ def as_video(source: str | int | Path) -> Video:
         return Video(text, Path(url.path).stem or url.hostname or "stream", live=True)
     path = Path(text).expanduser()
     if not path.is_file():
+        if glob.has_magic(text):
+            raise UserError(f"Expected one video, but got the pattern {text}; videos are predicted one at a time.")
         raise UserError(f"Expected a video file at {text}, but there is none; check the path.")
     return Video(os.path.abspath(path), path.stem)  # FFmpeg takes what comes before a colon for a protocol
 
@@ -119,7 +124,7 @@ def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower().lstrip(".")
 
 
-def _below(folder: Path, out: Path | None) -> Iterator[str]:
+def _below(folder: Path, out: Path | None, unread: Counter[str]) -> Iterator[str]:
     skipped = None if out is None else out.resolve()
     if skipped == folder.resolve():
         raise _not_apart(out)
@@ -132,18 +137,27 @@ def _below(folder: Path, out: Path | None) -> Iterator[str]:
         folders[:] = [path.name for path in below if skipped is None or path.resolve() != skipped]
         here = os.path.relpath(parent, folder)
         for name in files:
-            if _extension(name) in IMAGE_EXTENSIONS and not name.startswith("."):  # ._a.jpg is macOS's note on a.jpg
+            if name.startswith("."):  # ._a.jpg is macOS's note on a.jpg
+                continue
+            if _extension(name) in IMAGE_EXTENSIONS:
                 yield name if here == "." else os.path.join(here, name)
+            elif _extension(name) in UNREAD_EXTENSIONS:
+                unread[_extension(name)] += 1
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _matching(pattern: str, out: Path | None) -> list[str]:
+def _matching(pattern: str, out: Path | None, unread: Counter[str]) -> list[str]:
     any_kind = not re.fullmatch(r"\w+", _extension(pattern))  # then as in a folder
     kinds = IMAGE_EXTENSIONS if any_kind else (_extension(pattern),)
-    found = [file for file in glob.iglob(pattern, recursive=True) if _extension(file) in kinds and os.path.isfile(file)]
+    found = []
+    for file in glob.iglob(pattern, recursive=True):
+        if _extension(file) in kinds and os.path.isfile(file):
+            found.append(file)
+        elif _extension(file) in UNREAD_EXTENSIONS:
+            unread[_extension(file)] += 1
     if out is None:
         return found
     skipped = out.resolve()
@@ -175,19 +189,27 @@ def _listed(path: Path) -> list[str]:
         text = "\0"
     if "\0" in text:  # as UTF-16 has it
         raise UserError(f"Expected {path} to hold one path a line, but it is no UTF-8 text.")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if video := next((line for line in lines if _extension(line) in VIDEO_EXTENSIONS), None):
+        raise UserError(f"Expected photographs in {path}, but {video} is a video; videos are predicted one at a time.")
+    return lines
 
 
-def _shared(source: str, files: Iterable[str]) -> Photos:
+def _shared(source: str, files: Iterable[str], unread: Counter[str]) -> Photos:
     paths = sorted({os.path.abspath(os.path.expanduser(file)) for file in files})
     folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else "."
-    return _checked(source, Path(folder), (os.path.relpath(path, folder) for path in paths))
+    return _checked(source, Path(folder), (os.path.relpath(path, folder) for path in paths), unread)
 
 
-def _checked(source: str, folder: Path, files: Iterable[str]) -> Photos:
+def _checked(source: str, folder: Path, files: Iterable[str], unread: Counter[str]) -> Photos:
     files = sorted(files)
+    left_out = ", ".join(f"{count} {extension}" for extension, count in sorted(unread.items()))
     if not files:
-        raise UserError(f"Expected photographs, a video, a camera's number or an address, but {source!r} matches none.")
+        others = f"; there are {left_out}, but it takes JPEG, PNG or WebP, or one video by its name" if left_out else ""
+        expected = "Expected photographs, a video, a camera's number or an address"
+        raise UserError(f"{expected}, but {source!r} matches none{others}.")
+    if left_out:
+        console.print(f"Files of {source} that are not read, being no JPEG, PNG or WebP: {left_out}", soft_wrap=True)
     name, count = Counter(os.path.splitext(file)[0] for file in files).most_common(1)[0]
     if count > 1:
         raise UserError(f"{count} images of {source} would write the same outputs, {name}; rename one of them.")

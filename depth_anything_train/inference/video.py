@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.files import atomic_writer, remove_leftovers
+from depth_anything_train.files import atomic_writer, remove_leftovers, too_long
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Outputs, PictureLimits
@@ -97,16 +97,18 @@ class _Files:
 
     def __init__(self, out: Path, outputs: Outputs, reader: VideoReader, stack: contextlib.ExitStack) -> None:
         self.outputs, self._reader = outputs, reader
-        self.paths = []
+        endings = (".npy" if name == "npy" else f"_{name}.mp4" for name in outputs.names)
+        self.paths = [out.with_name(out.name + ending) for ending in endings]
         self._videos: dict[str, VideoWriter] = {}
         self._array: ArrayWriter | None = None
-        for name in outputs.names:
-            self.paths.append(out.with_name(f"{out.name}.npy" if name == "npy" else f"{out.name}_{name}.mp4"))
+        if too_long(self.paths):
+            raise UserError(f"Expected a shorter name than {out.name}, which leaves no room for an ending; rename it.")
+        for name, path in zip(outputs.names, self.paths, strict=True):
             if name == "npy":
-                self._array = stack.enter_context(array_writer(self.paths[-1]))
+                self._array = stack.enter_context(array_writer(path))
             else:
                 width = reader.width * (2 if name == "side_by_side" else 1)
-                writer = video_writer(self.paths[-1], reader, reader.height, width)
+                writer = video_writer(path, reader, reader.height, width)
                 self._videos[name] = stack.enter_context(writer)
 
     def write(self, frame: Frame, prediction: Prediction, limits: PictureLimits | None) -> None:

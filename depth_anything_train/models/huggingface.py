@@ -102,9 +102,10 @@ def save_hf(folder: str | Path, model: DepthModel, *, size: int | Sequence[int],
     if other := _others_file(folder):
         raise UserError(f"Expected a folder for the model alone, but {folder} holds another {other}; name a new one.")
     tensors = to_hf_names(plain_tensors(model), model.config)
+    processor = processor_of(model.config, size)
     (folder / CONFIG).unlink(missing_ok=True)  # that of another model would fit these weights, with other taps
     write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
-    write_json(folder / PROCESSOR, processor_of(model.config, size))
+    write_json(folder / PROCESSOR, processor)
     write_bytes(folder / CARD, card.encode())
     write_json(folder / CONFIG, config)
     return folder

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from depth_anything_train.files import read_json, write_bytes, write_json
+from depth_anything_train.files import json_bytes, read_json, write_bytes
 from depth_anything_train.runtime import UserError
 
 BLOCK_ENDINGS = ("ls1.gamma", "layer_scale1.lambda1")
@@ -154,8 +154,9 @@ def write_folder(folder: str | Path, files: FolderFiles, model: nn.Module, descr
     Each file appears whole or not at all; the same weights give the same bytes.
     """
     folder, tensors = Path(folder), plain_tensors(model)
+    about = json_bytes({"schema": SCHEMA, **description, "sha256": hash_tensors(tensors)})  # before anything is written
     write_bytes(folder / files.weights, safetensors.torch.save(tensors))
-    write_json(folder / files.description, {"schema": SCHEMA, **description, "sha256": hash_tensors(tensors)})
+    write_bytes(folder / files.description, about)
     return folder
 
 

@@ -140,6 +140,7 @@ def test_export__tells_what_is_wrong_in_one_sentence(export, tmp_path, capsys):
         (["format=coreml", "out=x"], "Expected a format out of native, hf, original, onnx, but got 'coreml'"),
         (["format=original", "out=x"], "got test with 32 channels in 2 heads, which the released code cannot build"),
         (["format=onnx", "out=x.onnx", "size=30"], "multiple of the patch size 14"),
+        (["format=onnx", "out=notes.txt"], "Expected a file whose name ends in .onnx as out, but got notes.txt"),
         (["format=hf", "out=x", f"results=[{other}]"], "of another model (theirs)"),
         (["format=hf", "out=x", f"results=[{older}]"], "Expected the key hash in"),
         (["format=hf", "out=x", f"results=[{tmp_path}]"], "Expected the file"),

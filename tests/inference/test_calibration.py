@@ -33,6 +33,20 @@ def test_calibrate__a_relative_prediction_becomes_metres_though_a_quarter_of_the
     assert np.median(np.abs(prediction.depth_m / DEPTH_M - 1)) < 0.01
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["relative", "metric"])
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([[1, 1, 1e300], [20, 30, 1e-310], [40, 10, 1e-310]], "these give no finite one|do not fit it so"),
+        ([[1, 1, 1.0], [1e30, 1, 2.0]], "inside of 56 x 42 pixels, but got x=1e\\+30, y=1"),
+    ],
+)
+def test_calibrate__numbers_that_no_photograph_has_are_refused_in_a_sentence(kind, points, said):
+    with pytest.raises(UserError, match=said):
+        calibrate(Prediction(DEPTH_M, kind), points)
+
+
 def test_calibrate__two_points_determine_scale_and_shift():
     points = np.array([[0, 41, DEPTH_M[41, 0]], [0, 0, DEPTH_M[0, 0]]], np.float64)
     calibration = calibrate(Prediction(3 / DEPTH_M + 7), points)

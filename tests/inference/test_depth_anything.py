@@ -47,6 +47,38 @@ def test_predict__a_list_of_several_sizes_gives_a_prediction_for_each(model):
     assert model.predict([]) == []
 
 
+def test_predict__weights_that_give_no_finite_number_are_refused_as_on_the_command_line(network):
+    broken = copy.deepcopy(network)
+    torch.nn.init.constant_(broken.pretrained.norm.weight, float("nan"))
+    with pytest.raises(UserError, match="Expected a finite prediction"):
+        DepthAnything(broken, size=28, device="cpu").predict(scene(0)[0])
+
+
+def test_predict__says_which_array_of_a_list_is_none(model):
+    with pytest.raises(UserError, match="image 1: Expected an image as uint8"):
+        model.predict([scene(0)[0], scene(1)[0].astype(float)])
+
+
+@pytest.mark.parametrize("size", [np.int64(28), (np.int64(28), np.int64(42)), np.array([28, 42])])
+@pytest.mark.parametrize("format", ["native", "hf"])
+def test_save_pretrained__a_size_in_numpys_numbers_is_one(network, tmp_path, size, format):
+    plain = np.asarray(size).tolist()
+    model = DepthAnything(network, size=size, device="cpu")
+    model.save_pretrained(tmp_path, format=format)
+    assert DepthAnything.from_pretrained(tmp_path, device="cpu").size == model.size == plain
+    image = scene(0)[0]
+    assert (model.predict(image, size=size).disparity == model.predict(image, size=plain).disparity).all()
+
+
+def test_save_pretrained__what_cannot_be_written_leaves_the_model_that_is_there(network, model, tmp_path):
+    model.save_pretrained(tmp_path)
+    other = copy.deepcopy(network)
+    torch.nn.init.zeros_(other.pretrained.cls_token)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        DepthAnything(other, size=28, extra={"from": tmp_path}, device="cpu").save_pretrained(tmp_path)
+    assert DepthAnything.from_pretrained(tmp_path, device="cpu").hash == model.hash
+
+
 def test_forward__of_a_batch_is_that_of_single_images_at_network_resolution(model):
     images = [scene(k)[0] for k in range(3)]
     batch = model.forward(images)

@@ -117,8 +117,18 @@ def test_predict__takes_every_form_of_photograph(folder, tmp_path):
     content = encode(scene(0)[0], "png")
     (tmp_path / "photo.png").write_bytes(content)
     assert (model.predict(content).disparity == model.predict(tmp_path / "photo.png").disparity).all()
+    several = [scene(0)[0], scene(1, 50, 40)[0]]
+    assert [one.disparity.shape for one in model.predict(several)] == [(42, 56), (50, 40)]
     with pytest.raises(BadSample):
         model.predict(b"no image")
+
+
+def test_predict__a_strip_that_is_too_narrow_is_told_so(folder):
+    model = Midas.from_pretrained(folder, device="cpu")
+    if model.model.config.is_hybrid:
+        pytest.skip("its processor stretches to a square")
+    with pytest.raises(UserError, match="but 300 x 7 pixels do not fit: they are too narrow"):
+        model.predict(np.zeros((7, 300, 3), np.uint8))
 
 
 def test_hash__names_the_weights_though_unused_ones_are_missing(folder, tmp_path, caplog):

@@ -43,6 +43,33 @@ def test_find_source__a_pattern_for_any_kind_of_file_takes_photographs_alone(pho
     assert [name for _, name in find_source(str(photos / "*.json"))] == ["a"]  # what was asked for by name
 
 
+@pytest.mark.parametrize("pattern", ["", "*", "**/*"])
+def test_find_source__says_how_many_files_are_of_a_format_that_is_not_read(pattern, photos, capsys):
+    for name in ("IMG_1.HEIC", "more/IMG_2.heic", "scan.tiff", ".scan.tiff"):
+        (photos / name).write_text("")
+    find_source(f"{photos}/{pattern}")
+    heic = 1 if pattern == "*" else 2
+    assert capsys.readouterr().err.endswith(f" no JPEG, PNG or WebP: {heic} heic, 1 mp4, 1 tiff\n")
+
+
+def test_find_source__of_nothing_but_other_formats_names_them(tmp_path):
+    for name in ("a.heic", "a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    for source in (tmp_path, tmp_path / "*"):
+        with pytest.raises(
+            UserError, match="matches none; there are 1 heic, 2 mp4, but it takes JPEG, PNG or WebP, or"
+        ):
+            find_source(str(source))
+
+
+def test_find_source__takes_one_video_at_a_time(photos, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{photos}/clip.mp4\n")
+    with pytest.raises(UserError, match="but got the pattern .*; videos are predicted one at a time"):
+        find_source(str(photos / "*.mp4"))
+    with pytest.raises(UserError, match="clip.mp4 is a video; videos are predicted one at a time"):
+        find_source(str(tmp_path / "list.txt"))
+
+
 def test_find_source__reads_a_list_with_one_path_a_line(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text(f"photos/a.jpg\r\n\n{photos}/more/b.PNG \nphotos/a.jpg\nphotos/gone.jpg\n")
@@ -93,6 +120,7 @@ def test_find_source__photographs_where_the_outputs_go_are_told_of(pattern, phot
     out.mkdir()
     source = str(photos / "**" / "*") if pattern else str(photos)
     (out / "a_color.png").write_text("")
+    (photos / "clip.mp4").unlink()
     find_source(source, out=out)
     assert capsys.readouterr().err == ""
     for name in ("mine.png", "photo.JPG", "notes.txt", "._mine.png"):

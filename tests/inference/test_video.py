@@ -105,6 +105,13 @@ def test_predict_video__ctrl_c_ends_a_stream_and_keeps_what_there_is(model, tmp_
     assert len(read_film(path)[0]) == 8
 
 
+def test_predict_video__a_name_that_leaves_no_room_for_an_ending_is_refused_before_the_first_frame(tmp_path):
+    source = write_film(tmp_path / "film.mp4", 2)
+    with pytest.raises(UserError, match="Expected a shorter name than xxx"):
+        predict_video(None, source, tmp_path / "out" / ("x" * 250))
+    assert not (tmp_path / "out").exists()
+
+
 def test_predict_video__refuses_what_is_for_photographs(model, tmp_path):
     with pytest.raises(UserError, match="got 16bit"):
         predict_video(model, "film.mp4", tmp_path / "film", outputs=Outputs(("color", "16bit")))
