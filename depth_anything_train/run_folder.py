@@ -61,6 +61,20 @@ def _sample_paths(cfg: DictConfig) -> dict[str, str]:
     return {stream: name[1] if name else f"data.sources.{stream}.folders" for stream, name in paths.items()}
 
 
+def check_folders(cfg: DictConfig) -> None:
+    """Refuse folders of samples that the experiment does not read.
+
+    Raises:
+        UserError: there are some.
+    """
+    read = list(_sample_paths(cfg).values())
+    if unread := [key for key in ("labelled", "unlabelled") if cfg.get(key) and key not in read]:
+        raise UserError(
+            f"Expected no {unread[0]}= for {cfg.name}, which reads {'= and '.join(read)}= alone; leave it out, or choose "
+            "another experiment."
+        )
+
+
 def open_run(run: Path, cfg: DictConfig) -> None:
     """Make the run folder, or make sure that it belongs to this configuration.
 

@@ -39,7 +39,15 @@ from depth_anything_train.files import read_json, write_json
 from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
-from depth_anything_train.run_folder import FINISHED, METRICS, PROVENANCE, check_samples, open_run, samples_moved
+from depth_anything_train.run_folder import (
+    FINISHED,
+    METRICS,
+    PROVENANCE,
+    check_folders,
+    check_samples,
+    open_run,
+    samples_moved,
+)
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.signals import children_die_with_this
 from depth_anything_train.tasks.base import Task
@@ -63,6 +71,7 @@ def less_memory(cfg: DictConfig) -> str:
 @command("train", short_of_memory=less_memory)
 def main(cfg: DictConfig) -> None:
     """Train what the config describes."""
+    check_folders(cfg)
     train(cfg)
 
 

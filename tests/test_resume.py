@@ -49,6 +49,18 @@ def options(data, out, *more):
     return ["experiment=tiny_student", f"out={out}", *data, *every, *more]
 
 
+def test_train__folders_that_the_experiment_does_not_read_are_refused(data, tmp_path, monkeypatch, capsys):
+    for given, said in (
+        (["experiment=tiny_teacher", *data], "no unlabelled= for tiny_teacher, which reads labelled= alone"),
+        (["experiment=v2_student_vits", *data], "no labelled= for v2_student_vits, which reads unlabelled= alone"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["depth-anything", "train", *given, f"out={tmp_path / 'run'}", "steps=1"])
+        with pytest.raises(SystemExit, match="2"):
+            program.main()
+        assert f"Expected {said}; leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def weights(run):
     return (run / "model" / "model.safetensors").read_bytes()
 

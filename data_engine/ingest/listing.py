@@ -230,13 +230,13 @@ def _on_list(root: Path) -> Iterator[Part]:
     archives: dict[Path, Part] = {}
     with open(root, encoding="utf-8-sig", errors=ENCODING[1]) as lines:
         for line in lines:
-            path = line.rstrip("\r\n")
+            path = line.strip()
             if "\0" in path:
                 raise UserError(f"Expected {root} to hold one path a line, but it is no text.")
             if is_archive(path):
                 yield from (files, archives.setdefault(Path(path), _archive(path)))
                 files = Part()
-            elif path.strip():
+            elif path:
                 files.add_file(path)
     yield files
 

@@ -9,7 +9,7 @@ and then the settings of `Pairs` hold:
     depth_scale    physical value = stored value / depth_scale
     depth_units    m, px or anything else for an unknown unit
     invalid_value  a stored value that marks no measurement, several with `;`; 0 always does
-    fx fy cx cy    camera, pixels of the photograph
+    fx fy cx cy    camera, pixels of the photograph; fx alone is enough where pixels are square
     dataset_licence   licence of the sample
 
 All further columns are kept as text in the json of the sample, under their names, for whoever wants to split by them:
@@ -23,6 +23,7 @@ pixels.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,11 +157,15 @@ class Pairs:
             raise UserError(f"Expected part=all, train or test and a test_share from 0 to 1, but got {came}.")
         if self.scale is not None and not 0 < self.scale < float("inf"):
             raise UserError(f"Expected a scale > 0 (stored value / scale = metres or pixels), but got {self.scale}.")
+        if self.invalid is not None and not float(self.invalid).is_integer():
+            raise UserError(f"Expected a whole number as invalid, but got {self.invalid}.")
 
     def _find(self, what: str, path: str) -> Path:
         file = self.folder / path
         if not path or not file.is_file():
-            expected = f"{path} below root=" if path else "a file of the same name"
+            from_index = self.index or (self.folder / "index.csv").exists()
+            nameless = "its name in the index" if from_index else "a file of the same name"
+            expected = f"{path} below root=" if path else nameless
             raise BadSample(f"missing_{what}", f"The {what} is missing; expected {expected}.")
         return file
 
@@ -231,12 +236,11 @@ class Pairs:
             if quantity not in QUANTITIES:
                 raise ValueError(f"depth_kind {kind!r} is neither z_depth nor disparity")
             scale = float(row["depth_scale"]) if "depth_scale" in row else self.scale
-            marks = [int(mark) for mark in row.get("invalid_value", "").split(";") if mark and int(mark) != 0]
+            marks = [mark for mark in map(_whole, filter(None, row.get("invalid_value", "").split(";"))) if mark]
             if len(marks) > 1:
                 raise ValueError(f"invalid_value names {marks}, but only one value beside 0 can be kept")
             meta = self._meta(quantity, scale, _unit(row.get("depth_units")), marks[0] if marks else self.invalid)
-            if {"fx", "fy", "cx", "cy"} <= row.keys():
-                meta["camera"] = {name: float(row[name]) for name in ("fx", "fy", "cx", "cy")}
+            meta["camera"] = _camera(row)
         except ValueError as error:
             raise UserError(f"{where} cannot be read: {error}.") from None
         meta["licence"] = row.get("dataset_licence")
@@ -254,3 +258,25 @@ def _swapped(image: Path, label: Path) -> bool:
 
 def _unit(text: str | None) -> str | None:
     return text if text in ("m", "px", None) else "unknown"
+
+
+def _whole(text: str) -> int:
+    number = float(text)  # 65535.0 is how pandas writes a column with gaps
+    if not number.is_integer():
+        raise ValueError(f"invalid_value {text!r} is no whole number")
+    return int(number)
+
+
+def _camera(row: Mapping[str, str]) -> dict[str, float] | None:
+    """The camera that a row states, None if it states none; fx alone is that of square pixels.
+
+    Raises:
+        ValueError: its numbers cannot be those of a camera.
+    """
+    camera = {name: float(row[name]) for name in ("fx", "fy", "cx", "cy") if name in row}
+    if not camera:
+        return None
+    camera = {"fx": camera.get("fx", 0.0), "fy": camera.get("fx", 0.0), **camera}
+    if not all(map(math.isfinite, camera.values())) or min(camera["fx"], camera["fy"]) <= 0:
+        raise ValueError(f"fx and fy must be above 0, and cx and cy finite, but the camera is {camera}")
+    return camera

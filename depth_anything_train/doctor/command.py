@@ -27,6 +27,7 @@ from depth_anything_train.files import require_writable, write_json
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.overrides import as_override
+from depth_anything_train.run_folder import check_folders
 from depth_anything_train.runtime import UserError, console
 from depth_anything_train.trainer import choose_precision, quiet_lightning
 
@@ -59,6 +60,7 @@ def examine(cfg: DictConfig, out: Path) -> Iterator[Outcome]:
         UserError: the recipe or its data cannot be read at all.
     """
     recipe = _recipe(cfg)
+    check_folders(recipe)
     device = choose_device(cfg.device)
     yield check_device(device)
     yield check_attention(device)

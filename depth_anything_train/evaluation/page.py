@@ -18,7 +18,7 @@ from depth_anything_train.evaluation.table import Entry, body, head
 from depth_anything_train.inference.prediction import Prediction, Predictor
 from depth_anything_train.metrics.functional import HIGHER_IS_BETTER
 from depth_anything_train.metrics.pairs import PairProtocol
-from depth_anything_train.metrics.results import LEADING, TITLES, ImageResult, Results
+from depth_anything_train.metrics.results import LEADING, TITLES, ImageResult, Results, in_parentheses
 from depth_anything_train.ops.colormaps import colorize
 from depth_anything_train.pages.html import document, gradient, picture_row, table
 from depth_anything_train.pages.pictures import Picture, PictureRow, encode
@@ -87,8 +87,7 @@ def _summary(results: Results) -> str:
     for name, row in (groups | {last: mean}).items():
         cells = []
         for metric in shown:
-            low, high = intervals.get(name, mean_intervals)[metric]
-            cells.append(f"{row[metric]:.3f} ({low:.3f} to {high:.3f})")
+            cells.append(f"{row[metric]:.3f}{in_parentheses(intervals.get(name, mean_intervals)[metric])}")
         rows.append([name, f"{row.get('images', len(results.images)):.0f}", *cells])
     return table(["test set", "images", *(TITLES[metric] for metric in shown)], rows if len(groups) > 1 else rows[:1])
 

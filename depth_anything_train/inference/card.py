@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from depth_anything_train.metrics.results import titled
+from depth_anything_train.metrics.results import in_table, titled
 from depth_anything_train.models.depth_model import DepthModelConfig
 from depth_anything_train.models.encoder_weights import HUB_NAMES
 
@@ -171,7 +171,7 @@ def _results(extra: Record) -> Iterator[str]:
         last = "**all pairs**" if "accuracy" in result["mean"] else "**mean of sets**"
         for group, row in (result["groups"] | {last: result["mean"]}).items():
             cells = (f"{row[metric]:.4f}" if metric in row else "" for metric in shown)
-            yield f"| {group} | {row.get('images', result['images'])} | {' | '.join(cells)} |"
+            yield f"| {in_table(group)} | {row.get('images', result['images'])} | {' | '.join(cells)} |"
         yield ""
 
 

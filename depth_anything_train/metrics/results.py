@@ -224,7 +224,7 @@ def to_markdown(results: Results, model: str) -> str:
     for name, row in (groups | {last: mean}).items():
         intervals = group_intervals.get(name, mean_intervals)
         cells = [_cell(metric, row, intervals) for metric in mean]
-        lines.append(f"| {name} | {row.get('images', len(results.images)):.0f} | {' | '.join(cells)} |")
+        lines.append(f"| {in_table(name)} | {row.get('images', len(results.images)):.0f} | {' | '.join(cells)} |")
     lines += ["", "In parentheses: 95 % confidence interval of the mean, by drawing images with replacement."]
     for remark in results.remarks:
         lines += ["", remark]
@@ -234,5 +234,15 @@ def to_markdown(results: Results, model: str) -> str:
 def _cell(metric: str, row: Mapping[str, float], intervals: Intervals) -> str:
     if metric not in row:
         return ""
-    low, high = intervals[metric]
-    return f"{row[metric]:.4f}" + (f" ({low:.3f} to {high:.3f})" if metric in LEADING else "")
+    return f"{row[metric]:.4f}" + (in_parentheses(intervals[metric]) if metric in LEADING else "")
+
+
+def in_parentheses(interval: tuple[float, float]) -> str:
+    """An interval behind its number; nothing where a test set has one image, which says nothing about others."""
+    low, high = interval
+    return f" ({low:.3f} to {high:.3f})" if low < high else ""
+
+
+def in_table(name: str) -> str:
+    """A name from shards as a cell of a Markdown table."""
+    return " ".join(name.split()).replace("|", "\\|")

@@ -74,6 +74,13 @@ def test_tables__hold_every_number():
     assert "3 x truncated_image" in markdown
 
 
+def test_tables__a_test_set_of_one_image_has_no_interval_and_a_name_stays_in_its_cell():
+    one = Results(DepthProtocol(), [ImageResult("a|b\nc", "0", {"abs_rel": 0.25, "delta1": 0.5})])
+    row = next(line for line in to_markdown(one, "student").splitlines() if "a\\|b c" in line)
+    assert row == "| a\\|b c | 1 | 0.2500 | 0.5000 |"
+    assert " to " in to_markdown(results(), "student")
+
+
 def test_results__what_a_reader_has_to_know_stands_beside_the_numbers():
     silent = Results(DepthProtocol(), ratios=[0.9, 1.1])
     assert silent.remarks == []

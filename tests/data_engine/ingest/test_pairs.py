@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data_engine.ingest.pairs import Pairs
 from data_engine.ingest.raw_labels import read_label_file, read_pfm
+from depth_anything_train.data.camera import read_focal
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import BadSample
 from depth_anything_train.runtime import UserError
@@ -193,7 +194,7 @@ def test_pairs__a_second_label_shows_as_duplicate(tmp_path: Path) -> None:
 
 
 INDEX = """id,kind,rgb,depth,depth_kind,depth_units,depth_scale,invalid_value,fx,fy,cx,cy,environment,dataset_licence
-room/1,pair,rgb/a.jpg,depth/a.png,z_depth,m,1000,0;65535,10,11,8,6,indoor,CC BY 4.0
+room/1,pair,rgb/a.jpg,depth/a.png,z_depth,m,1000,0;65535.0,10,11,8,6,indoor,CC BY 4.0
 road/1,pair,rgb/b.jpg,depth/b.npy,disparity,px,1,0,,,,,,
 odd/1,pair,rgb/a.jpg,depth/a.png,z_depth,unknown scale,1,,,,,,,
 lost/1,pair,rgb/a.jpg,,z_depth,m,1000,0,,,,,,
@@ -238,7 +239,8 @@ def test_pairs__further_columns_of_an_index_are_kept_unless_the_json_means_somet
     meta = load_one(pairs)[2]
     further = {"sensor": "Kinect v1", "column_source": "raw", "column_camera": "left"}
     assert {name: meta[name] for name in further} == further
-    assert meta["source"] == "set" and meta["camera"] is None
+    assert meta["source"] == "set" and meta["camera"] == {"fx": 500.0, "fy": 500.0}  # square pixels
+    assert read_focal(meta) == 500
     assert not {"scene", "fx", "", "rgb"} & meta.keys()
 
 
@@ -267,13 +269,13 @@ def test_pairs__missing_files_of_an_index_are_named(tmp_path: Path) -> None:
     for item in pairs.items()[3:]:
         with pytest.raises(BadSample) as caught:
             pairs.load(item)
-        reasons.append(caught.value.reason)
-    assert reasons == ["missing_label", "missing_image"]
+        reasons.append((caught.value.reason, str(caught.value).partition("expected ")[2]))
+    assert reasons == [("missing_label", "its name in the index."), ("missing_image", "rgb/none.jpg below root=.")]
 
 
 def test_pairs__a_minimal_index_takes_the_rest_from_the_settings(tmp_path: Path) -> None:
     make_index(tmp_path / "set")
-    (tmp_path / "mine.csv").write_text("rgb,depth\nrgb/a.jpg,depth/a.png\n")
+    (tmp_path / "mine.csv").write_text("rgb,depth,invalid_value\nrgb/a.jpg,depth/a.png,\n")
     pairs = Pairs(str(tmp_path / "set"), index=str(tmp_path / "mine.csv"), scale=500, invalid=65535)
     assert pairs.source == "set"
     disparity, _, meta = load_one(pairs)
@@ -288,6 +290,10 @@ def test_pairs__a_minimal_index_takes_the_rest_from_the_settings(tmp_path: Path)
         ("rgb,depth,depth_scale\na.jpg,a.png,much\n", "line 2"),
         ("rgb,depth,depth_kind\na.jpg,a.png,euclidean\n", "z_depth"),
         ("rgb,depth,invalid_value\na.jpg,a.png,7;9\n", "only one"),
+        ("rgb,depth,invalid_value\na.jpg,a.png,7.5\n", "invalid_value '7.5' is no whole number"),
+        ("rgb,depth,fx,fy\na.jpg,a.png,500,nan\n", "fx and fy must be above 0"),
+        ("rgb,depth,fy\na.jpg,a.png,500\n", "the camera is {'fx': 0.0, 'fy': 500.0}"),
+        ("rgb,depth,fx,cx\na.jpg,a.png,500,inf\n", "cx and cy finite"),
         ("rgb,depth\n", "holds none"),
     ],
 )
@@ -304,6 +310,7 @@ def test_pairs__an_index_that_cannot_be_read_is_explained(tmp_path: Path, text: 
         ({"part": "val"}, "part"),
         ({"test_share": 2.0}, "test_share"),
         ({"scale": 0.0}, "scale"),
+        ({"invalid": 1.5}, "Expected a whole number as invalid, but got 1.5"),
         ({"index": "none.csv"}, "none.csv"),
         ({"labels": "gt"}, "gt/"),
     ],
