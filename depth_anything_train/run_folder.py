@@ -69,9 +69,10 @@ def check_folders(cfg: DictConfig) -> None:
     """
     read = list(_sample_paths(cfg).values())
     if unread := [key for key in ("labelled", "unlabelled") if cfg.get(key) and key not in read]:
+        known = " and ".join(f"{key}=" for key in read)
         raise UserError(
-            f"Expected no {unread[0]}= for {cfg.name}, which reads {'= and '.join(read)}= alone; leave it out, or choose "
-            "another experiment."
+            f"Expected no {unread[0]}= for {cfg.name}, which reads {known} alone; leave it out, or choose another "
+            "experiment."
         )
 
 
