@@ -85,9 +85,15 @@ LONGEST_NAME = 255
 """Bytes of a file's name that the usual file systems take."""
 
 
-def too_long(paths: Iterable[Path]) -> bool:
-    """Whether a file's name is longer than that: to know it before anything that takes time."""
-    return any(len(os.fsencode(path.name)) > LONGEST_NAME for path in paths)
+def require_short_names(paths: Iterable[Path]) -> None:
+    """Refuse longer ones before anything that takes time.
+
+    Raises:
+        UserError: a file's name is longer.
+    """
+    for path in paths:
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            raise UserError(f"Expected names of at most {LONGEST_NAME} bytes, but {path.name} is longer; rename it.")
 
 
 @contextmanager

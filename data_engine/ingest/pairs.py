@@ -110,6 +110,14 @@ class Pairs:
         """`root`, as a path."""
         return Path(self.root).expanduser()
 
+    @property
+    def _index(self) -> Path | None:
+        """The CSV file that names the pairs; None where two folders are matched."""
+        if self.index:
+            return Path(self.index).expanduser()
+        index = self.folder / "index.csv"
+        return index if index.exists() else None
+
     def items(self) -> Sequence[Pair]:
         """All pairs of the part, in the order of the index or of the file names.
 
@@ -118,8 +126,8 @@ class Pairs:
         """
         self._check_settings()
         root = require_folder(self.folder, what="pairs of photographs and depth maps")
-        index = Path(self.index).expanduser() if self.index else root / "index.csv"
-        rows = self._from_index(index) if self.index or index.exists() else self._from_folders(root)
+        index = self._index
+        rows = self._from_index(index) if index else self._from_folders(root)
         rows = [row for row in rows if in_part(row.key, self.part, self.test_share, self.seed)]
         if not rows:
             raise UserError(f"Expected pairs of photographs and depth maps in {root}, but part={self.part} holds none.")
@@ -163,8 +171,7 @@ class Pairs:
     def _find(self, what: str, path: str) -> Path:
         file = self.folder / path
         if not path or not file.is_file():
-            from_index = self.index or (self.folder / "index.csv").exists()
-            nameless = "its name in the index" if from_index else "a file of the same name"
+            nameless = "its name in the index" if self._index else "a file of the same name"
             expected = f"{path} below root=" if path else nameless
             raise BadSample(f"missing_{what}", f"The {what} is missing; expected {expected}.")
         return file
@@ -276,7 +283,8 @@ def _camera(row: Mapping[str, str]) -> dict[str, float] | None:
     camera = {name: float(row[name]) for name in ("fx", "fy", "cx", "cy") if name in row}
     if not camera:
         return None
-    camera = {"fx": camera.get("fx", 0.0), "fy": camera.get("fx", 0.0), **camera}
+    fx = camera.get("fx", 0.0)
+    camera = {"fx": fx, "fy": fx, **camera}
     if not all(map(math.isfinite, camera.values())) or min(camera["fx"], camera["fy"]) <= 0:
         raise ValueError(f"fx and fy must be above 0, and cx and cy finite, but the camera is {camera}")
     return camera

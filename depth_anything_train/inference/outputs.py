@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.files import too_long, write_bytes
+from depth_anything_train.files import require_short_names, write_bytes
 from depth_anything_train.inference.png16 import SMALLEST_RANGE, describe_16bit, to_16bit, with_texts
 from depth_anything_train.inference.pointcloud import FORMATS, camera, from_prediction
 from depth_anything_train.inference.prediction import Prediction
@@ -115,8 +115,7 @@ class Outputs:
                 f"{image.shape[:2]}; bring it there with .resized(height, width)."
             )
         target = Path(target)
-        if too_long(self.paths(target)):
-            raise UserError(f"Expected a shorter name than {target.name}, which leaves no room for an ending.")
+        require_short_names(self.paths(target))
         encoded = list(self._encoded(image, prediction, focal_px))  # all of them, or none is written
         paths = [target.with_name(target.name + suffix) for suffix, _ in encoded]
         for path, (_, content) in zip(paths, encoded, strict=True):

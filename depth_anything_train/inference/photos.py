@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.files import remove_leftovers, too_long
+from depth_anything_train.files import remove_leftovers, require_short_names
 from depth_anything_train.inference.calibration import Points, calibrate
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
@@ -75,9 +75,8 @@ class _PhotoIO:
         points = None if self.measured is None else self.measured.get(str(file.relative_to(self.folder)))
         if self.measured is not None and points is None:
             return f"{file}: no point of it was measured."
-        if too_long(self.outputs.paths(self.out / name)):
-            return f"{file}: its name is too long for those of its outputs; rename it."
         try:
+            require_short_names(self.outputs.paths(self.out / name))
             image = load_image(file)
             focal_px = self.outputs.focal_px(*image.shape[:2]) or stated_focal(file)
             self.model.check_camera(focal_px)

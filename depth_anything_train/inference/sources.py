@@ -28,7 +28,7 @@ SUFFIXES = {
 
 VIDEO_EXTENSIONS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
 UNREAD_EXTENSIONS = {*VIDEO_EXTENSIONS, *"arw avif bmp cr2 cr3 dng gif heic heif jp2 jxl nef tif tiff".split()}
-"""Of what somebody may have taken for a photograph that is read, among others."""
+"""Of files that are counted where photographs are looked for, because they are not read."""
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg"
 """FFmpeg's names of what may be opened: not the playlists, which can send it to any other file or address."""
@@ -152,16 +152,14 @@ def _raise(error: OSError) -> None:
 def _matching(pattern: str, out: Path | None, unread: Counter[str]) -> list[str]:
     any_kind = not re.fullmatch(r"\w+", _extension(pattern))  # then as in a folder
     kinds = IMAGE_EXTENSIONS if any_kind else (_extension(pattern),)
+    skipped = None if out is None else out.resolve()
+    inside = functools.cache(lambda folder: skipped is not None and Path(folder).resolve().is_relative_to(skipped))
     found = []
     for file in glob.iglob(pattern, recursive=True):
         if _extension(file) in kinds and os.path.isfile(file):
             found.append(file)
-        elif _extension(file) in UNREAD_EXTENSIONS:
+        elif _extension(file) in UNREAD_EXTENSIONS and not inside(os.path.dirname(file)):
             unread[_extension(file)] += 1
-    if out is None:
-        return found
-    skipped = out.resolve()
-    inside = functools.cache(lambda folder: Path(folder).resolve().is_relative_to(skipped))
     photos = [file for file in found if not inside(os.path.dirname(file))]
     if found and not photos:
         raise _not_apart(out)

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_anything_train.files import atomic_writer, remove_leftovers, too_long
+from depth_anything_train.files import atomic_writer, remove_leftovers, require_short_names
 from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Outputs, PictureLimits
@@ -101,8 +101,7 @@ class _Files:
         self.paths = [out.with_name(out.name + ending) for ending in endings]
         self._videos: dict[str, VideoWriter] = {}
         self._array: ArrayWriter | None = None
-        if too_long(self.paths):
-            raise UserError(f"Expected a shorter name than {out.name}, which leaves no room for an ending; rename it.")
+        require_short_names(self.paths)
         for name, path in zip(outputs.names, self.paths, strict=True):
             if name == "npy":
                 self._array = stack.enter_context(array_writer(path))

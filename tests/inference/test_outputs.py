@@ -43,7 +43,7 @@ def test_outputs__where_one_cannot_be_made_none_is_written(photo, tmp_path):
 
 def test_outputs__a_name_that_leaves_no_room_for_one_of_them_and_another_size_write_nothing(photo, tmp_path):
     image, prediction = photo
-    with pytest.raises(UserError, match="Expected a shorter name than xxx"):
+    with pytest.raises(UserError, match="Expected names of at most 255 bytes, but xxx"):
         Outputs(("npy", "side_by_side")).write(tmp_path / ("x" * 245), image, prediction)
     with pytest.raises(UserError, match=r"they are \(21, 28\) and \(42, 56\)"):
         Outputs(("npy",)).write(tmp_path / "a", image, prediction.resized(21, 28))

@@ -120,7 +120,7 @@ def test_find_source__photographs_where_the_outputs_go_are_told_of(pattern, phot
     out.mkdir()
     source = str(photos / "**" / "*") if pattern else str(photos)
     (out / "a_color.png").write_text("")
-    (photos / "clip.mp4").unlink()
+    (photos / "clip.mp4").rename(out / "clip_color.mp4")
     find_source(source, out=out)
     assert capsys.readouterr().err == ""
     for name in ("mine.png", "photo.JPG", "notes.txt", "._mine.png"):

@@ -107,7 +107,7 @@ def test_predict_video__ctrl_c_ends_a_stream_and_keeps_what_there_is(model, tmp_
 
 def test_predict_video__a_name_that_leaves_no_room_for_an_ending_is_refused_before_the_first_frame(tmp_path):
     source = write_film(tmp_path / "film.mp4", 2)
-    with pytest.raises(UserError, match="Expected a shorter name than xxx"):
+    with pytest.raises(UserError, match="Expected names of at most 255 bytes, but xxx"):
         predict_video(None, source, tmp_path / "out" / ("x" * 250))
     assert not (tmp_path / "out").exists()
 
