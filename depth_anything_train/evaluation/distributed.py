@@ -17,6 +17,9 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from depth_anything_train.ops.gather import gather_objects
+from depth_anything_train.runtime import UserError
+
 T = TypeVar("T")
 
 
@@ -39,12 +42,25 @@ class Ranks:
         """Whether this is the process that writes and shows progress."""
         return self.rank == 0
 
-    def share(self, blocks: Sequence[T]) -> Iterator[T]:
-        """Every `world`-th block: together the processes have each exactly once."""
+    def share(self, blocks: Sequence[T], work: Callable[[T], None]) -> None:
+        """Call `work` with every `world`-th block: together the processes do each exactly once.
+
+        Raises:
+            UserError: on all processes, what one of them met. It does not leave the others, which would wait for it or
+                take what it hands in next for its part of this.
+        """
+        met: UserError | None = None
         for number, block in enumerate(blocks[self.rank :: self.world]):
             if number < len(blocks) // self.world:
                 self.check()
-            yield block
+            try:
+                if met is None:
+                    work(block)
+            except UserError as error:
+                met = error
+        for error in [met] if self.world == 1 else gather_objects(met):
+            if error is not None:
+                raise error
 
     def gather(self, part: T) -> list[T]:
         """The parts of all processes, in the order of their ranks, on the first; nothing elsewhere."""

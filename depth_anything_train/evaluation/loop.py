@@ -54,7 +54,8 @@ def evaluate(
         of it is on the first process, the others get empty results.
 
     Raises:
-        UserError: not one image could be judged, or protocol and kind of model do not fit together.
+        UserError: protocol and kind of model do not fit together, or the model states what is no number; on the first
+            process alone, not one image could be judged.
     """
     check_kind(model, protocol, align_metric=align_metric)
     if split_by is not None:
@@ -64,7 +65,8 @@ def evaluate(
     judge, predictor, size = judge_of(protocol), with_flip(model, protocol), size or protocol.size
     part = Results(protocol)
     with ProgressBar("evaluate", sum(map(len, blocks[:: ranks.world])), shown=progress and ranks.first) as bar:
-        for block in ranks.share(blocks):
+
+        def judge_block(block: Sequence[Origin]) -> None:
             samples = _read(block, data, judge, split_by, part.skipped)
             for origin, sample, prediction in _predict(predictor, samples, size, part.skipped):
                 disparity = prediction.resized(*sample.shape).disparity
@@ -76,6 +78,8 @@ def evaluate(
                 except BadSample as error:
                     part.skipped[error.reason] += 1
             bar.advance(len(block))
+
+        ranks.share(blocks, judge_block)
     results = _merged(ranks.gather(part), protocol)
     results.size = size
     if ranks.first and not results.images:

@@ -115,9 +115,10 @@ def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
         for one, protocol in protocols.items():
             try:
                 results[one] = run_benchmark(cfg, model, name, shards[one], protocol, Path(cfg.out) / name / one, ranks)
-            except UserError as error:  # on the process that writes alone, once the others have handed in their parts
+            except UserError as error:  # of all processes, or of the one that writes when the others are done
                 unusable.append(f"{name} on {one}: {error}")
-                console.print(f"warning: {unusable[-1]}", style="bold yellow", soft_wrap=True)
+                if ranks.first:
+                    console.print(f"warning: {unusable[-1]}", style="bold yellow", soft_wrap=True)
         if ranks.first:
             entries += compare(suite, name, rows[name], results)
             captions |= {
@@ -126,8 +127,8 @@ def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
             }
     if ranks.first:
         write_table(Path(cfg.out), suite, entries, captions, "\n".join(filter(None, (missing, *unusable))))
-    if unusable:
-        raise UserError(f"The table is written, but not whole: {unusable[0]}")
+        if unusable:
+            raise UserError(f"The table is written, but not whole: {unusable[0]}")
 
 
 def write_table(out: Path, suite: Suite, entries: list[Entry], captions: Mapping[str, str], missing: str) -> None:

@@ -38,14 +38,14 @@ def main(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     require_writable(out)
     model, about = load_segmenter(cfg.model)
-    model.to(choose_device(cfg.device))
     folders = open_data(plain(cfg.data), kind=SEGMENTED)
     for folder in folders.values():
         check_classes(folder.path, folder.info.get("classes"), model.config.num_classes)
     window: SlidingWindow = build(cfg.benchmark.window)
     refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window), "limit": cfg.limit})
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
-    with join_ranks() as ranks:
+    with join_ranks() as ranks:  # which gives each process its GPU
+        model.to(choose_device(cfg.device))
         counted = count(model, chosen, window, ranks=ranks)
         if not ranks.first:
             return

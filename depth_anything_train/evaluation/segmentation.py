@@ -62,7 +62,9 @@ def count(
     origins = [(name, number) for name, records in data.items() for number in range(len(records))]
     part = Counted(torch.zeros(model.config.num_classes, model.config.num_classes, dtype=torch.int64))
     with ProgressBar("segment", len(origins[:: ranks.world]), shown=progress and ranks.first) as bar:
-        for name, number in ranks.share(origins):
+
+        def count_image(origin: tuple[str, int]) -> None:
+            name, number = origin
             try:
                 image, truth = read(data[name][number], model.config.num_classes)
                 found = window.classes(model, image, truth.shape)
@@ -71,6 +73,8 @@ def count(
             except BadSample as error:
                 part.skipped[error.reason] += 1
             bar.advance()
+
+        ranks.share(origins, count_image)
     parts = ranks.gather(part)
     if not parts:
         return part

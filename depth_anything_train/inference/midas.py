@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from depth_anything_train.data.schema import BadSample
 from depth_anything_train.inference.device import choose_device
 from depth_anything_train.inference.prediction import Focals, ImageLike, Kind, Prediction, load_image
 from depth_anything_train.models.from_transformers import load_transformers
@@ -79,7 +80,8 @@ class Midas:
         `size` is the side that the image processor aims at, instead of the model's own 384 or 512.
 
         Raises:
-            UserError: the network cannot take that size, which DPT-Hybrid never can, or the image is too narrow for it.
+            UserError: the network cannot take that size, which DPT-Hybrid never can.
+            BadSample: `extreme_aspect`, the images are too narrow for it.
         """
         self.check_size(size)
         sides = {} if size is None else {"size": {"height": size, "width": size}}
@@ -91,8 +93,10 @@ class Midas:
                 raise
             height, width = images[0].shape[:2]
             seen = f"{width} x {height} pixels" + ("" if size is None else f" at size={size}")
-            reason = "they are too narrow" if re.search(r"(height|width)=0\b", str(error)) else error
-            raise UserError(f"Expected images that MiDaS can take, but {seen} do not fit: {reason}.") from None
+            expected = f"Expected images that MiDaS can take, but {seen} do not fit"
+            if re.search(r"(height|width)=0\b", str(error)):
+                raise BadSample("extreme_aspect", f"{expected}: they are too narrow.") from None
+            raise UserError(f"{expected}: {error}.") from None
         shapes = [image.shape[:2] for image in images]
         maps = self.processor.post_process_depth_estimation(outputs, target_sizes=shapes)
         found = (one["predicted_depth"].float().cpu().numpy() for one in maps)  # called depth, but it is disparity

@@ -92,7 +92,8 @@ class Predictor(Protocol):
         """What it states (h, w), by `kind`, for RGB images (H, W, 3) of one common size, at its own resolution.
 
         Raises:
-            BadSample: `no_camera` if it needs the focal length of an image, in the image's pixels, and there is none.
+            BadSample: `no_camera` if it needs the focal length of an image, in the image's pixels, and there is none;
+                `extreme_aspect` if they are too narrow for it.
         """
 
 

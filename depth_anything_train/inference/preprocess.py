@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from depth_anything_train.data.images import MAX_NETWORK_PIXELS
+from depth_anything_train.data.schema import BadSample
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.runtime import UserError
 from depth_anything_train.types import Disparity, Image
@@ -34,8 +35,8 @@ def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tup
     and up where rounding down would fall below `size`. A pair is taken as it is: metric models of V1 were trained so.
 
     Raises:
-        UserError: `size` is no size, below one patch or no multiple of it where it has to be, or the image is so narrow
-            that its other side would be enormous.
+        UserError: `size` is no size, below one patch or no multiple of it where it has to be.
+        BadSample: `extreme_aspect`, the image is so narrow that its other side would be enormous.
     """
     size = plain_size(size)
     if not isinstance(size, int):
@@ -56,9 +57,10 @@ def network_size(height: int, width: int, size: Size, *, patch: int = 14) -> tup
     sides = [round(scale * side / patch) * patch for side in (height, width)]
     new_height, new_width = (side if side >= size else side + patch for side in sides)
     if new_height * new_width > MAX_NETWORK_PIXELS:
-        raise UserError(
+        raise BadSample(
+            "extreme_aspect",
             f"An image of {width} x {height} pixels would become {new_width} x {new_height} for the network; "
-            "crop it to a less extreme aspect or choose a smaller size."
+            "crop it to a less extreme aspect or choose a smaller size.",
         )
     return new_height, new_width
 

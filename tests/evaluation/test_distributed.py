@@ -1,32 +1,73 @@
 """Two real processes that evaluate together, against one."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 
+import pytest
 import torch
 from scenes import write_shards
+from torch import distributed
 
-from depth_anything_train.evaluation.distributed import Ranks
-
-
-def test_share__gives_every_block_to_exactly_one_process():
-    for count in range(8):
-        blocks = [[k] for k in range(count)]
-        for world in (1, 2, 3):
-            parts = [Ranks(rank, world).share(blocks) for rank in range(world)]
-            assert sorted(block for part in parts for block in part) == blocks
+from depth_anything_train.evaluation.distributed import ALONE, Ranks
+from depth_anything_train.runtime import UserError
 
 
-def test_share__has_all_processes_check_equally_often():
-    for count in range(8):
-        for world in (1, 2, 3):
-            checks = [[] for _ in range(world)]
-            for rank, made in enumerate(checks):
-                list(Ranks(rank, world, lambda made=made: made.append(1)).share([*range(count)]))
-            assert {len(made) for made in checks} == {count // world}
+def share_as(rank, world, store, said):
+    """Work on 0, 1, 2 and so on up to 7, in which 5 cannot be done, then hand something in."""
+    distributed.init_process_group("gloo", store=distributed.FileStore(store, world), rank=rank, world_size=world)
+    done, checks, met = [], [], ""
+    ranks = Ranks(rank, world, lambda: checks.append(1))
+
+    def work(block):
+        if block == 5:
+            raise UserError("block 5")
+        done.append(block)
+
+    ranks.share(range(5), work)
+    whole, done[:] = list(done), []
+    try:
+        ranks.share(range(8), work)
+    except UserError as error:
+        met = str(error)
+    said.put((rank, whole, done, met, len(checks), ranks.gather(rank)))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_share__each_block_is_done_once_and_what_one_process_meets_ends_all(world, tmp_path):
+    context = multiprocessing.get_context("fork")
+    said = context.Queue()
+    processes = [
+        context.Process(target=share_as, args=(rank, world, str(tmp_path / "store"), said)) for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    found = sorted(said.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join()
+    for rank, whole, done, met, checks, handed_in in found:
+        assert whole == [*range(rank, 5, world)]
+        assert done == [k for k in range(rank, 8, world) if k < 5 or rank != 5 % world]
+        assert met == "block 5"
+        assert checks == 5 // world + 8 // world, "all processes check equally often, also behind what one met"
+        assert handed_in == ([*range(world)] if rank == 0 else []), "what is handed in is of the work that all are at"
+
+
+def test_share__a_process_alone_ends_where_it_is():
+    done = []
+
+    def work(block):
+        done.append(block)
+        if block == 2:
+            raise UserError("block 2")
+
+    with pytest.raises(UserError, match="block 2"):
+        ALONE.share(range(5), work)
+    assert done == [0, 1, 2]
 
 
 def free_port():

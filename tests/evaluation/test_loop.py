@@ -174,6 +174,13 @@ def test_mean_map__in_metres_refuses_labels_of_another_unit(tmp_path):
         open_model("mean_map:40", [str(labelled)])
 
 
+def test_evaluate__a_strip_that_the_network_cannot_take_is_skipped_and_counted():
+    model = DepthAnything(build(), size=518, device="cpu")
+    data = {"a": [record(0), record(1, height=8, width=1200)]}
+    results = judge(model, data, DepthProtocol(), size=518)
+    assert [image.key for image in results.images] == ["scene-0"] and results.skipped == {"extreme_aspect": 1}
+
+
 def test_evaluate__pairs_that_are_none_are_skipped_and_counted():
     image = encode(scene(0)[0])
     good = {"nearer": [3, 3], "farther": [0, 0]}

@@ -129,7 +129,7 @@ def test_predict__a_strip_that_is_too_narrow_is_told_so(folder):
     if model.model.config.is_hybrid:  # its processor stretches to a square
         assert model.predict(strip).disparity.shape == (7, 300)
         return
-    with pytest.raises(UserError, match="but 300 x 7 pixels do not fit: they are too narrow"):
+    with pytest.raises(BadSample, match="but 300 x 7 pixels do not fit: they are too narrow"):
         model.predict(strip)
 
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from depth_anything_train.data.schema import BadSample
 from depth_anything_train.inference import preprocess
 from depth_anything_train.inference.preprocess import network_size, prepare, resize_map, resize_on
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
@@ -31,7 +32,7 @@ def test_network_size__sides_are_multiples_of_the_patch_and_never_below_the_size
 
 
 def test_network_size__refuses_strips_and_sizes_below_a_patch():
-    with pytest.raises(UserError, match="less extreme aspect"):
+    with pytest.raises(BadSample, match="less extreme aspect"):
         network_size(1, 100_000, 518)
     with pytest.raises(UserError, match="at least one patch"):
         network_size(480, 640, 13)
