@@ -65,7 +65,7 @@ def losses_of_two_steps(cfg, out):
     assert [row["step"] for row in rows] == [1, 2]
     names = [name for name in rows[-1] if name.startswith("train/loss/") and name.count("/") == 2]
     losses = {name.removeprefix("train/loss/"): rows[-1][name] for name in names}
-    assert all(0 <= value < 100 for value in losses.values()), losses
+    assert losses and all(0 <= value < 100 for value in losses.values()), losses
     return set(losses)
 
 

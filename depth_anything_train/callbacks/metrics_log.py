@@ -1,4 +1,7 @@
-"""The run's own record of numbers: one JSON object a line. wandb and the like only mirror it."""
+"""The run's own record of numbers: one JSON object a line. wandb and the like only mirror it.
+
+What is not finite stands there as Python's json writes and reads it, NaN and Infinity.
+"""
 
 from __future__ import annotations
 

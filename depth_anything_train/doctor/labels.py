@@ -47,16 +47,18 @@ def look(source: Source, count: int) -> Iterator[Seen]:
     """`count` samples, evenly spread over all folders of a source."""
     for index in evenly(len(source), count):
         folder, number = source.locate(index)
-        record = source.folders[folder][number]
+        name, key = source.name_of(index), f"sample {number}"
         try:
+            record = source.folders[folder][number]
+            key = record.key
             image = decode_image(source.images[folder][number].image)
             label = decode_label(*record.label(), record.meta)
         except BadSample as error:
             doubts = (f"cannot be read ({error.reason})",)
-            yield Seen(source.name_of(index), record.key, "", 0.0, 0.0, 0.0, doubts, None)
+            yield Seen(name, key, "", 0.0, 0.0, 0.0, doubts, None)
             continue
         unit = "a teacher's" if source.kind == PSEUDO_LABELS else str(record.meta.get("unit") or "none")
-        yield judge(source.name_of(index), record.key, unit, image, *label)
+        yield judge(name, key, unit, image, *label)
 
 
 def judge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import sys
 import time
@@ -69,8 +70,11 @@ def learn(task: Task, batch: Any, *, steps: int, share: float, device: torch.dev
 def check_overfit(learning: Learning) -> Outcome:
     """Whether the loss fell as far as it has to: a model that cannot learn one batch learns nothing."""
     first, lowest, steps = learning.losses[0], min(learning.losses), len(learning.losses)
-    if not first > 0 or lowest != lowest:
+    if not 0 < first < math.inf:
         return Outcome("overfit", "failed", f"the loss is {first:.3g} at first; look at the labels.")
+    if diverged := [number for number, loss in enumerate(learning.losses, 1) if not math.isfinite(loss)]:
+        found = f"the loss is {first:.3g} at first and {learning.losses[diverged[0] - 1]:.3g} in step {diverged[0]}"
+        return Outcome("overfit", "failed", f"{found}; lower the learning rates.")
     found = f"loss {first:.3f} -> {lowest:.3f} ({lowest / first:.2f} of the first) on one batch in {steps} steps"
     if lowest < learning.share * first:
         return Outcome("overfit", "ok", found + ".")

@@ -39,6 +39,6 @@ class FeatureAlignmentLoss(nn.Module):
         """Both encoders have seen the same perturbed image; `frozen` gets no gradient."""
         # Rounding gives equal features 1 + 1e-7, which a margin of 1.0 would take for too near.
         cosine = cosine_similarity(student, frozen.detach(), dim=-1).clamp(max=1.0)
-        considered = cosine <= self.margin
+        considered = ~(cosine > self.margin)  # so that NaN is: broken features must not show as a small loss
         watch("patches_above_margin", lambda: (~considered).float().mean())
         return masked_mean(1 - cosine, considered).mean()

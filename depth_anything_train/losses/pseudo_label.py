@@ -41,6 +41,7 @@ class PseudoLabelLoss(nn.Module):
         residual = aligned_residual(pred, target, valid & region, valid & ~region).abs()
         kept = valid
         if self.trim > 0:
-            kept = valid & (residual <= masked_quantile(residual, valid, 1 - self.trim))
+            # Turned round, so that NaN is kept: a broken prediction must not show as a small loss.
+            kept = valid & ~(residual > masked_quantile(residual, valid, 1 - self.trim))
         watch("trimmed_pixels", lambda: masked_mean((~kept).float(), valid).mean())
         return masked_mean(residual, kept).mean()

@@ -52,8 +52,8 @@ def _normalize(x: Disparity, median: Tensor, valid: Valid) -> Disparity:
 def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift, both (B, 1, ...), that bring each prediction nearest to its target in the least-squares sense.
 
-    In closed form about the means, which keeps float32 accurate; pass float64 for evaluation. A constant prediction
-    gets scale 0 and the mean of the target as shift, an image without valid pixels gets 0 and 0.
+    In closed form about the means, which keeps float32 accurate; pass float64 for evaluation. A constant prediction,
+    up to rounding, gets scale 0 and the mean of the target as shift, an image without valid pixels gets 0 and 0.
 
     - [0]: MiDaS, 2020, https://arxiv.org/abs/1907.01341, eq. 4
     """
@@ -62,6 +62,6 @@ def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor)
     centred = prediction - mean_prediction
     variance = masked_mean(centred.square(), valid)
     covariance = masked_mean(centred * (target - mean_target), valid)
-    constant = variance <= 0
+    constant = variance <= (4 * torch.finfo(prediction.dtype).eps * mean_prediction).square()
     scale = (covariance / variance.where(~constant, 1.0)).where(~constant, 0.0)
     return scale, mean_target - scale * mean_prediction

@@ -42,7 +42,7 @@ class EncoderDecoderAdamW:
         """Optimiser and schedule for a run of `steps`; the schedule is advanced once a step.
 
         Raises:
-            UserError: nothing is trainable, the warm-up is not shorter than the run, or a rate is negative.
+            UserError: nothing is trainable, a rate is negative, or as `linear_decay`.
         """
         if min(self.encoder_lr, self.decoder_lr, self.weight_decay) < 0:
             rates = f"encoder_lr={self.encoder_lr}, decoder_lr={self.decoder_lr}, weight_decay={self.weight_decay}"

@@ -22,8 +22,10 @@ def linear_decay(optimizer: Optimizer, *, steps: int, warmup_steps: int = 0, pow
     """Schedule for an optimiser: linear decay to 0, advanced once a step (V1 section 4.1; no warm-up is mentioned).
 
     Raises:
-        UserError: the warm-up is not shorter than the run.
+        UserError: the warm-up is not shorter than the run, or `power` is not above 0.
     """
+    if not power > 0:
+        raise UserError(f"Expected optim.power above 0, so that the rates fall, but got {power}.")
     if not 0 <= warmup_steps < steps:
         raise UserError(
             f"Expected fewer warm-up steps than steps, but got {warmup_steps} of {steps}; "

@@ -28,7 +28,8 @@ class StudentTask(DepthTask):
 
     Args:
         model: a `DepthModel`, its encoder freshly initialised (not from the teacher).
-        frozen_encoder: the encoder as it was before training, same size; never trained, never in a checkpoint.
+        frozen_encoder: the encoder as it was before training, same size (without pre-trained weights another random
+            one); never trained, never in a checkpoint.
         labelled: loss of (prediction, disparity, valid); None where there are no labelled images (V2).
         pseudo: loss of (prediction, disparity, valid, region).
         feature: loss of (student's patches, frozen patches); None, with no frozen encoder, leaves it out.

@@ -68,6 +68,12 @@ def test_crops__no_class_prevails_where_a_window_of_ten_is_varied_and_else_the_l
     assert np.mean([share > 0.75 for share in free]) > 0.3
     # All ten of them are one-sided with probability of about 0.5 to the tenth.
     assert np.mean([share > 0.75 for share in varied]) <= 0.01
+    labelled = np.where(half == 0, np.uint8(NO_CLASS), np.arange(56, dtype=np.uint8)[:, None] % 2)
+    empty = [
+        (crops(scales=[2.0]).crop({**shown, "classes": labelled}, np.random.default_rng(seed))["classes"] == NO_CLASS)
+        for seed in range(200)
+    ]
+    assert np.mean([where.all() for where in empty]) <= 0.01, "a window in which nothing is labelled is drawn again"
     one = {name: x * 0 if name != "key" else x for name, x in shown.items()}
     assert (crops().crop(one, np.random.default_rng(0))["classes"] != NO_CLASS).any()
 

@@ -7,8 +7,9 @@ import torch
 from test_report import write_pseudo_labels
 
 from depth_anything_train.composition import compose
+from depth_anything_train.data.sources import LabelledSource
 from depth_anything_train.doctor.command import examine, main
-from depth_anything_train.doctor.labels import judge
+from depth_anything_train.doctor.labels import judge, look
 from depth_anything_train.doctor.outcome import STYLES
 from depth_anything_train.doctor.precision import check_precision
 from depth_anything_train.doctor.steps import Learning, check_overfit, learn
@@ -30,6 +31,16 @@ def test_examine__finds_a_sound_recipe_sound(given, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / "labels.png")).shape == (3 * (36 + 160 + 12), 2 * (3 * 213 + 12), 3)
     said = capsys.readouterr().err
     assert "scenes" in said and "a teacher's" in said
+
+
+def test_look__a_damaged_sample_is_odd_and_no_end(labelled_shards):
+    shard = labelled_shards / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 8] ^= 0xFF
+    shard.write_bytes(content)
+    seen = [*look(LabelledSource([labelled_shards]), 100)]
+    (odd,) = [one for one in seen if one.doubts]
+    assert odd.doubts == ("cannot be read (damaged_sample)",) and odd.key.startswith("sample ") and len(seen) == 11
 
 
 def test_examine__takes_pairs_of_images_where_they_are_mixed(given, tmp_path):
@@ -134,10 +145,23 @@ def test_precision__says_where_float16_overflows():
     assert outcome.status == "warning" and "fp16 overflows" in outcome.message
 
 
-def test_overfit__a_loss_that_is_not_a_number_fails():
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "losses, advice",
+    [
+        ([NAN] * 3, "look at the labels"),
+        ([INFINITY, 1.0, 0.1], "look at the labels"),
+        ([1.0, 0.4, NAN, NAN], "1 at first and nan in step 3; lower the learning rates"),
+        ([1.0, INFINITY, 0.1], "inf in step 2; lower the learning rates"),
+    ],
+)
+def test_overfit__a_loss_that_is_not_a_number_fails(losses, advice):
     learning = Learning(share=0.5)
-    learning.losses = [float("nan")] * 3
-    assert check_overfit(learning).status == "failed"
+    learning.losses = losses
+    outcome = check_overfit(learning)
+    assert outcome.status == "failed" and advice in outcome.message
 
 
 def test_learn__needs_a_step_whose_time_counts():

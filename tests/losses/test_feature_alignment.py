@@ -58,6 +58,12 @@ def test_forward__equal_features_are_an_attached_zero():
     assert result.item() == 0 and (student.grad == 0).all()
 
 
+def test_forward__broken_features_show():
+    student, frozen = features()
+    student[0, 3, 1] = torch.nan
+    assert FeatureAlignmentLoss()(student, frozen).isnan()
+
+
 def test_forward__ignores_the_length_of_features():
     student, frozen = features()
     loss = FeatureAlignmentLoss()

@@ -116,6 +116,13 @@ def test_forward__empty_regions_and_images_add_nothing(trim):
     assert nothing.item() == 0 and (pred.grad == 0).all()
 
 
+@pytest.mark.parametrize("pixels", [1, 56])
+def test_forward__a_broken_prediction_shows(pixels):
+    pred, target, valid, region = case(share=2.0)
+    pred[0].flatten()[:pixels] = torch.nan
+    assert PseudoLabelLoss()(pred, target, valid, region).isnan()
+
+
 def test_forward__ignores_the_order_of_images():
     arguments = case()
     loss = PseudoLabelLoss()

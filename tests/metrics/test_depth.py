@@ -144,6 +144,14 @@ def test_evaluate_image__takes_a_metric_model_at_its_word():
         evaluate_image(label, label, valid, DepthProtocol(alignment="none"), unit="px")
 
 
+def test_evaluate_image__a_prediction_nearer_than_the_range_counts_as_its_near_end():
+    _, label, valid = maps(7)
+    protocol = DepthProtocol(alignment="none", min_depth_m=0.02)
+    measures = evaluate_image(label * 1e6, label, valid, protocol)
+    judged = label[judged_pixels(label, valid, protocol)]
+    assert measures["abs_rel"] == pytest.approx(np.mean(np.abs(0.02 - 1 / judged) * judged), rel=1e-5)
+
+
 def test_evaluate_image__refuses_predictions_that_are_not_finite_or_of_another_size():
     prediction, label, valid = maps(8)
     with pytest.raises(UserError, match="one size"):

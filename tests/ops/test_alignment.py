@@ -70,11 +70,18 @@ def test_least_squares__is_accurate_in_float32_far_from_zero():
     assert (scale * prediction + shift - 2 * (prediction - 1000)).abs().max() < 1e-3
 
 
-def test_least_squares__constant_prediction_gets_the_mean_of_the_target():
-    valid = torch.ones(1, 1, 2, 2, dtype=torch.bool)
-    target = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(1, 1, 2, 2)
-    scale, shift = least_squares_scale_shift(torch.full_like(target, 7), target, valid)
-    assert (scale.item(), shift.item()) == (0, 3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [7.0, 0.1, 0.3, -1e-5, 0.0])
+def test_least_squares__constant_prediction_gets_the_mean_of_the_target(value, dtype):
+    _, target, valid = maps(3, shape=(1, 1, 90, 90), dtype=dtype)
+    scale, shift = least_squares_scale_shift(torch.full_like(target, value), target, valid)
+    assert scale.item() == 0 and shift.item() == pytest.approx(target[valid].mean().item(), rel=1e-5)
+
+
+def test_least_squares__a_prediction_that_hardly_varies_is_none_that_is_constant():
+    ramp = torch.linspace(0, 1, 100, dtype=torch.float64).view(1, 1, 10, 10)
+    scale, _ = least_squares_scale_shift(1 + 1e-9 * ramp, ramp, torch.ones_like(ramp).bool())
+    assert scale.item() == pytest.approx(1e9, rel=1e-5)
 
 
 def test_least_squares__image_without_valid_pixels_gets_zeros():

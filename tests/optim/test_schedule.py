@@ -60,6 +60,12 @@ def test_decay__continues_from_its_state():
     assert [g["lr"] for g in again.param_groups] == [g["lr"] for g in made.param_groups] == [0.6, 6.0]
 
 
+@pytest.mark.parametrize("power", [0.0, -1.0, float("nan")])
+def test_decay__refuses_a_power_by_which_nothing_falls(power):
+    with pytest.raises(UserError, match="optim.power above 0"):
+        linear_decay(optimizer(), steps=4, power=power)
+
+
 @pytest.mark.parametrize("steps, warmup_steps", [(4, 4), (4, 5), (0, 0), (4, -1)])
 def test_decay__refuses_a_warmup_as_long_as_the_run(steps, warmup_steps):
     with pytest.raises(UserError, match="fewer warm-up steps"):

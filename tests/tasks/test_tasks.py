@@ -64,8 +64,8 @@ def test_student__the_frozen_encoder_is_not_trained_and_not_saved():
     assert any(not torch.equal(a, b) for a, b in zip(before, task.model.pretrained.parameters(), strict=True))
 
 
-def test_student__starts_where_the_frozen_encoder_is():
-    """With the same weights the features agree, every patch is above the margin and the loss is exactly zero."""
+def test_student__features_of_the_frozen_encoders_own_weights_cost_nothing():
+    """They agree, every patch is above the margin and the loss is exactly zero."""
     task = make_task()
     task.frozen_encoder.module.load_state_dict(task.model.pretrained.state_dict())
     assert fit(task, student_batch())["train/loss/feature"] == 0
