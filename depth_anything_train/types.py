@@ -6,7 +6,7 @@ Letters: B images in a batch, H and W pixels, N patches, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -31,6 +31,9 @@ Classes = UInt8[Tensor, "B H W"]
 
 Patches = Float[Tensor, "B N C"]
 """Encoder features, one row per patch, without the class token."""
+
+InputCrop = Literal["none", "kb"]
+"""What of an image a metric model sees, in training and when it is judged: `kb` is KITTI's benchmark window."""
 
 Scalar = Float[Tensor, ""]
 """A loss: one number, attached to the graph."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,8 +221,11 @@ class Pairs:
     def _rows(self, index: Path) -> list[Pair]:
         with open(index, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            if not {"rgb", "depth"} <= set(reader.fieldnames or ()):
+            names = reader.fieldnames or ()
+            if not {"rgb", "depth"} <= set(names):
                 raise UserError(f"Expected columns rgb and depth in {index}, but it has {reader.fieldnames}.")
+            if repeated := [name for name, count in Counter(names).items() if name and count > 1]:
+                raise UserError(f"Expected every column of {index} once, but {', '.join(repeated)} is there again.")
             rows = []
             for row in reader:
                 filled = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from depth_anything_train.data.schema import LABELLED, BadSample
 from depth_anything_train.data.sources import Sample, Source
 from depth_anything_train.data.transforms import Geometry, check_aspect
 from depth_anything_train.runtime import UserError, require_choice
-
-InputCrop = Literal["none", "kb"]
+from depth_anything_train.types import InputCrop
 
 KB_HEIGHT, KB_WIDTH = 352, 1216
 """The window of KITTI's own benchmark: bottom rows, middle columns."""

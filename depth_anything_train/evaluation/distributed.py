@@ -58,9 +58,9 @@ class Ranks:
                     work(block)
             except UserError as error:
                 met = error
-        for error in [met] if self.world == 1 else gather_objects(met):
-            if error is not None:
-                raise error
+        for theirs in [met] if self.world == 1 else gather_objects(met):
+            if theirs is not None:
+                raise theirs
 
     def gather(self, part: T) -> list[T]:
         """The parts of all processes, in the order of their ranks, on the first; nothing elsewhere."""

@@ -15,10 +15,10 @@ from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.ops.alignment import least_squares_scale_shift
 from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.runtime import UserError
+from depth_anything_train.types import InputCrop
 
 Alignment = Literal["least_squares_disparity", "median", "none"]
 Crop = Literal["none", "eigen_nyu", "eigen_kitti", "garg"]
-InputCrop = Literal["none", "kb"]
 
 MIN_PIXELS: dict[Alignment, int] = {"least_squares_disparity": 2, "median": 1, "none": 1}
 """Pixels that an image needs to be judged: as many as the alignment has unknowns, and one at least."""

@@ -287,6 +287,7 @@ def test_pairs__a_minimal_index_takes_the_rest_from_the_settings(tmp_path: Path)
     ("text", "message"),
     [
         ("image,label\na,b\n", "columns rgb and depth"),
+        ("rgb,depth,depth\na,b,c\n", "every column of .* once, but depth is there again"),
         ("rgb,depth,depth_scale\na.jpg,a.png,much\n", "line 2"),
         ("rgb,depth,depth_kind\na.jpg,a.png,euclidean\n", "z_depth"),
         ("rgb,depth,invalid_value\na.jpg,a.png,7;9\n", "only one"),
