@@ -16,7 +16,7 @@ from depth_anything_train.composition import plain
 from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.evaluation.distributed import join_ranks
 from depth_anything_train.evaluation.judges import judge_of
-from depth_anything_train.evaluation.models import open_model, require_reader
+from depth_anything_train.evaluation.models import name_of, open_model, require_reader
 from depth_anything_train.evaluation.run import run_benchmark, run_suite
 from depth_anything_train.files import require_writable
 from depth_anything_train.runtime import UserError
@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         protocol = build(cfg.benchmark)
         shards = open_data(plain(cfg.data), kind=judge_of(protocol).shards_kind)
         model = open_model(cfg.model, cfg.labelled, device=cfg.device, progress=ranks.first)
-        run_benchmark(cfg, model, Path(cfg.model).name, shards, protocol, out, ranks)
+        run_benchmark(cfg, model, name_of(cfg.model), shards, protocol, out, ranks)
 
 
 def refuse_false_names(cfg: DictConfig, typed: list[str]) -> None:

@@ -89,8 +89,8 @@ def open_run(run: Path, cfg: DictConfig) -> None:
     decisive = _decisive(cfg, elsewhere)
     key = fingerprint(OmegaConf.to_container(decisive, resolve=True))
     mark = run / PROVENANCE
-    if mark.exists() and (read_json(mark, keys=("key",))["key"] == key or _has_steps(run)):
-        if read_json(mark)["key"] != key:
+    if mark.exists() and ((before := read_provenance(run)["key"]) == key or _has_steps(run)):
+        if before != key:
             raise UserError(
                 f"{run} holds a run of another configuration{_difference(run, decisive, elsewhere)}; choose "
                 "another out= or delete it."
@@ -110,6 +110,17 @@ def open_run(run: Path, cfg: DictConfig) -> None:
                 (run / name).unlink(missing_ok=True)
     write_bytes(run / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())
     write_json(mark, {**provenance(), "key": key})
+
+
+def read_provenance(run: Path) -> dict[str, Any]:
+    """What a run began with: code, command, versions, and the `key` of its config.
+
+    Raises:
+        UserError: it is damaged or gone.
+    """
+    mend = "put it back from a copy, or choose another out="
+    content: dict[str, Any] = read_json(run / PROVENANCE, keys=("key",), mend=mend)
+    return content
 
 
 def samples_moved(run: Path, cfg: DictConfig) -> list[str]:
@@ -132,8 +143,7 @@ def check_samples(run: Path, cfg: DictConfig, content: Mapping[str, str]) -> Non
     Raises:
         UserError: the samples are others than those it began with.
     """
-    mark = run / PROVENANCE
-    known = read_json(mark)
+    known = read_provenance(run)
     began = known.get("samples", {}) if _has_steps(run) else {}
     if changed := [stream for stream, digest in content.items() if began.get(stream, digest) != digest]:
         moved = samples_moved(run, cfg)
@@ -143,7 +153,7 @@ def check_samples(run: Path, cfg: DictConfig, content: Mapping[str, str]) -> Non
             "them; put back what was there, or start again in another out=."
         )
     if known.get("samples") != content:
-        write_json(mark, {**known, "samples": dict(content)})
+        write_json(run / PROVENANCE, {**known, "samples": dict(content)})
 
 
 def _config_of(run: Path) -> DictConfig:

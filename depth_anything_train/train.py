@@ -35,20 +35,21 @@ from depth_anything_train.data.sources import Source
 from depth_anything_train.data.test_sets import open_data
 from depth_anything_train.devices import is_lost_rank
 from depth_anything_train.evaluation.validation import Validation
-from depth_anything_train.files import read_json, write_json
+from depth_anything_train.files import write_json
 from depth_anything_train.internals import leave_signals_to
 from depth_anything_train.locks import only_run_in
 from depth_anything_train.models.compilation import compile_parts, compile_problem
 from depth_anything_train.run_folder import (
     FINISHED,
     METRICS,
-    PROVENANCE,
     check_folders,
     check_samples,
     open_run,
+    read_metrics,
+    read_provenance,
     samples_moved,
 )
-from depth_anything_train.runtime import UserError, console
+from depth_anything_train.runtime import UserError, console, is_first_process
 from depth_anything_train.signals import children_die_with_this
 from depth_anything_train.tasks.base import Task
 from depth_anything_train.trainer import build_trainer, device_peak, stopped_status
@@ -136,6 +137,10 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
 
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")
+    recorded = max((row["step"] for row in read_metrics(run / METRICS)), default=0)
+    if newest is None and recorded and is_first_process():
+        sentence = f"{run} recorded {recorded} steps but holds no whole checkpoint; it begins again."
+        console.print(sentence, soft_wrap=True)
     log.continue_from(_step_of(newest))
     validation = _validation(cfg, run, task, data.sources.values(), interruption)
     for judging in validation:
@@ -151,7 +156,7 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
         "steps": cfg.steps,
         **start,
         "data": data.record(),
-        "run": read_json(run / PROVENANCE),
+        "run": read_provenance(run),
         "precision": trainer.precision,
     }
     trainer.accumulate_grad_batches = data.parts(trainer.world_size)

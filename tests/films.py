@@ -32,11 +32,14 @@ def write_film(
     rotation=0,
     aspect=1,
     sound_s=None,
+    **options,
 ):
     """Write `count` frames at `rate` or at `times` in seconds; `rotation` in degrees is noted for the player, and so
-    is `aspect`, the width of a pixel in heights. Sound takes as long as the pictures, or `sound_s`."""
-    with av.open(str(path), "w") as container:
+    is `aspect`, the width of a pixel in heights. Sound takes as long as the pictures, or `sound_s`. `options` are those
+    of FFmpeg's writer of the file."""
+    with av.open(str(path), "w", options=options) as container:
         video = container.add_stream(codec, rate=rate, width=width, height=height)
+        video.codec_context.gop_size = 5
         video.codec_context.time_base = Fraction(1, rate) if times is None else Fraction(1, 90_000)
         video.codec_context.sample_aspect_ratio = Fraction(aspect)
         if rotation:

@@ -143,6 +143,14 @@ def test_torn_checkpoint__the_one_before_it_is_taken(data, undisturbed, tmp_path
     assert weights(run) == weights(undisturbed)
 
 
+def test_checkpoints__that_are_gone_are_told_and_the_run_begins_again(interrupted, tmp_path, capsys):
+    keys, labelled = interrupted
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    train(compose("train", [*keys, f"labelled=[{labelled}]"]))
+    assert "recorded 4 steps but holds no whole checkpoint; it begins again" in capsys.readouterr().err
+    assert [row["step"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
 def test_finished__the_same_command_changes_nothing(data, undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     train(compose("train", options(data, undisturbed)))
@@ -167,6 +175,13 @@ def test_steps_without_provenance__are_not_gone_on_with(interrupted, tmp_path):
     (tmp_path / "run" / "provenance.json").unlink()
     with pytest.raises(UserError, match=r"provenance\.json is gone"):
         train(compose("train", [*keys, f"labelled=[{labelled}]", "optim.decoder_lr=5"]))
+
+
+def test_provenance__that_is_damaged_is_named_with_advice_that_helps(interrupted, tmp_path):
+    keys, labelled = interrupted
+    (tmp_path / "run" / "provenance.json").write_text("")
+    with pytest.raises(UserError, match=r"provenance\.json is damaged: .*; put it back from a copy, or choose another"):
+        train(compose("train", [*keys, f"labelled=[{labelled}]"]))
 
 
 def test_other_configuration__is_refused_in_the_same_folder(data, undisturbed):

@@ -124,15 +124,15 @@ def list_files(root: Path, extensions: Sequence[str]) -> list[str]:
     return list(walk_files(root, extensions))
 
 
-def walk_files(root: Path, extensions: Sequence[str]) -> Iterator[str]:
-    """As `list_files`, but one path after another: only the names of one folder are held.
+def walk_files(root: Path, extensions: Sequence[str] | None = None) -> Iterator[str]:
+    """As `list_files`, but one path after another: only the names of one folder are held. Without extensions all files.
 
     Links to folders elsewhere are followed; see `walking.LinkedFolders`.
 
     Raises:
         UserError: a folder below `root` cannot be read.
     """
-    endings = tuple(f".{extension}" for extension in extensions)
+    endings = ("",) if extensions is None else tuple(f".{extension}" for extension in extensions)
     return _walk(str(root), "", endings, LinkedFolders(root))
 
 

@@ -15,9 +15,9 @@ and then the settings of `Pairs` hold:
 All further columns are kept as text in the json of the sample, under their names, for whoever wants to split by them:
 `environment`, `sensor`, `scene`. One whose name the json has for something else (`source`, say) is `column_NAME` there.
 
-Labels are 16-bit PNG (as it is, or packed by `prepare`), npy, or PFM (both stored as float32 npy). A label may be
-smaller or larger than its photograph, but must have the same shape. Zero, negative and not finite values are invalid
-pixels.
+Labels are 16-bit PNG (as it is, or packed by `prepare`), npy, PFM, or OpenEXR of one channel (stored as float32 npy). A
+label may be smaller or larger than its photograph, but must have the same shape. Zero, negative and not finite values
+are invalid pixels.
 """
 
 from __future__ import annotations
@@ -207,6 +207,12 @@ class Pairs:
                 same.append((image, f"{self.labels}/{path}"))  # a second label: shows as a duplicate key
             else:
                 same[0] = (image, f"{self.labels}/{path}")
+        # What stands there in a format that is not read is named as such, and not as missing.
+        for side, folder in enumerate((self.images, self.labels)):
+            for path in walk_files(root / folder):
+                if (same := rows.get(stem(path), [])) and not same[0][side]:
+                    image, label = same[0]
+                    same[0] = (image, f"{folder}/{path}") if image else (f"{folder}/{path}", label)
         meta = self._meta(self.quantity, self.scale, None, self.invalid)
         return [Pair(make_key(name), name, *paths, True, meta) for name, found in rows.items() for paths in found]
 

@@ -20,7 +20,7 @@ from depth_anything_train.data.schema import IMAGE_EXTENSIONS, BadSample
 from depth_anything_train.ops.png import encode_png
 from depth_anything_train.runtime import import_extra
 
-LABEL_FILES = ("png", "npy", "pfm")
+LABEL_FILES = ("png", "npy", "pfm", "exr")
 
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+([0-9]{1,6})\s+([0-9]{1,6})\s+([-+.0-9eE]+)\s")
 
@@ -67,18 +67,21 @@ class RawLabel:
 
 
 def read_label_file(path: Path) -> tuple[str, bytes, dict[str, int]]:
-    """Codec, bytes and notes of a label file: PNG as it is, npy and PFM as float32 npy.
+    """Codec, bytes and notes of a label file: PNG as it is, npy, PFM and OpenEXR as float32 npy.
 
     Raises:
         BadSample: `label_type`, `damaged_label`, `unreadable_file`.
     """
-    data = read_file(path)
     extension = path.suffix.lower().removeprefix(".")
+    if extension not in LABEL_FILES:
+        raise BadSample("label_type", f"Expected a label of type {', '.join(LABEL_FILES)}, but got {path.name}.")
+    if extension == "exr":
+        stored = read_exr(path)
+        return "npy", to_npy(stored), count_odd(stored)
+    data = read_file(path)
     if extension == "png":
         read_png16(data)
         return "png", data, {}
-    if extension not in LABEL_FILES:
-        raise BadSample("label_type", f"Expected a label of type {', '.join(LABEL_FILES)}, but got {path.name}.")
     stored = read_pfm(data) if extension == "pfm" else read_npy(data)
     as_it_is = extension == "npy" and stored.dtype == np.dtype("<f4")
     return "npy", data if as_it_is else to_npy(stored), count_odd(stored)

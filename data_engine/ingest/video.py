@@ -140,7 +140,8 @@ class Video:
 def count_pictures(file: Path) -> int:
     """How many pictures a video has by its header, or else by its packets; 1 if it cannot be opened.
 
-    So a video that cannot be read is an item, which is dropped and counted.
+    So a video that cannot be read is an item, which is dropped and counted. Packets are counted, too, where the header
+    states far fewer pictures than fit its length: that of a fragmented MP4 knows the first fragment alone.
     """
     try:
         container, stream = _open(file)
@@ -148,7 +149,15 @@ def count_pictures(file: Path) -> int:
         return 1
     with container:
         stated = min(stream.frames, file.stat().st_size)  # a header may lie, but no picture is free
-        return stated or max(sum(packet.size > 0 for packet in _packets(container, stream)), 1)
+        if stated and stated >= 0.9 * _pictures_by_length(stream):
+            return stated
+        return max(sum(packet.size > 0 for packet in _packets(container, stream)), 1)
+
+
+def _pictures_by_length(stream: Any) -> float:
+    """How many pictures its length holds at its average rate; 0 where one of them is not stated."""
+    stated = stream.duration and stream.time_base and stream.average_rate
+    return float(stream.duration * stream.time_base * stream.average_rate) if stated else 0.0
 
 
 class Film:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 from depth_anything_train.data.labels import decode_label
 from depth_anything_train.data.schema import BadSample, Label
@@ -19,6 +20,11 @@ MEAN_MAP = "mean_map"
 def is_mean_map(model: str) -> bool:
     """Whether it names the baseline, in metres or not."""
     return model.partition(":")[0] == MEAN_MAP
+
+
+def name_of(model: str) -> str:
+    """What a model is called beside others: the last part of its path, of `.` and `..` too."""
+    return Path(model).expanduser().resolve().name if Path(model).name in ("", "..") else Path(model).name
 
 
 def require_reader(labelled: Sequence[str], models: Sequence[str]) -> None:

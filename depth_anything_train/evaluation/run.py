@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from depth_anything_train.evaluation.distributed import Ranks
 from depth_anything_train.evaluation.files import PAGE, refuse_others, write_results
 from depth_anything_train.evaluation.judges import judge_of
 from depth_anything_train.evaluation.loop import check_kind, evaluate, with_flip
-from depth_anything_train.evaluation.models import open_model, require_reader
+from depth_anything_train.evaluation.models import name_of, open_model, require_reader
 from depth_anything_train.evaluation.page import result_page, suite_page
 from depth_anything_train.evaluation.suite import Suite, find_data, missing_text, read_suite
 from depth_anything_train.evaluation.table import Entry, compare, to_csv, to_markdown
-from depth_anything_train.files import write_bytes, write_json
+from depth_anything_train.files import read_json, write_bytes, write_json
 from depth_anything_train.inference.prediction import Predictor
 from depth_anything_train.metrics.protocol import EvaluationProtocol
 from depth_anything_train.runtime import UserError, console
+
+TABLE = "table.json"
 
 
 def run_benchmark(
@@ -106,6 +108,7 @@ def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
             settings = {"protocol": protocol.to_dict(), **settings_of(cfg)}
             refuse_others(Path(cfg.out) / name / one, about, shards[one], settings)
             check_kind(model, protocol, align_metric=cfg.align_metric, name=name)
+    refuse_other_table(Path(cfg.out), {(name, one) for name in models for one in protocols})
 
     entries: list[Entry] = []
     captions: dict[str, str] = {}
@@ -131,6 +134,24 @@ def run_suite(cfg: DictConfig, ranks: Ranks) -> None:
             raise UserError(f"The table is written, but not whole: {unusable[0]}")
 
 
+def refuse_other_table(out: Path, cells: Collection[tuple[str, str]]) -> None:
+    """Refuse to replace a table that holds more than the models and benchmarks of this one.
+
+    Raises:
+        UserError: it does.
+    """
+    if not (out / TABLE).exists():
+        return
+    before = read_json(out / TABLE, keys={"title": str, "cells": list})
+    held = {(cell["model"], cell["benchmark"]) for cell in before["cells"] if cell["ours"] is not None}
+    if lost := sorted(held - set(cells)):
+        model, benchmark = lost[0]
+        raise UserError(
+            f"{out / TABLE} of {before['title']} holds {model} on {benchmark}, which this table would not; name all "
+            "models and test sets together, or choose another out=."
+        )
+
+
 def write_table(out: Path, suite: Suite, entries: list[Entry], captions: Mapping[str, str], missing: str) -> None:
     """The table in four forms; its page links to the pages of the evaluations."""
     pages = dict.fromkeys(f"{entry.model}/{entry.benchmark}/{PAGE}" for entry in entries if entry.ours is not None)
@@ -139,7 +160,7 @@ def write_table(out: Path, suite: Suite, entries: list[Entry], captions: Mapping
     write_bytes(out / "table.csv", to_csv(entries).encode())
     write_bytes(out / "table.md", to_markdown(suite, entries, captions, missing).encode())
     content = {"title": suite.title, "url": suite.url, "family": suite.family, "captions": dict(captions)}
-    write_json(out / "table.json", {"schema": 1, **content, "cells": [asdict(entry) for entry in entries]})
+    write_json(out / TABLE, {"schema": 1, **content, "cells": [asdict(entry) for entry in entries]})
     console.print(f"{suite.title}: {out / 'table.md'}", soft_wrap=True)
 
 
@@ -153,10 +174,10 @@ def named_models(cfg: DictConfig) -> dict[str, str]:
     if (alone is None) == (cfg.models is None):
         raise UserError('Expected either model=... or models="{NAME: ..., NAME: ...}" for a suite.')
     if alone is not None:
-        return {Path(alone).name: alone}
+        return {name_of(alone): alone}
     models = plain(cfg.models)
     if not isinstance(models, dict) or not models or not all(isinstance(source, str) for source in models.values()):
         raise UserError(f'Expected models="{{NAME: what model= takes, ...}}", but got {models!r}.')
-    if wrong := [name for name in models if Path(str(name)).name != str(name)]:
-        raise UserError(f"Expected names of models that can be folders, but got {', '.join(wrong)}.")
+    if wrong := [name for name in map(str, models) if Path(name).name != name or name in ("", "..")]:
+        raise UserError(f"Expected names of models that can be folders, but got {', '.join(map(repr, wrong))}.")
     return {str(name): source for name, source in models.items()}

@@ -21,6 +21,7 @@ from depth_anything_train.data.shards import ShardFolder
 from depth_anything_train.data.test_sets import EvenlySpread, open_data
 from depth_anything_train.evaluation.distributed import join_ranks
 from depth_anything_train.evaluation.files import PAGE, describe_data, refuse_others
+from depth_anything_train.evaluation.models import name_of
 from depth_anything_train.evaluation.segmentation import Counted, count
 from depth_anything_train.evaluation.segmentation_page import pictures, segmentation_page
 from depth_anything_train.files import csv_text, require_writable, write_bytes, write_json
@@ -44,6 +45,13 @@ def main(cfg: DictConfig) -> None:
     window: SlidingWindow = build(cfg.benchmark.window)
     refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window), "limit": cfg.limit})
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
+    if others := others_than(cfg.benchmark, folders):
+        console.print(
+            f"warning: the shards are of {', '.join(others)} and the benchmark is {cfg.benchmark.title}: no number of "
+            "the papers stands beside ours. Choose benchmark= by the data set, if there is one.",
+            style="bold yellow",
+            soft_wrap=True,
+        )
     with join_ranks() as ranks:  # which gives each process its GPU
         model.to(choose_device(cfg.device))
         counted = count(model, chosen, window, ranks=ranks)
@@ -69,11 +77,12 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of results.json: the numbers, and everything that decided them."""
     names = next(iter(folders.values())).info["classes"]
+    papers = {} if others_than(cfg.benchmark, folders) else cfg.benchmark.paper
     ious, pixels = class_ious(counted.confusion).tolist(), counted.confusion.sum(1).tolist()
     return {
         "schema": 1,
-        "benchmark": cfg.benchmark.title,
-        "model": {"name": Path(cfg.model).name, "hash": about["hash"], "experiment": about.get("experiment")},
+        "benchmark": title_of(cfg, folders),
+        "model": {"name": name_of(cfg.model), "hash": about["hash"], "experiment": about.get("experiment")},
         "data": describe_data(folders),
         "window": asdict(window),
         "limit": cfg.limit,
@@ -83,10 +92,22 @@ def summarise(
             {"name": name, "iou": None if iou != iou else iou, "pixels": count}
             for name, iou, count in zip(names, ious, pixels, strict=True)
         ],
-        "paper_miou": {title: value / 100 for title, value in cfg.benchmark.paper.items()},
+        "paper_miou": {title: value / 100 for title, value in papers.items()},
         "skipped": dict(counted.skipped),
         "provenance": provenance(),
     }
+
+
+def others_than(benchmark: DictConfig, folders: Mapping[str, ShardFolder]) -> list[str]:
+    """Data sets among the folders that the benchmark is not about: no number of the papers belongs beside theirs."""
+    return sorted({str(folder.info.get("source", "")) for folder in folders.values()} - {str(benchmark.source)})
+
+
+def title_of(cfg: DictConfig, folders: Mapping[str, ShardFolder]) -> str:
+    """What was judged: the benchmark, or other data in its way."""
+    if not (others := others_than(cfg.benchmark, folders)):
+        return str(cfg.benchmark.title)
+    return f"{', '.join(others)}, in the windows of {cfg.benchmark.title}"
 
 
 def to_csv(classes: Sequence[Mapping[str, Any]]) -> str:

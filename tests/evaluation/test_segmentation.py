@@ -46,8 +46,22 @@ def segment(monkeypatch, *arguments):
     main()
 
 
+def test_segment__other_data_than_the_benchmarks_get_no_number_of_the_papers(model, tmp_path, monkeypatch, capsys):
+    run, shards, out = tmp_path / "run", write_segmented(tmp_path / "shards", count=1), tmp_path / "out"
+    save_segmenter(run / "model", model, {})
+    window = ["benchmark.window.size=60", "benchmark.window.crop=56", "benchmark.window.stride=28"]
+    keys = ["benchmark=cityscapes", *window, "device=cpu", "pictures=0"]
+    segment(monkeypatch, f"model={run}", f"data=[{shards}]", f"out={out}", *keys)
+    results = json.loads((out / "results.json").read_text())
+    assert results["benchmark"] == "boxes, in the windows of Cityscapes" and results["paper_miou"] == {}
+    assert "the shards are of boxes and the benchmark is Cityscapes" in capsys.readouterr().err
+    assert "V1-L" not in (out / "page.html").read_text()
+
+
 def test_segment__writes_ours_beside_the_papers(model, tmp_path, monkeypatch, capsys):
     run, shards, out = tmp_path / "run", write_segmented(tmp_path / "shards", count=4), tmp_path / "out"
+    info = json.loads((shards / "dataset.json").read_text())
+    (shards / "dataset.json").write_text(json.dumps({**info, "source": "ade20k"}))
     save_segmenter(run / "model", model, {"experiment": "tiny"})
     window = ["benchmark.window.size=60", "benchmark.window.crop=56", "benchmark.window.stride=28"]
     segment(monkeypatch, f"model={run}", f"data=[{shards}]", f"out={out}", *window, "device=cpu", "pictures=2")
@@ -58,7 +72,7 @@ def test_segment__writes_ours_beside_the_papers(model, tmp_path, monkeypatch, ca
     assert [one["name"] for one in results["classes"]] == list(NAMES)
     shown = [one["iou"] for one in results["classes"] if one["iou"] is not None]
     assert shown == [iou for iou in class_ious(expected).tolist() if iou == iou]
-    assert results["paper_miou"]["V1-L (V1, table 8)"] == pytest.approx(0.594)
+    assert results["paper_miou"]["V1-L (V1, table 8)"] == pytest.approx(0.594) and results["benchmark"] == "ADE20K"
     assert (out / "results.csv").read_text().startswith("name,iou,pixels\nground,")
     page = (out / "page.html").read_text()
     assert page.count("<img") == 6 and "59.4" in page and "box-0002" in page and "box-0001" not in page

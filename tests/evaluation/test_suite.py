@@ -120,6 +120,28 @@ def test_command__what_is_missing_is_left_out_with_the_command_that_makes_it(tmp
     assert not (tmp_path / "out" / "a" / "kitti" / "page.html").exists()
 
 
+def test_command__a_table_is_not_replaced_by_one_that_holds_less(tmp_path, evaluate, model, read, capsys):
+    data = write_shards(tmp_path / "scenes", "labelled", counts=(2,))
+    keys = ["suite=v1_table2", "page=false", f"out={tmp_path / 'out'}"]
+    both = f"data={{kitti: {data}, nyu: {data}}}"
+    evaluate(*keys, f"models={{a: {model}}}", f"data={{kitti: {data}}}")
+    evaluate(*keys, f"models={{a: {model}, b: {model}}}", both)
+    table = (tmp_path / "out" / "table.json").read_bytes()
+    for fewer in ([f"models={{b: {model}}}", both], [f"models={{a: {model}, b: {model}}}", f"data={{nyu: {data}}}"]):
+        with pytest.raises(SystemExit):
+            evaluate(*keys, *fewer)
+        assert "holds a on kitti, which this table would not; name all" in capsys.readouterr().err.replace("\n", " ")
+    assert (tmp_path / "out" / "table.json").read_bytes() == table
+
+
+def test_command__a_model_named_by_dots_has_the_name_of_its_folder(tmp_path, evaluate, model, read, monkeypatch):
+    data = write_shards(tmp_path / "scenes", "labelled", counts=(2,))
+    monkeypatch.chdir(model)
+    evaluate("suite=v1_table2", "model=.", f"data={{kitti: {data}}}", "page=false", f"out={tmp_path / 'out'}")
+    assert {cell["model"] for cell in read(tmp_path / "out" / "table.json")["cells"]} == {"ours"}
+    assert (tmp_path / "out" / "ours" / "kitti" / "results.json").exists()
+
+
 def test_command__da2k_by_scenario_and_over_all_pairs(tmp_path, prepare, evaluate, model, read):
     prepare(
         "dataset=da_2k",
@@ -174,6 +196,8 @@ def test_find_data__takes_named_folders_before_those_of_the_root(tmp_path):
         ({"model": "m", "models": {"a": "m"}}, "Expected either model=... or models="),
         ({"model": "???", "models": ["m"]}, 'Expected models="{NAME'),
         ({"model": "???", "models": {"a/b": "m"}}, "names of models that can be folders"),
+        ({"model": "???", "models": {"..": "m"}}, "names of models that can be folders, but got '..'"),
+        ({"model": "???", "models": {"": "m"}}, "names of models that can be folders, but got ''"),
     ],
 )
 def test_named_models__refuses_what_names_no_models(given, message):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from raw_sets import write_exr
 
 from data_engine.ingest.pairs import Pairs
 from data_engine.ingest.raw_labels import read_label_file, read_pfm
@@ -146,6 +147,32 @@ def test_pairs__missing_partners_are_named(tmp_path: Path) -> None:
             pairs.load(item)
         reasons[item.name] = caught.value.reason
     assert reasons == {"alone": "missing_label", "lost": "missing_image"}
+
+
+def test_pairs__a_partner_of_another_format_is_named_and_not_called_missing(tmp_path: Path) -> None:
+    make_folders(tmp_path)
+    for name in ("labels/b.tif", "labels/b.txt", "images/c.bmp", "images/a.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    write_image(tmp_path / "images/b.jpg")
+    write_label(tmp_path / "labels/c.npy", depth())
+    pairs, said = Pairs(str(tmp_path)), []
+    for item in pairs.items()[1:]:
+        with pytest.raises(BadSample) as caught:
+            pairs.load(item)
+        said.append((caught.value.reason, str(caught.value)))
+    assert said[0] == ("label_type", "Expected a label of type png, npy, pfm, exr, but got b.tif.")
+    assert said[1][0] == "image_type"
+
+
+def test_pairs__exr_of_one_channel_is_a_label(tmp_path: Path) -> None:
+    values = depth()
+    values[0, :2] = np.nan, 0
+    write_image(tmp_path / "images/a.jpg")
+    write_exr(tmp_path / "labels/a.exr", Z=values)
+    disparity, valid, _ = load_one(Pairs(str(tmp_path), scale=1))
+    assert (valid == (values > 0)).all() and np.allclose(1 / disparity[valid], values[valid])
+    write_exr(tmp_path / "labels/a.exr", R=values, G=values, B=values)
+    assert reason(Pairs(str(tmp_path))) == "label_type"
 
 
 @pytest.mark.parametrize(

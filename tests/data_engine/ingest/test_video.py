@@ -94,6 +94,14 @@ def test_count_pictures__counts_packets_where_the_header_says_nothing(tmp_path: 
     assert [count_pictures(write_film(tmp_path / f"a.{name}", 7)) for name in ("mp4", "mkv", "avi")] == [7, 7, 7]
 
 
+@pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov", "faststart"])
+def test_count_pictures__counts_all_fragments_of_an_mp4(tmp_path: Path, flags: str) -> None:
+    film = write_film(tmp_path / "a.mp4", 32, movflags=flags)
+    assert count_pictures(film) == 32
+    times = [number**1.5 / 25 for number in range(32)]
+    assert count_pictures(write_film(tmp_path / "slower.mp4", 32, times=times, movflags=flags)) == 32
+
+
 def test_video__what_cannot_be_decoded_is_counted(tmp_path: Path) -> None:
     for name, content in (
         ("pickle", pickle.dumps({})),
