@@ -207,14 +207,18 @@ class Pairs:
                 same.append((image, f"{self.labels}/{path}"))  # a second label: shows as a duplicate key
             else:
                 same[0] = (image, f"{self.labels}/{path}")
-        # What stands there in a format that is not read is named as such, and not as missing.
-        for side, folder in enumerate((self.images, self.labels)):
-            for path in walk_files(root / folder):
-                if (same := rows.get(stem(path), [])) and not same[0][side]:
-                    image, label = same[0]
-                    same[0] = (image, f"{folder}/{path}") if image else (f"{folder}/{path}", label)
+        if not all(image and label for found in rows.values() for image, label in found):
+            self._add_unread(root, rows)
         meta = self._meta(self.quantity, self.scale, None, self.invalid)
         return [Pair(make_key(name), name, *paths, True, meta) for name, found in rows.items() for paths in found]
+
+    def _add_unread(self, root: Path, rows: Mapping[str, list[tuple[str, str]]]) -> None:
+        """Put files of formats that are not read where a partner is missing: they are named then, with what is read."""
+        for folder, position in ((self.images, 0), (self.labels, 1)):
+            for path in walk_files(root / folder):
+                same, file = rows.get(stem(path), []), f"{folder}/{path}"
+                if same and not same[0][position] and file not in same[0]:
+                    same[0] = (file, same[0][1]) if position == 0 else (same[0][0], file)
 
     def _from_index(self, index: Path) -> list[Pair]:
         if not index.is_file():

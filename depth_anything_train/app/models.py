@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.load import load_predictor
-from depth_anything_train.inference.midas import Midas
+from depth_anything_train.inference.prediction import PhotoPredictor
 from depth_anything_train.runtime import UserError
 
 MODEL_FILES = (".pth", ".ckpt")
@@ -36,7 +35,7 @@ class Models:
         """What can be chosen; the first is the default."""
         return list(self.sources)
 
-    def __getitem__(self, name: str) -> DepthAnything | Midas:
+    def __getitem__(self, name: str) -> PhotoPredictor:
         """The model of that name, loaded if it is not.
 
         Raises:

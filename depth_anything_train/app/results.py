@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.files import write_bytes
-from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
-from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs, color_picture
 from depth_anything_train.inference.pointcloud import PointCloud, fov_of, from_prediction
-from depth_anything_train.inference.prediction import Prediction, load_image
+from depth_anything_train.inference.prediction import PhotoPredictor, Prediction, load_image
 from depth_anything_train.ops.colormaps import colorize
 from depth_anything_train.ops.png import encode_png
 
@@ -104,7 +102,7 @@ class Result:
         return Path(tempfile.mkdtemp(dir=self.cache))
 
 
-def predict(photo: Path, model: DepthAnything | Midas, *, size: int | None, cache: Path) -> Result:
+def predict(photo: Path, model: PhotoPredictor, *, size: int | None, cache: Path) -> Result:
     """Predict an image file, for the camera that its EXIF states.
 
     Args:

@@ -45,15 +45,10 @@ def main(cfg: DictConfig) -> None:
     window: SlidingWindow = build(cfg.benchmark.window)
     refuse_others(out, {"hash": about["hash"]}, folders, {"window": asdict(window), "limit": cfg.limit})
     chosen = {name: EvenlySpread(folder, cfg.limit) for name, folder in folders.items()}
-    if others := others_than(cfg.benchmark, folders):
-        console.print(
-            f"warning: the shards are of {', '.join(others)} and the benchmark is {cfg.benchmark.title}: no number of "
-            "the papers stands beside ours. Choose benchmark= by the data set, if there is one.",
-            style="bold yellow",
-            soft_wrap=True,
-        )
     with join_ranks() as ranks:  # which gives each process its GPU
         model.to(choose_device(cfg.device))
+        if ranks.first:
+            warn_of_others(cfg.benchmark, folders)
         counted = count(model, chosen, window, ranks=ranks)
         if not ranks.first:
             return
@@ -101,6 +96,17 @@ def summarise(
 def others_than(benchmark: DictConfig, folders: Mapping[str, ShardFolder]) -> list[str]:
     """Data sets among the folders that the benchmark is not about: no number of the papers belongs beside theirs."""
     return sorted({str(folder.info.get("source", "")) for folder in folders.values()} - {str(benchmark.source)})
+
+
+def warn_of_others(benchmark: DictConfig, folders: Mapping[str, ShardFolder]) -> None:
+    """Say that the data are not those of the benchmark, where that is so."""
+    if others := others_than(benchmark, folders):
+        console.print(
+            f"warning: the shards are of {', '.join(others)} and the benchmark is {benchmark.title}: no number of the "
+            "papers stands beside ours. Choose benchmark= by the data set, if there is one.",
+            style="bold yellow",
+            soft_wrap=True,
+        )
 
 
 def title_of(cfg: DictConfig, folders: Mapping[str, ShardFolder]) -> str:

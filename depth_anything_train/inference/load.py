@@ -8,6 +8,7 @@ import torch
 
 from depth_anything_train.inference.depth_anything import DepthAnything, Precision
 from depth_anything_train.inference.midas import Midas
+from depth_anything_train.inference.prediction import PhotoPredictor
 from depth_anything_train.models.attention import Kernel
 from depth_anything_train.runtime import UserError
 
@@ -21,7 +22,7 @@ def load_predictor(
     precision: Precision = "fp32",
     attention: Kernel = "sdpa",
     compile: bool = False,
-) -> DepthAnything | Midas:
+) -> PhotoPredictor:
     """Open a model to predict with.
 
     Args:

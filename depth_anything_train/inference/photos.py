@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from depth_anything_train.files import remove_leftovers, require_short_names
 from depth_anything_train.inference.calibration import Points, calibrate
-from depth_anything_train.inference.depth_anything import DepthAnything
 from depth_anything_train.inference.exif import stated_focal
-from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import Outputs
-from depth_anything_train.inference.prediction import Prediction, load_image
+from depth_anything_train.inference.prediction import PhotoPredictor, Prediction, load_image
 from depth_anything_train.inference.sources import Photos
 from depth_anything_train.ops.finite import check_finite
 from depth_anything_train.parallel import map_ahead
@@ -62,7 +60,7 @@ class _PhotoIO:
     Both return a sentence instead where a photograph is left out.
     """
 
-    model: DepthAnything | Midas
+    model: PhotoPredictor
     folder: Path
     out: Path
     outputs: Outputs
@@ -103,7 +101,7 @@ class _PhotoIO:
 
 
 def predict_photos(
-    model: DepthAnything | Midas,
+    model: PhotoPredictor,
     photos: Photos,
     out: Path,
     outputs: Outputs,

@@ -97,6 +97,50 @@ class Predictor(Protocol):
         """
 
 
+class PhotoPredictor(Predictor, Protocol):
+    """A network for photographs: `prepare` -> `forward_prepared` -> `to_camera`, so that threads can work beside it."""
+
+    @property
+    def max_depth_m(self) -> float | None:
+        """How far a metric model sees; None of a relative one."""
+
+    def check_size(self, size: int | None) -> None:
+        """Refuse a size that the network cannot take, whatever the photograph.
+
+        Raises:
+            UserError: it is none.
+        """
+
+    def check_camera(self, focal_px: float | None) -> None:
+        """Refuse a photograph whose focal length is needed but unknown.
+
+        Raises:
+            BadSample: `no_camera`.
+        """
+
+    def prepare(self, image: NDArray[np.uint8], size: int | None = None, *, fast: bool = False) -> Any:
+        """What the network sees of an RGB image (H, W, 3); those of one `shape` may be stacked.
+
+        Raises:
+            BadSample: `extreme_aspect`.
+        """
+
+    def forward_prepared(self, prepared: Sequence[Any], size: int | None = None) -> list[NDArray[np.float32]]:
+        """What the network states, (h, w) each, for what `prepare` gave at one size."""
+
+    def to_camera(
+        self, values: NDArray[np.float32], focal_px: float | None, shape: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """What the network states (h, w) about a photograph of that shape, for the camera that took it."""
+
+    def predict(self, image: ImageLike, size: int | None = None, focal_px: float | None = None) -> Prediction:
+        """Predict one photograph at its own size.
+
+        Raises:
+            UserError, BadSample: it cannot be used.
+        """
+
+
 def load_image(image: ImageLike) -> NDArray[np.uint8]:
     """Any form of photograph -> RGB uint8 (H, W, 3), upright.
 

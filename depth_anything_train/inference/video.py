@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_anything_train.files import atomic_writer, remove_leftovers, require_short_names
-from depth_anything_train.inference.depth_anything import DepthAnything
-from depth_anything_train.inference.midas import Midas
 from depth_anything_train.inference.outputs import DEFAULT_VIDEO_OUTPUTS, VIDEO_OUTPUTS, Outputs, PictureLimits
-from depth_anything_train.inference.prediction import Prediction
+from depth_anything_train.inference.prediction import PhotoPredictor, Prediction
 from depth_anything_train.inference.sources import as_video
 from depth_anything_train.inference.temporal import TemporalAlignment
 from depth_anything_train.inference.video_files import Frame, VideoReader, VideoWriter, video_writer
@@ -26,7 +24,7 @@ COLOR = Outputs(DEFAULT_VIDEO_OUTPUTS)
 
 
 def predict_video(
-    model: DepthAnything | Midas,
+    model: PhotoPredictor,
     source: VideoReader | str | Path,
     out: str | Path,
     *,
