@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from typing import Any
 
@@ -19,6 +20,9 @@ from depth_anything_train.ops.precision import cpu_multiplies_bfloat16
 from depth_anything_train.runtime import UserError, require_choice
 from depth_anything_train.signals import RUN_AGAIN
 
+SRUN_TASKS = "SLURM_STEP_NUM_TASKS"
+"""How many processes the srun started that this one is of; not set in the script of a job itself."""
+
 PRECISIONS = ("auto", "bf16-mixed", "32-true")
 
 
@@ -26,7 +30,7 @@ def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> p
     """What `cfg.trainer` describes.
 
     Raises:
-        UserError: this machine lacks what the config asks for, or torchrun started another number of processes.
+        UserError: this machine lacks what the config asks for, or torchrun or srun started another number of processes.
     """
     quiet_lightning()
     # `deterministic` would fill every new tensor first, against reads of memory that nothing wrote: 7 % of a CPU step.
@@ -43,18 +47,23 @@ def build_trainer(cfg: DictConfig, *, plugins: list[Any], **arguments: Any) -> p
 
 
 def _check_launch(trainer: pl.Trainer) -> None:
-    """Compare the trainer with what torchrun started: each of two trainings of one device would write the same run.
+    """Compare the trainer with what torchrun or srun started: each of two trainings of one device would write the run.
 
     Raises:
         UserError: the number of processes differs.
     """
-    if not TorchElasticEnvironment.detect():
+    if TorchElasticEnvironment.detect():
+        started, launcher = TorchElasticEnvironment().world_size(), "torchrun"
+        options = "--nproc-per-node and --nnodes of torchrun"
+    elif SLURMEnvironment.detect() and SRUN_TASKS in os.environ:
+        started, launcher, options = int(os.environ[SRUN_TASKS]), "srun", "--ntasks-per-node and --nodes of the job"
+    else:
         return
-    started, devices, nodes = TorchElasticEnvironment().world_size(), trainer.num_devices, trainer.num_nodes
+    devices, nodes = trainer.num_devices, trainer.num_nodes
     if started != devices * nodes:
         raise UserError(
-            f"Expected trainer.devices times trainer.num_nodes to be the {started} processes that torchrun started, "
-            f"but got {devices} times {nodes}; set them to --nproc-per-node and --nnodes of torchrun."
+            f"Expected trainer.devices times trainer.num_nodes to be the {started} processes that {launcher} started, "
+            f"but got {devices} times {nodes}; set them to {options}."
         )
 
 

@@ -36,3 +36,24 @@ def test_build_trainer__refuses_processes_that_would_not_know_of_each_other(monk
         build_trainer(one, plugins=[], logger=False)
     two = compose("train", ["experiment=tiny_teacher", "out=x", "trainer.devices=2"])
     assert build_trainer(two, plugins=[], logger=False).world_size == 2
+
+
+def test_build_trainer__refuses_tasks_of_slurm_that_would_not_know_of_each_other(monkeypatch):
+    task = {
+        "NTASKS": 2,
+        "NTASKS_PER_NODE": 2,
+        "JOB_NAME": "train",
+        "JOB_ID": 7,
+        "PROCID": 0,
+        "LOCALID": 0,
+        "NODEID": 0,
+        "NODELIST": "here",
+    }
+    for name, value in task.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    one, two = (compose("train", ["experiment=tiny_teacher", "out=x", f"trainer.devices={n}"]) for n in (1, 2))
+    assert build_trainer(one, plugins=[], logger=False).world_size == 1, "without srun there is one process"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(UserError, match="the 2 processes that srun started, but got 1 times 1"):
+        build_trainer(one, plugins=[], logger=False)
+    assert build_trainer(two, plugins=[], logger=False).world_size == 2

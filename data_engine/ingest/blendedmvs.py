@@ -56,7 +56,7 @@ class BlendedMVS(LabelledSet):
         images = find_names(root, "**/blended_images/*.jpg")
         images = {name: path for name, path in images.items() if not name.endswith("_masked")}
         for item in pair_up(images, find_names(root, "**/rendered_depth_maps/*.pfm")):
-            *_, project, _ = item.name.split("/")
+            *_, project, _ = (root.resolve().name, *item.name.split("/"))  # root may be a project itself
             if self.part == "all" or (self.part == "val") == (project in VALIDATION):
                 yield item
 

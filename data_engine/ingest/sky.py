@@ -7,6 +7,7 @@ so a region is dropped as a whole if it is tiny, or if the label measured things
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from data_engine.ingest.base import RawSample, choose
 from data_engine.ingest.labelled import encode_mask
 from data_engine.ingest.sky_segmenter import SkySegmenter
+from depth_anything_train.data.exclusions import select
 from depth_anything_train.data.labels import decode_pair
 from depth_anything_train.data.schema import LABELLED, SKY
 from depth_anything_train.data.shards import ShardFolder
@@ -86,19 +88,19 @@ class Sky:
         return str(_folder(self.root).info["source"])
 
     def items(self) -> Sequence[Stored]:
-        """All samples, in their order.
+        """All samples but those on the list of bad keys, which is made from these shards and does not fit the new ones.
 
         Raises:
-            UserError: no labelled shards there.
+            UserError: no labelled shards there, or their list of bad keys cannot be read or leaves nothing.
         """
         folder = _folder(self.root)
         if folder.info["kind"] != LABELLED:
             raise UserError(f"Expected labelled shards in {self.root}, but it holds {folder.info['kind']}.")
-        stored = [
-            Stored(tar.name, position - start, position, folder.digest(number))
-            for number, (tar, start) in enumerate(zip(folder.shards, folder.starts, strict=False))
-            for position in range(start, folder.starts[number + 1])
-        ]
+        stored, left = [], select(folder, folder)
+        for position in (left[number] for number in range(len(left))):
+            shard = bisect.bisect_right(folder.starts, position) - 1
+            number = position - folder.starts[shard]
+            stored.append(Stored(folder.shards[shard].name, number, position, folder.digest(shard)))
         return choose(stored, self.count, self.seed)
 
     def load(self, item: Stored) -> RawSample:

@@ -71,13 +71,14 @@ def exclude(leaks: Iterable[Leak], train: Iterable[str], test: Iterable[str]) ->
     Raises:
         UserError: a folder is not on this machine.
     """
-    by_folder: dict[Path, dict[tuple[str, int], BadKey]] = {_local(name): {} for name in train}
+    # A line for each test folder: a later call for one of them takes its own away.
+    by_folder: dict[Path, dict[tuple[str, int, str], BadKey]] = {_local(name): {} for name in train}
     for leak in leaks:
-        folder = open_images(leak.train)
+        folder, place = open_images(leak.train), _place(open_images(leak.test).path)
         digest = next(folder.digest(n) for n, path in enumerate(folder.shards) if path.name == leak.train_shard)
-        message = f"copy of {leak.test_shard} {leak.test_key}{OF}{_place(open_images(leak.test).path)}"
+        message = f"copy of {leak.test_shard} {leak.test_key}{OF}{place}"
         bad = BadKey(leak.train_shard, leak.train_number, leak.train_key, REASON, message, digest)
-        by_folder[_local(leak.train)].setdefault((bad.shard, bad.number), bad)
+        by_folder[_local(leak.train)].setdefault((bad.shard, bad.number, place), bad)
     tested = {_place(open_images(name).path) for name in test}
     for path, found in by_folder.items():
         listed = list(read_bad_keys(path))

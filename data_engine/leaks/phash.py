@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from depth_anything_train.data.images import read_header, reduced_grey
 from depth_anything_train.data.schema import BadSample, Encoded
 
+VERSION = 1
+"""To be raised with any change of what an image's hashes are, or when two images are one: results are kept on disk."""
+
 SIDE = 128
 """Pixels of the square to which an image is decoded; its aspect is dropped, so a copy may be squashed."""
 

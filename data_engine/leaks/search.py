@@ -151,7 +151,7 @@ def hash_shard(folder: str, number: int, out: Path, of_tests: bool) -> tuple[Pat
         `mirrored` (N, W) and `squares` (N, 128, 128). And the number of images in the shard.
     """
     shard = open_images(folder).shard(number)
-    path = out / ("tests" if of_tests else "hashes") / f"{shard.digest}.npz"
+    path = out / ("tests" if of_tests else "hashes") / f"{shard.digest}-{phash.VERSION}.npz"
     if not zipfile.is_zipfile(path):  # not there, or cut off
         numbers, squares, skipped = _read_squares(shard)
         arrays: dict[str, Any] = {

@@ -19,7 +19,7 @@ from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.models.encoder import DinoV2Encoder
 from depth_anything_train.ops.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from depth_anything_train.ops.positions import positions_by_matrices
-from depth_anything_train.runtime import UserError, import_extra
+from depth_anything_train.runtime import UserError, import_extra, require_count
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -47,8 +47,11 @@ def export_onnx(
         The largest difference from PyTorch that was found, as a share of the largest value.
 
     Raises:
-        UserError: a size that the model cannot take, weights of 2 GiB or more, or a graph that gives other numbers.
+        UserError: a size or number of images that the model cannot take, weights of 2 GiB or more, or a graph that
+            gives other numbers.
     """
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
     import_extra("onnxruntime", extra="onnx")  # for the check, which comes after minutes
     weights = sum(tensor.nbytes for tensor in model.model.state_dict().values())
     if weights > LARGEST_FILE:

@@ -25,6 +25,9 @@ from depth_anything_train.runtime import UserError, console
 from depth_anything_train.tasks.steps import ends_step, has_row
 from depth_anything_train.types import Batch, Disparity, Image, ImageBytes, Scalar
 
+EDGES = "_gradient"
+"""Behind the name of maps, that of their loss on edges."""
+
 
 class OptimizerRecipe(Protocol):
     """What `configs/train/optim` builds."""
@@ -212,9 +215,22 @@ class DepthTask(Task):
         save_model(folder, model, record)
 
 
+def check_gradient(gradient: nn.Module | None, weights: Mapping[str, float]) -> None:
+    """Refuse weights of a loss on edges that is not there: the training would be called what it is not.
+
+    Raises:
+        UserError: there are some.
+    """
+    if gradient is None and (idle := [name for name in weights if name.endswith(EDGES)]):
+        raise UserError(
+            f"Expected a loss on edges (task.gradient) beside its weights in task.weights, {', '.join(idle)}; V2's "
+            "recipes have one, V1's do not."
+        )
+
+
 def supervised_losses(name: str, loss: nn.Module, gradient: nn.Module | None, *maps: Tensor) -> dict[str, Scalar]:
     """The loss of predicted and true maps by its name, and `gradient`, that on their edges, where there is one."""
     losses = {name: loss(*maps)}
     if gradient is not None:
-        losses[f"{name}_gradient"] = gradient(*maps)
+        losses[f"{name}{EDGES}"] = gradient(*maps)
     return losses

@@ -13,7 +13,7 @@ from depth_anything_train.models.flops import count_flops
 from depth_anything_train.models.frozen import Frozen
 from depth_anything_train.ops.watch import watch_range
 from depth_anything_train.runtime import UserError, require_choice
-from depth_anything_train.tasks.base import DepthTask, supervised_losses
+from depth_anything_train.tasks.base import DepthTask, check_gradient, supervised_losses
 from depth_anything_train.types import Batch, Scalar, Valid
 
 FeatureOn = Literal["labelled", "unlabelled"]
@@ -38,7 +38,8 @@ class StudentTask(DepthTask):
         options: see `Task`.
 
     Raises:
-        UserError: `feature_on` is another word, or one of `feature` and `frozen_encoder` is without the other.
+        UserError: `feature_on` is another word, one of `feature` and `frozen_encoder` is without the other, or as
+            `check_gradient`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class StudentTask(DepthTask):
             raise UserError(
                 "Expected task.feature and task.frozen_encoder, or neither; ablation=no_feature_alignment has neither."
             )
+        check_gradient(gradient, self.weights)
         self.labelled, self.pseudo, self.gradient = labelled, pseudo, gradient
         self.feature, self.feature_on = feature, feature_on
         self.frozen_encoder = Frozen(frozen_encoder) if frozen_encoder is not None else None

@@ -8,7 +8,7 @@ from torch import nn
 
 from depth_anything_train.models.depth_model import DepthModel
 from depth_anything_train.ops.watch import watch_range
-from depth_anything_train.tasks.base import DepthTask, supervised_losses
+from depth_anything_train.tasks.base import DepthTask, check_gradient, supervised_losses
 from depth_anything_train.types import Batch, LabelledBatch, Scalar
 
 
@@ -20,12 +20,16 @@ class TeacherTask(DepthTask):
         labelled: loss of (prediction, disparity, valid).
         gradient: another one, on edges (V2 section 7.1); None in V1.
         options: see `Task`.
+
+    Raises:
+        UserError: as `check_gradient`.
     """
 
     def __init__(
         self, model: DepthModel, *, labelled: nn.Module, gradient: nn.Module | None = None, **options: Any
     ) -> None:
         super().__init__(model, **options)
+        check_gradient(gradient, self.weights)
         self.labelled, self.gradient = labelled, gradient
 
     def training_step(self, batch: Batch, batch_idx: int) -> Scalar:

@@ -76,6 +76,12 @@ def test_graph__holds_no_path_of_this_machine(dynamic):
     assert str(Path(module.__file__).parents[2]).encode() not in dynamic[1].read_bytes()
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5])
+def test_export_onnx__a_number_of_images_that_is_none_is_refused(batch_size, tmp_path):
+    with pytest.raises(UserError, match="Expected batch_size to be a whole number of at least 1"):
+        export_onnx(lively(), tmp_path / "model.onnx", batch_size=batch_size)
+
+
 def test_graph__of_fixed_size_of_a_metric_model(tmp_path):
     model = lively(kind="metric", max_depth_m=20.0, position="timm")
     export_onnx(model, tmp_path / "model.onnx", size=[28, 70], batch_size=2)

@@ -79,6 +79,14 @@ def test_student__v2_learns_from_pseudo_labels_alone_with_edges_at_twice_the_wei
     assert "train/loss/labelled" not in metrics
 
 
+@pytest.mark.parametrize(
+    "experiment, ablation", [("v1_student_vits", "gradient_0.5"), ("v1_teacher_vits", "gradient_4.0")]
+)
+def test_edges__an_ablation_of_a_loss_that_the_recipe_lacks_is_refused(experiment, ablation):
+    with pytest.raises(UserError, match=r"Expected a loss on edges .*labelled_gradient, pseudo_gradient; V2's recipes"):
+        make_task(experiment, model="test", encoder="none", steps=9, ablation=ablation)
+
+
 def test_teacher__v2_has_edges_beside_the_labels():
     task = make_task("v2_teacher_vitg", model="test", encoder="none", steps=9)
     metrics = fit(task, {"labelled": labelled(2)})

@@ -68,6 +68,12 @@ def test_blendedmvs__validation_projects_are_the_owners(tmp_path: Path) -> None:
     assert BlendedMVS(root, part="val").items()[0].name == f"{VALIDATION_PROJECT}/00000000"
 
 
+def test_blendedmvs__root_may_be_one_project(tmp_path: Path) -> None:
+    for project, part in ((PROJECT, "train"), (VALIDATION_PROJECT, "val")):
+        root = make(tmp_path / project, project) / project
+        assert len(BlendedMVS(str(root), part=part).items()) == 3
+
+
 def test_blendedmvs__archives_may_be_unpacked_side_by_side(tmp_path: Path, prepare_set: PrepareSet) -> None:
     for archive, project in (("BlendedMVS", VALIDATION_PROJECT), ("BlendedMVS++", PROJECT)):
         make(tmp_path / "raw" / archive, project, count=1)

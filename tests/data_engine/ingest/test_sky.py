@@ -150,6 +150,16 @@ def test_sky__everything_else_keeps_its_bytes(monkeypatch: pytest.MonkeyPatch, t
     assert sample["valid"][:30].all() and (sample["disparity"][:30] == 0).all() and sample["disparity"][40:].min() > 0
 
 
+def test_sky__bad_keys_of_the_shards_stay_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = write(tmp_path / "in", [(blue_above(number), depth_below(40)) for number in (10, 20, 30)])
+    second = ShardFolder(root)[1]
+    lines = [json.dumps({"shard": ShardFolder(root).shards[0].name, "number": 1, "reason": "test_image"})]
+    (Path(root) / "bad_keys.jsonl").write_text("\n".join(lines))
+    mark(monkeypatch, root, tmp_path / "out")
+    keys = [record.key for record in ShardFolder(tmp_path / "out")]
+    assert keys == [record.key for record in ShardFolder(root) if record.key != second.key]
+
+
 def test_sky__a_mask_that_the_set_came_with_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     known = cv2.imencode(".png", rows(0, 5).astype(np.uint8))[1].tobytes()
     root = write(tmp_path / "in", [(blue_above(30), depth_below(40))], sky_png=known)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -140,6 +141,26 @@ def test_command__another_test_set_does_not_take_away_what_the_first_excluded(
     assert excluded(tests) == first
     assert excluded(other) == first | {"other-11"}
     assert excluded(f"{tests}/../{Path(tests).name}/", min_correlation=1.0) == {"other-11"}
+
+
+def test_command__a_copy_of_two_test_sets_stays_out_until_neither_finds_it(
+    tmp_path: Path, train: str, tests: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, again = shutil.copytree(train, tmp_path / "train"), shutil.copytree(tests, tmp_path / "again")
+    (mine / "bad_keys.jsonl").unlink(missing_ok=True)
+
+    def excluded(*test: str, **limits: float) -> set[str]:
+        more = [f"{name}={value}" for name, value in limits.items()]
+        arguments = [f"train={mine}", f"test=[{','.join(test)}]", f"out={tmp_path / 'out'}", "workers=0"]
+        monkeypatch.setattr("sys.argv", ["leaks", *arguments, "exclude=true", *more])
+        with contextlib.suppress(SystemExit):
+            main()
+        return {one.key for one in read_bad_keys(mine)}
+
+    copies = {"small", "mirrored", "cropped"}
+    assert excluded(tests, str(again)) == copies
+    assert excluded(tests, min_correlation=1.0) == copies, "they are still in the other set"
+    assert excluded(str(again), min_correlation=1.0) == set()
 
 
 def test_command__excludes_nothing_where_train_and_test_are_the_same(
