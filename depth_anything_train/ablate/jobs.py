@@ -1,7 +1,8 @@
 """From a table to the commands behind it: data, trainings, labels and evaluations, each once.
 
 A job's folder is named by everything that decides what comes out of the job, so that equal rows of several tables are
-one run, and what is finished is never made again.
+one run, and what is finished is never made again. Folders of the user count by their paths: of samples that change in
+place nothing here knows.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def summarise(
     ious, pixels = class_ious(counted.confusion).tolist(), counted.confusion.sum(1).tolist()
     return {
         "schema": 1,
-        "benchmark": title_of(cfg, folders),
+        "benchmark": title_of(cfg.benchmark, folders),
         "model": {"name": name_of(cfg.model), "hash": about["hash"], "experiment": about.get("experiment")},
         "data": describe_data(folders),
         "window": asdict(window),
@@ -109,11 +109,10 @@ def warn_of_others(benchmark: DictConfig, folders: Mapping[str, ShardFolder]) ->
         )
 
 
-def title_of(cfg: DictConfig, folders: Mapping[str, ShardFolder]) -> str:
+def title_of(benchmark: DictConfig, folders: Mapping[str, ShardFolder]) -> str:
     """What was judged: the benchmark, or other data in its way."""
-    if not (others := others_than(cfg.benchmark, folders)):
-        return str(cfg.benchmark.title)
-    return f"{', '.join(others)}, in the windows of {cfg.benchmark.title}"
+    others = others_than(benchmark, folders)
+    return f"{', '.join(others)}, in the windows of {benchmark.title}" if others else str(benchmark.title)
 
 
 def to_csv(classes: Sequence[Mapping[str, Any]]) -> str:
