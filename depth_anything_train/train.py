@@ -137,9 +137,8 @@ def _train(cfg: DictConfig, run: Path, data: ShardDataModule, interruption: Inte
 
     log = MetricsLog(run)
     newest = newest_sound_checkpoint(run / "checkpoints")
-    recorded = max((row["step"] for row in read_metrics(run / METRICS)), default=0)
-    if newest is None and recorded and is_first_process():
-        sentence = f"{run} recorded {recorded} steps but holds no whole checkpoint; it begins again."
+    if newest is None and is_first_process() and (rows := read_metrics(run / METRICS)):
+        sentence = f"{run} recorded {rows[-1]['step']} steps but holds no whole checkpoint; it begins again."
         console.print(sentence, soft_wrap=True)
     log.continue_from(_step_of(newest))
     validation = _validation(cfg, run, task, data.sources.values(), interruption)

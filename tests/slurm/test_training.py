@@ -13,16 +13,25 @@ from depth_anything_train.run_folder import read_metrics
 STEPS = 60
 
 
-def submit(slurm, folder: Path, *, steps: int = STEPS) -> str:
+def submit(slurm, folder: Path, *more: str, steps: int = STEPS) -> str:
     """The sbatch file of the project, at the smallest size: two tasks on two cores."""
     small = ["--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1", "--export=ALL,EXPERIMENT=tiny_teacher"]
     labelled = write_shards(folder / "labelled", "labelled")
     keys = [f"out={folder / 'run'}", f"labelled=[{labelled}]", f"steps={steps}", "checkpoint.every_n_steps=1000"]
-    return slurm.submit(*small, f"--output={folder / 'log'}", "slurm/teacher.sbatch", *keys)
+    return slurm.submit(*small, f"--output={folder / 'log'}", "slurm/teacher.sbatch", *keys, *more)
 
 
 def finished(facts):
     return facts["JobState"] == "COMPLETED"
+
+
+@pytest.mark.slurm
+def test_training__tasks_that_would_not_know_of_each_other_are_refused(slurm, tmp_path):
+    job = submit(slurm, tmp_path, "trainer.devices=1")  # of the two tasks each would train, into the same folder
+    slurm.wait(job, lambda facts: facts["JobState"] == "FAILED", log=tmp_path / "log")
+    log = " ".join((tmp_path / "log").read_text().split())
+    assert "to be the 2 processes that srun started, but got 1 times 1; set them to --ntasks-per-node" in log, log
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [], "no step was taken"
 
 
 @pytest.mark.slurm
